@@ -1,0 +1,31 @@
+# `make test` and `make demo` set up their own environment in .venv; nothing else is needed but Python 3.10 to 3.13.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: test test-all lint demo clean
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow and not gpu and not trt"
+
+test-all: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(READY)
+	$(BIN)/python -m pcaseg.benchmarks.demo --out demo
+
+$(READY): setup.py pyproject.toml
+	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v else 'Python 3.10 or newer is needed; run: make PYTHON=/path/to/python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

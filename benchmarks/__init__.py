@@ -1,0 +1,1 @@
+"""Accuracy and latency against the eager model. Installed as `pcaseg.benchmarks`."""

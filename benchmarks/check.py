@@ -1,0 +1,193 @@
+"""`pcaseg check`: does a bundle compute what the eager float32 model computes?"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from pcaseg.class_lists import class_list
+from pcaseg.configs import Strategy
+from pcaseg.errors import MissingDependencyError
+from pcaseg.model.cost_volume import DROPPED_LOGIT
+from pcaseg.model.inference import segment_image
+from pcaseg.model.network import PCASeg
+from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.segmenter import Segmenter
+
+T = TypeVar("T")
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+"""scikit-image's built-in photographs: a portrait, a cat, a cup; 512 x 512, 300 x 451 and 400 x 600 pixels."""
+
+VOCABULARY = "ade20k_847"
+"""Class list whose first T names make the vocabulary of T classes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: an image, how many classes, which strategy."""
+
+    name: str
+    image: np.ndarray
+    classes: int
+    strategy: Strategy = "single"
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """What float32 must reach: relative error of logits, share of pixels with the same label."""
+
+    relative_error: float = 1e-4
+    label_agreement: float = 0.999
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one case showed.
+
+    Attributes:
+        relative_error: largest difference of a logit over the largest eager logit (both in absolute value); a
+            class kept by one and dropped by the other of two top-256 selections counts in full.
+        label_agreement: share of the image's pixels with the same label, 0..1.
+        worst_class: the class whose pixels agree least, and
+        worst_iou: the intersection over union of its two masks, 0..1.
+        eager_s, bundle_s: seconds of each whole call, once, not a benchmark.
+    """
+
+    case: str
+    classes: int
+    strategy: Strategy
+    relative_error: float
+    label_agreement: float
+    worst_class: str
+    worst_iou: float
+    eager_s: float
+    bundle_s: float
+    passed: bool
+
+
+def photographs() -> dict[str, np.ndarray]:
+    """The built-in photographs, (H, W, 3) uint8 by name.
+
+    Raises:
+        MissingDependencyError: scikit-image is not installed.
+    """
+    try:
+        from skimage import data
+    except ImportError as error:
+        raise MissingDependencyError(
+            'the check\'s photographs come with scikit-image; install it with: pip install "pcaseg[benchmarks]", '
+            "or give your own with --images"
+        ) from error
+    return {name: np.ascontiguousarray(getattr(data, name)()[..., :3]) for name in PHOTOGRAPHS}
+
+
+def noise(seed: int, height: int, width: int) -> np.ndarray:
+    """Seeded noise, (height, width, 3) uint8."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def cases(images: dict[str, np.ndarray], class_counts: Sequence[int], strategy: Strategy) -> list[Case]:
+    """Every class count on one image in turn, and every image at least once, noise last."""
+    named = [*images.items(), ("noise, seed 0", noise(0, 240, 320))]
+    rounds = max(len(class_counts), len(named))
+    pairs = [(named[i % len(named)], class_counts[i % len(class_counts)]) for i in range(rounds)]
+    return [Case(name, image, count, strategy) for (name, image), count in pairs]
+
+
+def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = Thresholds()) -> Row:
+    """Compares a backend with the eager model from pixels and names to labels.
+
+    Each side tokenises, embeds, resizes and merges by its own code.
+
+    Args:
+        model: the eager float32 reference.
+        backend: what is checked.
+        case: what to run.
+        thresholds: what it must reach.
+    """
+    names = class_list(VOCABULARY)[: case.classes]
+    eager = _EagerRun(model, names, case.strategy)
+    recorder = _Recorder(backend)
+    segmenter = Segmenter(recorder, strategy=case.strategy)
+    segmenter.set_vocabulary(names)
+    eager_s, labels = _timed(lambda: eager(case.image))
+    bundle_s, result = _timed(lambda: segmenter(case.image))
+    reference, logits = np.concatenate(eager.logits), np.concatenate(recorder.recorded)
+    error = float(np.abs(logits - reference).max() / np.abs(reference[reference > DROPPED_LOGIT]).max())
+    agreement = float((labels == result.labels).mean())
+    worst, iou = worst_class(labels, result.labels)
+    passed = error <= thresholds.relative_error and agreement >= thresholds.label_agreement
+    return Row(
+        case.name, case.classes, case.strategy, error, agreement, names[worst], iou, eager_s, bundle_s, bool(passed)
+    )
+
+
+def worst_class(reference: np.ndarray, labels: np.ndarray) -> tuple[int, float]:
+    """The class whose masks in two label maps agree least, and their intersection over union."""
+    present = np.union1d(reference, labels)
+    ious = []
+    for index in present:
+        a, b = reference == index, labels == index
+        ious.append(float((a & b).sum() / (a | b).sum()))
+    worst = int(np.argmin(ious))
+    return int(present[worst]), ious[worst]
+
+
+class _EagerRun:
+    """The eager model from image to labels, keeping the logits of every window."""
+
+    def __init__(self, model: PCASeg, names: Sequence[str], strategy: Strategy) -> None:
+        self.model, self.strategy = model, strategy
+        self.text = model.encode_text(names)
+        self.logits: list[np.ndarray] = []
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float()
+        return segment_image(pixels, self._logits, self.model.preset, self.strategy).argmax(dim=0).numpy()
+
+    def _logits(self, windows: torch.Tensor) -> torch.Tensor:
+        logits = self.model(windows, self.text)
+        self.logits.append(logits.numpy())
+        return logits
+
+
+class _Recorder:
+    """A backend that keeps the logits it passes on."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.name, self.manifest = backend, backend.name, backend.manifest
+        self.encode_text = backend.encode_text
+        self.recorded: list[np.ndarray] = []
+
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        self.recorded.append(self.backend.logits(images, text))
+        return self.recorded[-1]
+
+
+def _timed(call: Callable[[], T]) -> tuple[float, T]:
+    start = time.perf_counter()
+    result = call()
+    return time.perf_counter() - start, result
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, for a terminal."""
+    lines = [
+        f"{'image':16} {'classes':>7} {'strategy':8} {'rel. error':>10} {'labels':>8}  "
+        f"{'worst class (IoU)':28} {'eager s':>8} {'bundle s':>8}"
+    ]
+    for row in rows:
+        worst = f"{row.worst_class.split(',')[0][:20]} ({row.worst_iou:.4f})"
+        lines.append(
+            f"{row.case[:16]:16} {row.classes:7} {row.strategy:8} {row.relative_error:10.1e} "
+            f"{row.label_agreement:8.3%}  {worst:28} {row.eager_s:8.1f} {row.bundle_s:8.1f}"
+            f"  {'ok' if row.passed else 'FAILED'}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,128 @@
+"""Writes bundles: graphs, tokenizer and a manifest that vouches for every file, all or nothing."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from pcaseg.class_names import PROMPT_TEMPLATE
+from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
+from pcaseg.errors import OutputError
+from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder
+from pcaseg.export.tokenizer import write_tokenizer
+from pcaseg.files import atomic_path, sha256_of
+from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME
+from pcaseg.runtime.manifest import FileEntry, ImageSpec, Manifest, TensorSpec, TextSpec, Weights
+
+if TYPE_CHECKING:
+    from pcaseg.model.network import PCASeg
+
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
+
+
+def write_bundle(
+    model: PCASeg, out: str | os.PathLike[str], *, overwrite: bool = False, progress: bool = False
+) -> Manifest:
+    """Exports a model to a bundle.
+
+    Args:
+        model: of `pcaseg.load_model`.
+        out: the folder to make, by custom `NAME.pcaseg`; with the ending `.zip` the same as one file.
+        overwrite: replace a bundle that stands there. Anything else that stands there is never replaced.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The manifest, as written.
+
+    Raises:
+        OutputError: the destination exists or cannot be written; nothing is left behind.
+        PcasegError: the traced graph breaks a promise of `export.graphs`.
+    """
+    out = Path(out)
+    check_destination(out, overwrite=overwrite)
+    steps: dict[str, Callable[[Path], object]] = {
+        SEGMENTER_NAME: lambda path: export_segmenter(model, path),
+        TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
+        TOKENIZER_NAME: write_tokenizer,
+    }
+    zipped = out.suffix == ".zip"
+    with atomic_path(out.with_suffix("") if zipped else out, folder=True, keep=not zipped) as folder:
+        for name, write in tqdm(steps.items(), desc="export", unit="file", disable=not progress):
+            write(folder / name)
+        manifest = describe(model, files={name: _entry(folder / name) for name in steps})
+        (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        if zipped:
+            _zip(folder, out)
+    return manifest
+
+
+def check_destination(out: Path, *, overwrite: bool) -> None:
+    """Refuses to write over what may be precious.
+
+    Raises:
+        OutputError: `out` exists and is not a bundle, or is one and `overwrite` is False.
+    """
+    if not out.exists():
+        return
+    is_bundle = (out / MANIFEST_NAME).is_file() or (out.is_file() and zipfile.is_zipfile(out))
+    if not is_bundle:
+        raise OutputError(f"{out}: exists and is not a bundle; choose another name")
+    if not overwrite:
+        raise OutputError(f"{out}: exists; choose another name or pass --overwrite")
+
+
+def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
+    """The manifest of a model's bundle; with no files, of the model alone."""
+    preset, source = model.preset, model.source
+    side = 4 * preset.grid
+    return Manifest(
+        preset=preset.name,
+        aggregation=model.aggregation,
+        dense_mode=model.dense_mode,
+        weights=Weights(source.kind, source.path, source.sha256, source.seed),
+        precision="float32",
+        opset=OPSET,
+        graph="logits",
+        image=ImageSpec(preset.image_px),
+        sliding=preset.sliding,
+        text=TextSpec(
+            embed_dim=preset.embed_dim,
+            prompts=preset.prompts,
+            context_length=CONTEXT_LENGTH,
+            template=PROMPT_TEMPLATE,
+            max_classes=MAX_CLASSES,
+            encoder_sha256=model.text_tower.fingerprint(),
+        ),
+        inputs={
+            "image": TensorSpec(("N", 3, preset.image_px, preset.image_px), "float32", "RGB windows in 0..255"),
+            "text": TensorSpec(("T", preset.embed_dim), "float32", "class embeddings of unit norm"),
+        },
+        outputs={"logits": TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")},
+        versions={name: _version(name) for name in ("pcaseg", *RECORDED_PACKAGES)},
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        files=files,
+    )
+
+
+def _entry(path: Path) -> FileEntry:
+    return FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _zip(folder: Path, out: Path) -> None:
+    with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, path.name)

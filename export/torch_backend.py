@@ -1,0 +1,104 @@
+"""The eager model as a backend of the `Segmenter`: the reference, in the same harness as every other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+import pcaseg
+from pcaseg.errors import BundleError, PcasegError
+from pcaseg.export.bundle import describe
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.manifest import Manifest
+
+if TYPE_CHECKING:
+    from pcaseg.model.network import PCASeg
+
+
+class TorchBackend:
+    """Runs a `PCASeg` through the protocol of `pcaseg.runtime.backends.Backend`."""
+
+    def __init__(self, model: PCASeg, *, device: str | None = None, threads: int | None = None) -> None:
+        """Takes a model as it is.
+
+        Args:
+            model: of `pcaseg.load_model`; moved to `device`.
+            device: a torch device, `cpu` by default.
+            threads: CPU threads, for the whole process; None leaves torch's choice.
+
+        Raises:
+            PcasegError: torch does not know or have the device, or `threads` is below 1.
+        """
+        if threads is not None and threads < 1:
+            raise PcasegError(f"threads={threads}: give 1 or more")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        try:
+            self._device = torch.device(device or "cpu")
+            self._model = model.to(self._device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise PcasegError(f"device={device!r}: torch cannot use it ({reason}); choose device='cpu'") from error
+        self._manifest = describe(model, files={})
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TorchBackend:
+        """Loads the eager model that a bundle was exported from.
+
+        Raises:
+            BundleError: its checkpoint is not where the manifest says, or has changed since.
+        """
+        return cls(source_model(bundle), device=device, threads=threads)
+
+    @property
+    def name(self) -> str:
+        """`torch-cpu`, `torch-cuda`: the eager model on that device."""
+        return f"torch-{self._device.type}"
+
+    @property
+    def manifest(self) -> Manifest:
+        """What a bundle of this model would say; it lists no files."""
+        return self._manifest
+
+    def encode_text(self, names: Sequence[str]) -> np.ndarray:
+        """(T, D) float32, unit norm."""
+        return self._model.encode_text(names)[:, 0].cpu().numpy()
+
+    @torch.no_grad()
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """images (N, 3, R, R) float32 in 0..255, text (T, D) float32 -> (N, T, h, w) float32."""
+        pixels, embeddings = (torch.tensor(array, device=self._device) for array in (images, text))
+        return self._model(pixels, embeddings[:, None]).cpu().numpy()
+
+
+def source_model(bundle: Bundle) -> PCASeg:
+    """The eager model that a bundle was exported from: rebuilt from its seed, or loaded from its checkpoint.
+
+    Raises:
+        BundleError: the checkpoint is not where the manifest says, or is another one now.
+    """
+    manifest = bundle.manifest
+    weights = manifest.weights
+    if weights.path is None and weights.kind != "seeded":
+        raise BundleError(f"{bundle.path}: was exported from weights in memory; pass the model file with --model")
+    try:
+        model = pcaseg.load_model(
+            manifest.preset,
+            weights.path,
+            aggregation=manifest.aggregation,
+            dense_mode=manifest.dense_mode,
+            seed=weights.seed or 0,
+        )
+    except pcaseg.PcasegError as error:
+        raise BundleError(
+            f"{bundle.path}: its source cannot be loaded ({error}); pass the model with --model"
+        ) from error
+    if model.source.sha256 != weights.sha256:
+        raise BundleError(
+            f"{bundle.path}: {weights.path or 'the seeded model'} is not what it was exported from (its hash differs); "
+            "pass the right model with --model, or export anew"
+        )
+    return model

@@ -1,0 +1,1 @@
+"""Triton kernels, one file each. Installed as `pcaseg.kernels`; holds none yet."""

@@ -1,0 +1,35 @@
+"""Class lists of the evaluation data sets, shipped with the package.
+
+Names and their order are those of the published evaluation: embeddings depend on the exact
+spelling, so nothing is cleaned here.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from importlib import resources
+
+from pcaseg.errors import VocabularyError
+
+_FOLDER = resources.files("pcaseg") / "data" / "class_lists"
+
+
+@lru_cache(maxsize=1)
+def class_list_names() -> tuple[str, ...]:
+    """Names of the class lists, sorted: `ade20k_150`, `voc_20`, ..."""
+    return tuple(sorted(f.name[: -len(".json")] for f in _FOLDER.iterdir() if f.name.endswith(".json")))
+
+
+def class_list(name: str) -> tuple[str, ...]:
+    """The class names of a data set, in the order of its label ids.
+
+    >>> class_list("voc_20")[:2]
+    ('aeroplane', 'bicycle')
+
+    Raises:
+        VocabularyError: `name` is not a shipped list; the message names those that are.
+    """
+    if name not in class_list_names():
+        raise VocabularyError(f"{name}: no such class list; the lists are {', '.join(class_list_names())}")
+    return tuple(json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))["classes"])

@@ -1,0 +1,127 @@
+"""The model configurations, one row each. No torch here: the command line lists them without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from pcaseg.errors import PcasegError
+
+Aggregation = Literal["parallel", "serial"]
+DenseMode = Literal["csa", "qq"]
+Strategy = Literal["single", "sliding"]
+
+MAX_CLASSES = 256
+"""Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
+
+CONTEXT_LENGTH = 77
+"""Tokens per prompt."""
+
+PIXEL_MEAN = (122.7709383, 116.7460125, 104.09373615)
+PIXEL_STD = (68.5005327, 66.6321579, 70.3231630)
+"""Statistics of RGB in 0..255 (published configuration)."""
+
+
+@dataclass(frozen=True)
+class Sliding:
+    """The sliding-window evaluation protocol: image resized to `image_px`, windows of `window_px` at `stride_px`."""
+
+    image_px: int = 640
+    window_px: int = 384
+    stride_px: int = 256
+
+    def origins(self) -> list[tuple[int, int]]:
+        """(top, left) of every window, row by row."""
+        starts = range(0, self.image_px - self.window_px + 1, self.stride_px)
+        return [(top, left) for top in starts for left in starts]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that fixes the architecture and so the names and shapes of a checkpoint.
+
+    Lengths are in pixels (`_px`) or channels; `taps` are 0-based block indices of the image tower.
+    """
+
+    name: str
+    family: Literal["eva", "openai"]
+    image_px: int
+    patch_px: int
+    vision_width: int
+    vision_blocks: int
+    vision_heads: int
+    pretrain_grid: int
+    taps: tuple[int, int]
+    embed_dim: int
+    text_width: int
+    text_heads: int
+    text_layers: int = 12
+    prompts: int = 1
+    hidden: int = 128
+    layers: int = 2
+    heads: int = 4
+    window: int = 12
+    decoder_widths: tuple[int, int] = (64, 32)
+    tap_widths: tuple[int, int] = (256, 128)
+    decoder_guidance_widths: tuple[int, int] = (32, 16)
+    sliding: Sliding = Sliding()
+
+    @property
+    def grid(self) -> int:
+        """Side of the feature grid at the preset's own input size."""
+        return self.image_px // self.patch_px
+
+
+_EVA_B = Preset(
+    name="eva-b-384", family="eva", image_px=384, patch_px=16,
+    vision_width=768, vision_blocks=12, vision_heads=12, pretrain_grid=14, taps=(3, 7),
+    embed_dim=512, text_width=512, text_heads=8,
+)  # fmt: skip
+_EVA_L = Preset(
+    name="eva-l-336", family="eva", image_px=336, patch_px=14,
+    vision_width=1024, vision_blocks=24, vision_heads=16, pretrain_grid=24, taps=(7, 15),
+    embed_dim=768, text_width=768, text_heads=12,
+)  # fmt: skip
+_PRESETS = {
+    preset.name: preset
+    for preset in (
+        _EVA_B,
+        _EVA_L,
+        replace(_EVA_B, name="openai-b-384", family="openai"),
+        replace(_EVA_L, name="openai-l-336", family="openai"),
+    )
+}
+
+DEFAULT_PRESET = "eva-b-384"
+
+
+def presets() -> tuple[str, ...]:
+    """Names of the presets.
+
+    >>> presets()
+    ('eva-b-384', 'eva-l-336', 'openai-b-384', 'openai-l-336')
+    """
+    return tuple(_PRESETS)
+
+
+def get_preset(preset: str | Preset) -> Preset:
+    """The preset of that name; a `Preset` passes through.
+
+    Raises:
+        PcasegError: no preset has that name.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if preset not in _PRESETS:
+        raise PcasegError(f"{preset}: no such preset; choose one of {', '.join(_PRESETS)}")
+    return _PRESETS[preset]
+
+
+def check_choice(value: str, choices: object, *, what: str) -> None:
+    """Refuses a `value` that is not among the strings of the `Literal` type `choices`.
+
+    Raises:
+        PcasegError: names the option and its choices.
+    """
+    if value not in get_args(choices):
+        raise PcasegError(f"{what}={value!r}: choose one of {', '.join(get_args(choices))}")

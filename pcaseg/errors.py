@@ -1,0 +1,33 @@
+"""The errors that this package raises for input it cannot use.
+
+Each message is one sentence naming the file (or argument) at fault and the mend; the command
+line prints it alone and exits with code 2.
+"""
+
+
+class PcasegError(ValueError):
+    """Base of every error about something the caller can mend."""
+
+
+class ImageError(PcasegError):
+    """An image file or array that cannot be read or has no defined meaning."""
+
+
+class VocabularyError(PcasegError):
+    """A class list that is empty, ambiguous or does not fit the bundle."""
+
+
+class CheckpointError(PcasegError):
+    """A checkpoint that is unreadable or does not fit the preset."""
+
+
+class BundleError(PcasegError):
+    """A bundle that is incomplete, altered or of another schema."""
+
+
+class OutputError(PcasegError):
+    """A destination that cannot be written."""
+
+
+class MissingDependencyError(PcasegError):
+    """An optional package is not installed; the message names the pip extra."""

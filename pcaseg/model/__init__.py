@@ -1,0 +1,1 @@
+"""The eager reference: what the published model computes, one idea of the paper per file."""

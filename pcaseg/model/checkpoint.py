@@ -1,0 +1,145 @@
+"""Checkpoints in, a model out; never half-loaded, never unpickled."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pcaseg.configs import Aggregation, DenseMode, Preset, check_choice, get_preset
+from pcaseg.errors import CheckpointError
+from pcaseg.files import atomic_path, sha256_of
+from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata
+from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
+from pcaseg.model.fingerprint import tensors_sha256
+from pcaseg.model.names import canonical, from_published, to_published
+from pcaseg.model.network import PCASeg, WeightsSource
+from pcaseg.model.seeded import seeded_state
+
+
+class SeededWeightsWarning(UserWarning):
+    """Some or all weights are drawn from a seed, not trained: labels mean nothing."""
+
+
+def load_model(
+    preset: str | Preset,
+    checkpoint: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
+    *,
+    aggregation: Aggregation = "parallel",
+    dense_mode: DenseMode = "csa",
+    seed: int = 0,
+) -> PCASeg:
+    """Builds the model of a preset and fills it.
+
+    Args:
+        preset: a name of `pcaseg.presets()`, or a `Preset`.
+        checkpoint: a `.pth`, `.pt` or `.safetensors` file, or a mapping, with the published names of a whole
+            PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed); None
+            draws every weight. Drawn weights warn with `SeededWeightsWarning`.
+        aggregation: `parallel` (PCA-Seg) or `serial` (CAT-Seg).
+        dense_mode: attention of EVA02's last block, `csa` or `qq`; OpenAI's tower has none.
+        seed: of drawn weights.
+
+    Returns:
+        The model in evaluation mode, float32, on the CPU; its `source` says where the weights came from.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit; all that does not fit is listed.
+        PcasegError: unknown preset, aggregation or dense mode.
+    """
+    preset = get_preset(preset)
+    check_choice(aggregation, Aggregation, what="aggregation")
+    check_choice(dense_mode, DenseMode, what="dense_mode")
+    if checkpoint is None:
+        model, source = _fill(preset, aggregation, dense_mode, {}, "seeded", seed), None
+    elif isinstance(checkpoint, Mapping):
+        model, source = _fill(preset, aggregation, dense_mode, checkpoint, "checkpoint", seed), None
+    else:
+        path = Path(checkpoint)
+        metadata = read_metadata(path)
+        _check_metadata(metadata, dense_mode, path)
+        model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), str(path), seed)
+        source = WeightsSource(model.source.kind, str(path.resolve()), sha256_of(path), model.source.seed)
+        if metadata is not None:  # a seeded model that was saved stays one
+            origin = json.loads(metadata["source"])
+            source = WeightsSource(origin["kind"], source.path, source.sha256, origin["seed"])
+    model.source = source or model.source
+    if model.source.kind != "checkpoint":
+        part = "all weights" if model.source.kind == "seeded" else "CLIP's weights are real, those of the aggregator"
+        warnings.warn(
+            f"{part} are drawn from seed {model.source.seed}, not trained: labels mean nothing",
+            SeededWeightsWarning,
+            stacklevel=2,
+        )
+    return model.eval()
+
+
+def save_model(model: PCASeg, path: str | os.PathLike[str]) -> None:
+    """Writes a model as safetensors: published names, and in the metadata all that loading it needs.
+
+    Raises:
+        OutputError: the path cannot be written; nothing is left behind.
+    """
+    metadata = {
+        "format": FORMAT,
+        "preset": model.preset.name,
+        "aggregation": model.aggregation,
+        "dense_mode": model.dense_mode,
+        "source": json.dumps(asdict(model.source)),
+    }
+    published = to_published(model.state_dict(), model.preset)
+    with atomic_path(path) as temporary:
+        save_file({name: t.contiguous().clone() for name, t in published.items()}, temporary, metadata=metadata)
+
+
+def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
+    """Loads a file that `save_model` wrote, as the preset, aggregation and dense mode that it states.
+
+    Raises:
+        CheckpointError: another file.
+    """
+    metadata = read_metadata(path)
+    if metadata is None:
+        raise CheckpointError(
+            f"{path}: does not say its preset; import it first: "
+            "pcaseg import CHECKPOINT --preset PRESET --out model.safetensors"
+        )
+    return load_model(
+        metadata["preset"],
+        path,
+        aggregation=metadata["aggregation"],  # type: ignore[arg-type]  # load_model checks it
+        dense_mode=metadata["dense_mode"],  # type: ignore[arg-type]
+    )
+
+
+def _fill(
+    preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, given: Mapping[str, Tensor], name: str, seed: int
+) -> PCASeg:
+    """A model with the given tensors; those of an absent aggregator, or all if none are given, are drawn."""
+    model = PCASeg(preset, aggregation=aggregation, dense_mode=dense_mode)
+    expected = expected_shapes(model)
+    drawn = dict(expected)
+    tensors: dict[str, Tensor] = {}
+    if given:
+        clip_only = all(is_clip(key) for key in canonical(given, preset))
+        drawn = {key: shape for key, shape in expected.items() if clip_only and not is_clip(key)}
+        required = {key: shape for key, shape in expected.items() if key not in drawn}
+        tensors = check_fit(given, required, model, name)
+    tensors |= seeded_state(drawn, seed, preset.vision_blocks - 1)
+    names = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
+    model.load_state_dict(from_published(tensors, names, preset), strict=False)
+    kind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
+    model.source = WeightsSource(kind, None, tensors_sha256(model.state_dict()), seed if drawn else None)  # type: ignore[arg-type]
+    return model
+
+
+def _check_metadata(metadata: dict[str, str] | None, dense_mode: str, path: Path) -> None:
+    if metadata is not None and metadata["dense_mode"] != dense_mode:
+        stored = metadata["dense_mode"]
+        raise CheckpointError(f"{path}: was imported with dense_mode={stored!r}, not {dense_mode!r}; use that")

@@ -1,0 +1,100 @@
+"""Reads checkpoint files: tensors by name, no code ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from pcaseg.errors import CheckpointError
+from pcaseg.model.names import DERIVED
+
+FORMAT = "pcaseg-model-1"
+"""Value of `format` in the metadata of the files that `save_model` writes."""
+
+_WRAPPERS = ("model", "state_dict", "module")
+"""Entries under which detectron2, PyTorch Lightning, open_clip and EVA-CLIP keep the tensors."""
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads the tensors of a checkpoint, floats as float32, under the names in the file.
+
+    `.safetensors` by safetensors; anything else by `torch.load(weights_only=True)`.
+
+    Raises:
+        CheckpointError: missing, damaged, pickled code, no tensors, or values that are not finite.
+    """
+    path = existing_file(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    for key in _WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = {}
+    if isinstance(content, dict):
+        tensors = {name: t for name, t in content.items() if isinstance(name, str) and isinstance(t, Tensor)}
+    if not tensors:
+        raise CheckpointError(f"{path}: holds no tensors by name; save the model's state_dict and use that file")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not DERIVED.search(name) and not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {name} holds values that are not finite; use another checkpoint")
+    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
+    """What `save_model` wrote beside the tensors: format, preset, aggregation, dense_mode, source.
+
+    Returns:
+        None for a checkpoint that `save_model` did not write.
+
+    Raises:
+        CheckpointError: missing or damaged file.
+    """
+    path = existing_file(path)
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
+    return metadata if metadata.get("format") == FORMAT else None
+
+
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """`path`, if it is a file.
+
+    Raises:
+        CheckpointError: it is not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise CheckpointError(f"{path}: {what}; give the path of a .pth, .pt or .safetensors file")
+    return path
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: damaged, or holds pickled objects beside tensors, which are never loaded; copy it again, or "
+            "where you trust it save its state_dict alone"
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not a PyTorch checkpoint; it is damaged or half-copied: copy it again"
+        ) from error

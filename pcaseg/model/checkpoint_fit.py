@@ -1,0 +1,97 @@
+"""Whether a checkpoint fits a model, and if not, all of what does not fit in one message."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from pcaseg.configs import Aggregation, get_preset, presets
+from pcaseg.errors import CheckpointError
+from pcaseg.model.names import AGGREGATOR_PREFIX, CLIP_PREFIX, DERIVED, canonical, to_published
+from pcaseg.model.network import PCASeg
+
+LISTED = 8
+"""Names listed per kind of mismatch before the message says how many more there are."""
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def expected_shapes(model: PCASeg) -> Shapes:
+    """Shape by published name of all that a whole checkpoint of this model must hold."""
+    return shapes_of(to_published(model.state_dict(), model.preset))
+
+
+def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
+    """Shape by name, derived entries left out."""
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if not DERIVED.search(name)}
+
+
+def is_clip(name: str) -> bool:
+    """Whether a canonical published name belongs to CLIP, and not to what PCA-Seg adds."""
+    return name.startswith(CLIP_PREFIX)
+
+
+def stored_aggregation(tensors: Mapping[str, Tensor]) -> Aggregation | None:
+    """Which aggregation a checkpoint's names are of; None when it holds no aggregator."""
+    layers = [name for name in tensors if f"{AGGREGATOR_PREFIX}layers." in name]
+    if not layers:
+        return None
+    return "parallel" if any(".fusion_by_channel_" in name for name in layers) else "serial"
+
+
+def check_fit(given: Mapping[str, Tensor], required: Shapes, model: PCASeg, source: str) -> dict[str, Tensor]:
+    """The given tensors under their canonical published names, if they are exactly the required ones.
+
+    Raises:
+        CheckpointError: names what is missing, unexpected (with the nearest missing name) and of another shape, and
+            the preset and aggregation that the checkpoint does fit, if any.
+    """
+    tensors = canonical(given, model.preset)
+    shapes = shapes_of(tensors)
+    if shapes == required:
+        return tensors
+    missing = [name for name in required if name not in shapes]
+    unexpected = [name for name in shapes if name not in required]
+    misshaped = [name for name in required if name in shapes and shapes[name] != required[name]]
+    fits = _fitting(given)
+    mend = f"it is one of {fits}: use that" if fits else "use a checkpoint of this preset"
+    parts = (
+        _listing("missing", missing, str),
+        _listing("unexpected", unexpected, lambda name: name + _nearest(name, missing)),
+        _listing("of another shape", misshaped, lambda n: f"{n} {list(shapes[n])} instead of {list(required[n])}"),
+    )
+    raise CheckpointError(
+        f"{source}: does not fit preset {model.preset.name} with aggregation {model.aggregation}; {mend}. "
+        + "; ".join(part for part in parts if part)
+    )
+
+
+def _listing(what: str, names: list[str], describe: Callable[[str], str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"{len(names)} {what}: {', '.join(describe(name) for name in names[:LISTED])}{more}"
+
+
+def _nearest(name: str, candidates: list[str]) -> str:
+    near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.8)
+    return f" (nearest: {near[0]})" if near else ""
+
+
+def _fitting(given: Mapping[str, Tensor]) -> str | None:
+    """The preset and aggregation that a checkpoint fits, if any."""
+    for name in presets():
+        preset = get_preset(name)
+        shapes = shapes_of(canonical(given, preset))
+        for aggregation in get_args(Aggregation):
+            with torch.device("meta"):  # names and shapes only, no memory
+                expected = expected_shapes(PCASeg(preset, aggregation=aggregation, dense_mode="csa"))
+            if shapes == expected:
+                return f"preset {name} with aggregation {aggregation}"
+            if shapes == {name: shape for name, shape in expected.items() if is_clip(name)}:
+                return f"preset {name} (CLIP alone)"
+    return None

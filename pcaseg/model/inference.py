@@ -1,0 +1,68 @@
+"""Whole images: from pixels of any size to scores of that size, in one pass or by sliding window.
+
+Every resize is bilinear with align_corners=False and without antialiasing, as in the published evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcaseg.configs import Preset, Sliding, Strategy, check_choice
+
+Logits = Callable[[Tensor], Tensor]
+"""Windows (N, 3, R, R) in 0..255 -> logits (N, T, h, w)."""
+
+
+def segment_image(image: Tensor, logits: Logits, preset: Preset, strategy: Strategy) -> Tensor:
+    """Scores of one image.
+
+    Args:
+        image: (3, H, W) float RGB in 0..255.
+        logits: the network on its own input size.
+        preset: gives the input size and the windows.
+        strategy: `single` or `sliding`.
+
+    Returns:
+        (T, H, W) float in 0..1.
+
+    Raises:
+        PcasegError: unknown strategy.
+    """
+    check_choice(strategy, Strategy, what="strategy")
+    if strategy == "single":
+        scores = logits(resize(image[None], preset.image_px)).sigmoid()
+    else:
+        scores = sliding_scores(image[None], logits, preset.image_px, preset.sliding)
+    return resize(scores, image.shape[-2:])[0]
+
+
+def sliding_scores(image: Tensor, logits: Logits, input_px: int, sliding: Sliding) -> Tensor:
+    """The evaluation protocol: four overlapping windows averaged, then averaged with the whole image.
+
+    Args:
+        image: (1, 3, H, W) float RGB in 0..255.
+
+    Returns:
+        (1, T, 640, 640) float in 0..1, with the published `sliding`.
+    """
+    side, window = sliding.image_px, sliding.window_px
+    canvas = resize(image, side)
+    crops = [canvas[..., top : top + window, left : left + window] for top, left in sliding.origins()]
+    inputs = resize(torch.cat([*crops, resize(image, window)]), input_px)
+    scores = torch.cat([resize(logits(one[None]), window).sigmoid() for one in inputs])
+    total = scores.new_zeros(1, scores.shape[1], side, side)
+    count = scores.new_zeros(side, side)
+    for (top, left), score in zip(sliding.origins(), scores, strict=False):
+        total[..., top : top + window, left : left + window] += score
+        count[top : top + window, left : left + window] += 1
+    return (total / count + resize(scores[-1:], side)) / 2
+
+
+def resize(images: Tensor, size: int | Sequence[int]) -> Tensor:
+    """Bilinear, align_corners=False, no antialiasing: (N, C, H, W) -> (N, C, *size), or a square of side `size`."""
+    wanted = [size, size] if isinstance(size, int) else list(size)
+    return F.interpolate(images, size=wanted, mode="bilinear", align_corners=False, antialias=False)

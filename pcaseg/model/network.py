@@ -1,0 +1,135 @@
+"""The whole model: image tower, text tower and aggregator put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy
+from pcaseg.model.aggregator import Aggregator, Guidance
+from pcaseg.model.image_tower import build_image_tower
+from pcaseg.model.inference import segment_image
+from pcaseg.model.text_tower import TextTower
+
+
+@dataclass(frozen=True)
+class WeightsSource:
+    """Where a model's weights came from.
+
+    Attributes:
+        kind: `checkpoint` (all from the file), `clip-only` (towers from the file, the aggregator seeded) or
+            `seeded` (all drawn from the seed: shapes and speed are real, segmentations mean nothing).
+        path: the file, None when seeded.
+        sha256: of the file, or of the drawn tensors when seeded.
+        seed: of the drawn tensors, None where nothing was drawn.
+    """
+
+    kind: Literal["checkpoint", "clip-only", "seeded"]
+    path: str | None
+    sha256: str
+    seed: int | None
+
+
+class PCASeg(nn.Module):
+    """PCA-Seg (`parallel`) or CAT-Seg (`serial`), as published.
+
+    Made by `pcaseg.load_model`, which fills the weights and sets `source`.
+    """
+
+    source: WeightsSource
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, preset: Preset, *, aggregation: Aggregation, dense_mode: DenseMode) -> None:
+        super().__init__()
+        self.preset, self.aggregation, self.dense_mode = preset, aggregation, dense_mode
+        self.image_tower = build_image_tower(preset, dense_mode)
+        self.text_tower = TextTower(preset)
+        self.tap_upsample = nn.ModuleList(
+            nn.ConvTranspose2d(preset.vision_width, width, kernel_size=scale, stride=scale)
+            for width, scale in zip(preset.tap_widths, (2, 4), strict=True)
+        )
+        self.aggregator = Aggregator(preset, aggregation)
+        self.register_buffer("pixel_mean", torch.tensor(PIXEL_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(PIXEL_STD)[:, None, None], persistent=False)
+
+    def forward(
+        self,
+        images: Tensor,
+        text: Tensor,
+        *,
+        class_pooling: tuple[int, int] = (1, 1),
+        fod_terms: list[Tensor] | None = None,
+    ) -> Tensor:
+        """Logits of images or windows that have the model's input size.
+
+        Args:
+            images: (B, 3, R, R') float RGB in 0..255; sides are multiples of patch x window
+                (192 for a 16-pixel patch), R = R' = the preset's size in evaluation.
+            text: (T, P, D) or (B, T, P, D) float, of `encode_text`.
+            class_pooling: see `Aggregator.forward`.
+            fod_terms: see `Aggregator.forward`.
+
+        Returns:
+            (B, T, 4H, 4W) float, H = R / patch.
+        """
+        features, guidance = self.encode_image(images)
+        return self.aggregator(features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms)
+
+    def encode_text(self, names: Sequence[str]) -> Tensor:
+        """Embeds class names: (T, P, D) float, unit norm.
+
+        Raises:
+            VocabularyError: the list is empty, has blank, over-long or repeated names.
+        """
+        return self.text_tower.encode_names(names)
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Guidance]:
+        """Everything that depends on the image alone.
+
+        Args:
+            images: (B, 3, R, R') float RGB in 0..255.
+
+        Returns:
+            features (B, D, H, W); guidance: the features again, and the taps upsampled to (B, 256, 2H, 2W)
+            and (B, 128, 4H, 4W).
+        """
+        normalised = (images - self.pixel_mean) / self.pixel_std
+        grid = self.image_tower.grid_of(normalised)
+        features, taps = self.image_tower(normalised)
+        features = features.transpose(1, 2).unflatten(2, grid)
+        first, second = (
+            upsample(tap.transpose(1, 2).unflatten(2, grid))
+            for upsample, tap in zip(self.tap_upsample, taps, strict=True)
+        )
+        return features, (features, first, second)
+
+    @torch.no_grad()
+    def segment(self, image: np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding") -> Tensor:
+        """Scores of every class at every pixel of one image of any size.
+
+        Args:
+            image: (H, W, 3) RGB, uint8 (or float in 0..255).
+            text: (T, P, D) float, of `encode_text`.
+            strategy: `single` resizes the image to the model's input; `sliding` is the evaluation protocol,
+                four windows and the whole image.
+
+        Returns:
+            (T, H, W) float in 0..1; the label of a pixel is the argmax over T.
+
+        Raises:
+            PcasegError: unknown strategy.
+            ValueError: the image is not (H, W, 3).
+        """
+        pixels = torch.as_tensor(image)
+        if pixels.dim() != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
+            raise ValueError(f"image of shape {tuple(pixels.shape)}: expected (H, W, 3) RGB")
+        text = text.to(self.pixel_mean)
+        return segment_image(
+            pixels.permute(2, 0, 1).to(self.pixel_mean), lambda windows: self(windows, text), self.preset, strategy
+        )

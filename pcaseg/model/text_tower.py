@@ -1,0 +1,69 @@
+"""CLIP's text tower: names of classes in, one unit vector per class and prompt out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from open_clip.tokenizer import tokenize
+from open_clip.transformer import QuickGELU, TextTransformer
+from torch import Tensor, nn
+
+from pcaseg.class_names import check_class_names, prompt_for
+from pcaseg.configs import CONTEXT_LENGTH, Preset
+from pcaseg.model.fingerprint import tensors_sha256
+
+VOCABULARY_TOKENS = 49408
+
+
+class TextTower(nn.Module):
+    """open_clip's text transformer; GELU with EVA02's weights, QuickGELU with OpenAI's."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.transformer = TextTransformer(
+            context_length=CONTEXT_LENGTH,
+            vocab_size=VOCABULARY_TOKENS,
+            width=preset.text_width,
+            heads=preset.text_heads,
+            layers=preset.text_layers,
+            output_dim=preset.embed_dim,
+            act_layer=nn.GELU if preset.family == "eva" else QuickGELU,
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Encodes token ids.
+
+        The feature at the end-of-text token (the highest id of a row) is taken by a gather, which exports
+        without an index range; open_clip's own pooling does not.
+
+        Args:
+            tokens: (N, 77) int64.
+
+        Returns:
+            (N, D) float, unit norm.
+        """
+        text = self.transformer
+        x = text.token_embedding(tokens) + text.positional_embedding
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask))
+        end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[-1])
+        return F.normalize(x.gather(1, end)[:, 0] @ text.text_projection, dim=-1)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the tower's weights: embeddings of another fingerprint do not fit."""
+        return tensors_sha256(self.state_dict())
+
+    @torch.no_grad()
+    def encode_names(self, names: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Encodes class names through the published prompt.
+
+        Returns:
+            (T, 1, D) float, unit norm.
+
+        Raises:
+            VocabularyError: as `check_class_names`.
+        """
+        tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
+        device = self.transformer.positional_embedding.device
+        return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])[:, None]

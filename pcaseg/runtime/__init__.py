@@ -1,0 +1,24 @@
+"""Runs bundles: from an image and class names to a label per pixel, with NumPy, Pillow and one backend.
+
+Nothing here imports torch. ONNX Runtime, tokenizers, safetensors and ftfy are imported when first needed.
+"""
+
+from pcaseg.runtime.backends import BACKENDS, Backend
+from pcaseg.runtime.bundle import Bundle, Manifest
+from pcaseg.runtime.images import list_images, read_image
+from pcaseg.runtime.result import Result
+from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "Bundle",
+    "Manifest",
+    "Result",
+    "Segmenter",
+    "Vocabulary",
+    "list_images",
+    "read_image",
+    "resolve_names",
+]

@@ -1,0 +1,68 @@
+"""What runs the network: the protocol of a backend, and the table of those there are, imported only when chosen."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.manifest import Manifest
+
+BACKENDS = {
+    "onnxruntime": "pcaseg.runtime.onnxruntime_backend:OnnxRuntimeBackend",
+    "torch": "pcaseg.export.torch_backend:TorchBackend",
+}
+"""Name, which is also the pip extra, to `module:class`. Each class has `open(bundle, *, device, threads)`."""
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """Runs the text encoder and the segmenter of one bundle."""
+
+    @property
+    def name(self) -> str:
+        """What really runs, such as `onnxruntime-cpu`."""
+        ...
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        ...
+
+    def encode_text(self, names: Sequence[str]) -> np.ndarray:
+        """Class names to embeddings `(T, D)` float32, unit norm."""
+        ...
+
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Images `(N, 3, R, R)` float32 0..255 and embeddings `(T, D)` float32 to logits `(N, T, h, w)` float32."""
+        ...
+
+
+def open_backend(name: str, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> Backend:
+    """Opens a bundle with the backend of that name.
+
+    Args:
+        name: one of `BACKENDS`.
+        bundle: the bundle to run.
+        device: what the backend understands, such as `cpu` or `cuda`; None for its default.
+        threads: CPU threads; None for the backend's default.
+
+    Raises:
+        PcasegError: no such backend.
+        MissingDependencyError: the backend's package is not installed.
+    """
+    if name not in BACKENDS:
+        raise PcasegError(f"backend={name!r}: choose one of {', '.join(BACKENDS)}")
+    module, _, attribute = BACKENDS[name].partition(":")
+    try:
+        cls = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f'backend {name!r} cannot be imported ({error}); pip install "pcaseg[{name}]"'
+        ) from error
+    backend: Backend = cls.open(bundle, device=device, threads=threads)
+    return backend

@@ -1,0 +1,212 @@
+"""What a bundle says about itself: `manifest.json` as frozen dataclasses, checked field by field when read."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from pcaseg.configs import Aggregation, DenseMode, Sliding
+from pcaseg.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_EXPORT_ANEW = "export the bundle anew"
+
+WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
+"""All weights from a file; only CLIP's towers from a file and the rest drawn from a seed; all drawn from a seed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the weights came from. `sha256` is the source file's, or the tensors' where all were seeded."""
+
+    kind: WeightsKind
+    path: str | None
+    sha256: str
+    seed: int | None
+
+
+@dataclass(frozen=True)
+class ImageSpec:
+    """The segmenter graph's image input: square, side `size_px`."""
+
+    size_px: int
+
+
+@dataclass(frozen=True)
+class TextSpec:
+    """The text encoder: its embeddings, its prompt, and the hash that vocabulary files are checked against."""
+
+    embed_dim: int
+    prompts: int
+    context_length: int
+    template: str
+    max_classes: int
+    encoder_sha256: str
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a graph; an axis is a length or the name of a dynamic one."""
+
+    shape: tuple[int | str, ...]
+    dtype: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Hash and size of one file of the bundle."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The whole of `manifest.json`."""
+
+    preset: str
+    aggregation: Aggregation
+    dense_mode: DenseMode
+    weights: Weights
+    precision: str
+    opset: int
+    graph: Literal["logits"]
+    image: ImageSpec
+    sliding: Sliding
+    text: TextSpec
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
+    versions: dict[str, str]
+    created: str
+    files: dict[str, FileEntry]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The file's text, version first."""
+        fields = {"schema_version": self.schema_version} | dataclasses.asdict(self)
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> Manifest:
+        """Reads what `to_json` wrote. Fields that this version does not know are ignored.
+
+        Args:
+            text: contents of the file.
+            source: what the messages call it.
+
+        Raises:
+            BundleError: not JSON, another schema version, or a field is missing, ill-typed or out of range.
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{source}: not readable as JSON ({error}); {_EXPORT_ANEW}") from error
+        if not isinstance(data, dict):
+            raise BundleError(f"{source}: not a JSON object; {_EXPORT_ANEW}")
+        version = data.get("schema_version")
+        if type(version) is int and version > SCHEMA_VERSION:
+            raise BundleError(
+                f"{source}: schema_version {version} is newer than {SCHEMA_VERSION}, which this pcaseg reads; "
+                "upgrade pcaseg"
+            )
+        if version != SCHEMA_VERSION or type(version) is not int:
+            raise BundleError(f"{source}: schema_version is {version!r}, not {SCHEMA_VERSION}; {_EXPORT_ANEW}")
+        manifest = _decode_fields(cls, data, "", source)
+        _check_values(manifest, source)
+        return manifest
+
+
+def check_file_name(name: str, *, source: str) -> None:
+    """Refuses a file name that leads out of the bundle, or means different files on different systems.
+
+    Raises:
+        BundleError: absolute, with `..`, `.`, an empty part, a backslash, a colon or a control character.
+    """
+    parts = name.split("/")
+    if (
+        not name.isprintable()
+        or set(name) & set("\\:")
+        or PurePosixPath(name).is_absolute()
+        or set(parts) & set(("", ".", ".."))
+    ):
+        raise BundleError(f"{source}: files has the unsafe name {name!r}; do not use this bundle, {_EXPORT_ANEW}")
+
+
+def _decode_fields(cls: type[T], data: Any, where: str, source: str) -> T:
+    """An instance of the dataclass `cls` from a JSON object; `where` is the dotted path to it."""
+    if not isinstance(data, dict):
+        raise BundleError(f"{source}: {where} is {_shown(data)}, not an object; {_EXPORT_ANEW}")
+    values = {}
+    for name, kind in get_type_hints(cls).items():
+        path = f"{where}.{name}" if where else name
+        if name not in data:
+            raise BundleError(f"{source}: {path} is missing; {_EXPORT_ANEW}")
+        values[name] = _decode(kind, data[name], path, source)
+    return cls(**values)
+
+
+def _decode(kind: Any, value: Any, where: str, source: str) -> Any:
+    """`value` as the type `kind`, which is one of those that the dataclasses above use."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_fields(kind, value, where, source)
+    if origin is dict and isinstance(value, dict):
+        return {key: _decode(arguments[1], item, f"{where}.{key}", source) for key, item in value.items()}
+    if origin is tuple and isinstance(value, list):
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]", source) for i, item in enumerate(value))
+    if origin is Literal:
+        if isinstance(value, str) and value in arguments:
+            return value
+        raise BundleError(f"{source}: {where} is {_shown(value)}, not one of {', '.join(arguments)}; {_EXPORT_ANEW}")
+    plain = arguments if origin is types.UnionType else (kind,)
+    if type(value) in plain:  # not isinstance: True is no int here
+        return value
+    names = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "null") for k in plain)
+    raise BundleError(f"{source}: {where} is {_shown(value)}, not {names}; {_EXPORT_ANEW}")
+
+
+def _check_values(manifest: Manifest, source: str) -> None:
+    """What types cannot say: positive sizes, hashes, one `{}` in the prompt, windows that cover the canvas."""
+    sliding, text = manifest.sliding, manifest.text
+    positive: Mapping[str, int] = {
+        "opset": manifest.opset,
+        "image.size_px": manifest.image.size_px,
+        "sliding.image_px": sliding.image_px,
+        "sliding.window_px": sliding.window_px,
+        "sliding.stride_px": sliding.stride_px,
+        "text.embed_dim": text.embed_dim,
+        "text.prompts": text.prompts,
+        "text.context_length": text.context_length,
+        "text.max_classes": text.max_classes,
+    }
+    hashes = {"weights.sha256": manifest.weights.sha256, "text.encoder_sha256": text.encoder_sha256}
+    hashes |= {f"files.{name}.sha256": entry.sha256 for name, entry in manifest.files.items()}
+    for where, number in positive.items():
+        if number < 1:
+            raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
+    for where, digest in hashes.items():
+        if not _SHA256.fullmatch(digest):
+            raise BundleError(f"{source}: {where} is not a SHA-256 ({_shown(digest)}); {_EXPORT_ANEW}")
+    if text.template.count("{}") != 1:
+        raise BundleError(f"{source}: text.template {_shown(text.template)} lacks one {{}}; {_EXPORT_ANEW}")
+    rest = sliding.image_px - sliding.window_px
+    if rest < 0 or rest % sliding.stride_px or sliding.stride_px > sliding.window_px:
+        raise BundleError(f"{source}: sliding windows {sliding} do not cover the image; {_EXPORT_ANEW}")
+    for name in manifest.files:
+        check_file_name(name, source=source)
+
+
+def _shown(value: Any) -> str:
+    shown = json.dumps(value, ensure_ascii=False)
+    return shown if len(shown) <= 60 else shown[:57] + "..."

@@ -1,0 +1,151 @@
+"""Runs a bundle with ONNX Runtime, on the CPU or an NVIDIA GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import onnxruntime
+
+from pcaseg.class_names import first_synonym
+from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
+from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
+from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.tokenizer import Tokenizer
+
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
+
+
+class OnnxRuntimeBackend:
+    """A `Backend` on ONNX Runtime.
+
+    The text encoder and the tokenizer are read at the first `encode_text`: a robot that only uses vocabulary files
+    never loads them.
+    """
+
+    def __init__(self, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> None:
+        """Loads the segmenter.
+
+        Args:
+            bundle: the bundle to run.
+            device: `cpu` (default), `cuda` or `cuda:N`. A GPU that cannot be used is an error, never a fallback.
+            threads: CPU threads per operator; None leaves the choice to ONNX Runtime.
+
+        Raises:
+            PcasegError: an unknown device, a thread count below 1, or no usable GPU.
+            BundleError: a file is not what the manifest says, or ONNX Runtime refuses the graph.
+        """
+        self._bundle = bundle
+        self._provider, self._options = _provider_of(device or "cpu")
+        if threads is not None and threads < 1:
+            raise PcasegError(f"threads={threads}: give 1 or more")
+        self._threads = threads
+        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), output="logits")
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> OnnxRuntimeBackend:
+        """The constructor, as the table of backends calls it."""
+        return cls(bundle, device=device, threads=threads)
+
+    @property
+    def name(self) -> str:
+        """`onnxruntime-cpu` or `onnxruntime-cuda`: the provider that runs."""
+        return "onnxruntime-" + self._provider.removesuffix("ExecutionProvider").lower()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    def encode_text(self, names: Sequence[str]) -> np.ndarray:
+        """Embeds class names, each in the bundle's prompt.
+
+        Returns:
+            `(T, D)` float32, unit norm.
+
+        Raises:
+            BundleError: the text encoder or the tokenizer is missing or not usable.
+            MissingDependencyError: a name needs ftfy, which is not installed.
+        """
+        template = self.manifest.text.template
+        tokens = self._tokenizer([template.replace("{}", first_synonym(name)) for name in names])
+        batches = [tokens[start : start + _TEXT_BATCH] for start in range(0, len(tokens), _TEXT_BATCH)]
+        text = np.concatenate([self._text_encoder.run(["text"], {"tokens": batch})[0] for batch in batches])
+        expected = (len(names), self.manifest.text.embed_dim)
+        if text.shape != expected:
+            raise BundleError(f"{TEXT_ENCODER_NAME} returned {text.shape}, not {expected}; export the bundle anew")
+        return text / np.linalg.norm(text, axis=1, keepdims=True)
+
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Segments windows.
+
+        Args:
+            images: `(N, 3, R, R)` float32, RGB 0..255.
+            text: `(T, D)` float32, unit norm.
+
+        Returns:
+            `(N, T, h, w)` float32.
+
+        Raises:
+            BundleError: the graph returns another number of windows or classes.
+        """
+        logits: np.ndarray = self._segmenter.run(["logits"], {"image": images, "text": text})[0]
+        if logits.ndim != 4 or logits.shape[:2] != (len(images), len(text)):
+            raise BundleError(
+                f"{SEGMENTER_NAME} returned {logits.shape} for {len(images)} windows and {len(text)} classes; "
+                "export the bundle anew"
+            )
+        return logits
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self._bundle.read(TOKENIZER_NAME), source=str(self._bundle.path / TOKENIZER_NAME))
+
+    @cached_property
+    def _text_encoder(self) -> onnxruntime.InferenceSession:
+        return self._session(TEXT_ENCODER_NAME, inputs=("tokens",), output="text")
+
+    def _session(self, name: str, *, inputs: tuple[str, ...], output: str) -> onnxruntime.InferenceSession:
+        """A session of one of the bundle's graphs, on the chosen provider and no other."""
+        data = self._bundle.read(name)
+        options = onnxruntime.SessionOptions()
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        shown = self._bundle.path / name
+        try:
+            session = onnxruntime.InferenceSession(data, options, providers=[(self._provider, self._options)])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+            first_line = str(error).partition("\n")[0]
+            raise BundleError(
+                f"{shown}: ONNX Runtime {onnxruntime.__version__} refuses the graph ({first_line}); export the bundle "
+                "anew or use the version that the manifest names"
+            ) from error
+        if session.get_providers()[0] != self._provider:
+            raise PcasegError(
+                f"device='cuda': ONNX Runtime could not start {self._provider} (its log says why); install the CUDA "
+                "and cuDNN versions it needs, or choose device='cpu'"
+            )
+        found = tuple(sorted(i.name for i in session.get_inputs())), [o.name for o in session.get_outputs()]
+        if found != (tuple(sorted(inputs)), [output]):
+            raise BundleError(
+                f"{shown}: the graph maps {found[0]} to {found[1]}, not {inputs} to {output}; export the bundle anew"
+            )
+        return session
+
+
+def _provider_of(device: str) -> tuple[str, dict[str, str]]:
+    """ONNX Runtime's name of a device's provider, and its options."""
+    kind, colon, index = device.partition(":")
+    if kind not in _PROVIDERS or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise PcasegError(f"device={device!r}: choose one of cpu, cuda, cuda:N")
+    provider = _PROVIDERS[kind]
+    if provider not in onnxruntime.get_available_providers():
+        raise MissingDependencyError(
+            f"device={device!r}: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of "
+            "onnxruntime, or choose device='cpu'"
+        )
+    if kind == "cpu":
+        return provider, {}
+    return provider, {"device_id": index or "0", "use_tf32": "0"}  # float32 in the manifest means float32

@@ -1,0 +1,143 @@
+"""What segmenting one image gives, and how it is drawn and saved."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pcaseg.errors import OutputError
+from pcaseg.files import atomic_path
+from pcaseg.runtime.manifest import WeightsKind
+from pcaseg.runtime.overlay import draw_overlay
+
+_STRIP_PIXELS = 1 << 22  # counted at a time: bincount works on eight bytes per pixel
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The labels of one image.
+
+    Attributes:
+        labels: `(H, W)` uint16, indices into `classes`.
+        confidence: `(H, W)` float32 in 0..1, the score of the label.
+        classes: T names.
+        image: `(H, W, 3)` uint8 RGB, the image upright as it was segmented.
+        timings_ms: milliseconds of the stages read, prepare, network, labels, and of all together: total.
+        backend: what ran the network, such as `onnxruntime-cpu`.
+        weights: `checkpoint`; with `clip-only` or `seeded` weights, never trained as a whole, labels mean nothing.
+        bundle_sha256: hash of the bundle's manifest; None where no bundle on disk was opened.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    classes: tuple[str, ...]
+    image: np.ndarray
+    timings_ms: dict[str, float]
+    backend: str
+    weights: WeightsKind
+    bundle_sha256: str | None = None
+
+    def class_pixels(self) -> np.ndarray:
+        """Number of pixels of each class, `(T,)` int64."""
+        counts = np.zeros(len(self.classes), np.int64)
+        for strip in self._strips():
+            counts += np.bincount(self.labels[strip].ravel(), minlength=len(counts))
+        return counts
+
+    def overlay(self, *, opacity: float = 0.5) -> Image.Image:
+        """The image under the class colours, with a legend of the classes present.
+
+        Large images are shown reduced, tiny ones enlarged, see `pcaseg.runtime.overlay`.
+
+        Args:
+            opacity: of the colours, 0 to 1.
+
+        Raises:
+            PcasegError: opacity outside 0..1.
+        """
+        return draw_overlay(self.image, self.labels, self.classes, self.class_pixels(), opacity=opacity)
+
+    def save(
+        self, folder: str | os.PathLike[str], stem: str, *, details: Mapping[str, object] | None = None
+    ) -> dict[str, Path]:
+        """Writes overlay, labels and summary, each whole or not at all.
+
+        `STEM.json` is written last, and one of a former run is removed first: where it stands, all three belong
+        together.
+
+        Args:
+            folder: made if it does not exist.
+            stem: first part of the file names.
+            details: further entries of the summary, of JSON's types, such as where the image came from.
+
+        Returns:
+            The paths of `overlay` (`STEM_overlay.png`), `labels` (`STEM_labels.png`: the label of every pixel as grey
+            value, 8-bit up to 256 classes, else 16-bit) and `summary` (`STEM.json`).
+
+        Raises:
+            OutputError: the folder cannot be written, or `stem` is not a plain file name.
+            ValueError: `details` has a key of the summary's own.
+        """
+        summary = self.summary()
+        if clash := summary.keys() & (details or {}).keys():
+            raise ValueError(f"details may not replace the summary's own {', '.join(sorted(clash))}")
+        paths = _output_paths(Path(folder), stem)
+        try:
+            paths["summary"].unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"{paths['summary']}: cannot be replaced ({error.strerror}); remove it") from error
+        labels = self.labels.astype(np.uint8) if len(self.classes) <= 256 else self.labels
+        for name, picture in (("overlay", self.overlay()), ("labels", Image.fromarray(labels))):
+            with atomic_path(paths[name]) as temporary:
+                picture.save(temporary, format="PNG")
+        with atomic_path(paths["summary"]) as temporary:
+            temporary.write_text(json.dumps(summary | dict(details or {}), indent=2) + "\n", encoding="utf-8")
+        return paths
+
+    def summary(self) -> dict[str, object]:
+        """The contents of `STEM.json` without details: everything but the pixels."""
+        pixels, confidences = self.class_pixels(), np.zeros(len(self.classes))
+        for strip in self._strips():
+            labels, confidence = self.labels[strip].ravel(), self.confidence[strip].ravel()
+            confidences += np.bincount(labels, weights=confidence, minlength=len(confidences))
+        rows = zip(self.classes, pixels.tolist(), confidences.tolist(), strict=True)
+        height, width = self.labels.shape
+        return {
+            "size": {"height": height, "width": width},
+            "mean_confidence": round(float(confidences.sum()) / self.labels.size, 6),
+            "classes": [
+                {
+                    "label": label,
+                    "name": name,
+                    "pixels": count,
+                    "share": round(count / self.labels.size, 6),
+                    "mean_confidence": round(total / count, 6) if count else None,
+                }
+                for label, (name, count, total) in enumerate(rows)
+            ],
+            "timings_ms": {stage: round(value, 3) for stage, value in self.timings_ms.items()},
+            "backend": self.backend,
+            "weights": self.weights,
+            "bundle_sha256": self.bundle_sha256,
+        }
+
+    def _strips(self) -> Iterator[slice]:
+        """Slices of rows that bound the memory of counting."""
+        step = max(1, _STRIP_PIXELS // self.labels.shape[1])
+        return (slice(start, start + step) for start in range(0, self.labels.shape[0], step))
+
+
+def _output_paths(folder: Path, stem: str) -> dict[str, Path]:
+    if not stem or Path(stem).name != stem:
+        raise OutputError(f"{stem!r}: not a plain file name; give one without folders")
+    return {
+        "overlay": folder / f"{stem}_overlay.png",
+        "labels": folder / f"{stem}_labels.png",
+        "summary": folder / f"{stem}.json",
+    }

@@ -1,0 +1,194 @@
+"""From an image and a vocabulary to a label per pixel."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pcaseg.configs import Strategy, check_choice
+from pcaseg.errors import PcasegError, VocabularyError
+from pcaseg.runtime.backends import Backend, open_backend
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.images import as_rgb, read_image
+from pcaseg.runtime.result import Result
+from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
+from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
+
+_KEPT_VOCABULARIES = 64
+
+VocabularySpec = Sequence[str] | str | os.PathLike[str] | Vocabulary
+
+
+class Segmenter:
+    """Segments images with a vocabulary that may change between any two of them.
+
+    Example:
+        segmenter = Segmenter("scene.pcaseg")
+        segmenter.set_vocabulary(["cat", "grass"])
+        result = segmenter("photo.jpg")
+    """
+
+    def __init__(
+        self,
+        source: str | os.PathLike[str] | Backend,
+        backend: str = "onnxruntime",
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        strategy: Strategy = "single",
+        window_batch: int = 1,
+    ) -> None:
+        """Opens a bundle.
+
+        Args:
+            source: path of a bundle, or an opened backend, which is used as it is.
+            backend: name of the backend that runs a bundle, see `pcaseg.runtime.backends.BACKENDS`.
+            device: the backend's device, such as `cpu` or `cuda`; None for its default.
+            threads: CPU threads; None for the backend's default.
+            strategy: `single` (whole image, one pass) or `sliding` (published protocol, five passes).
+            window_batch: windows that run at once; more takes more memory.
+
+        Raises:
+            PcasegError: an option outside its choices; the subclasses name what else can be wrong with the bundle.
+        """
+        check_choice(strategy, Strategy, what="strategy")
+        if window_batch < 1:
+            raise PcasegError(f"window_batch={window_batch}: give 1 or more")
+        self.strategy: Strategy = strategy
+        self._window_batch = window_batch
+        self._bundle_sha256: str | None = None
+        if isinstance(source, (str, os.PathLike)):
+            bundle = Bundle(source)
+            self._bundle_sha256 = bundle.sha256
+            self._backend = open_backend(backend, bundle, device=device, threads=threads)
+        elif device is not None or threads is not None:
+            raise PcasegError("device and threads belong to a bundle's path; an opened backend has its own")
+        else:
+            self._backend = source
+        self._vocabulary: Vocabulary | None = None
+        self._encoded: dict[tuple[str, ...], Vocabulary] = {}
+
+    @property
+    def backend(self) -> Backend:
+        """What runs the network."""
+        return self._backend
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The vocabulary in use; None before the first `set_vocabulary`."""
+        return self._vocabulary
+
+    def set_vocabulary(self, spec: VocabularySpec) -> None:
+        """Chooses the classes of the images to come. On an error the former vocabulary stays.
+
+        Args:
+            spec: class names; the name of a shipped class list, such as `ade20k_150`; the path of a `.txt` file with
+                one name per line or of a `.safetensors` vocabulary; or a `Vocabulary`. Names that were set before cost
+                nothing the second time.
+
+        Raises:
+            VocabularyError: unusable names or file, or a vocabulary of another text encoder.
+            BundleError: the bundle's text encoder is missing or not usable.
+            MissingDependencyError: a name needs ftfy, or a vocabulary file safetensors, and it is not installed.
+        """
+        source = "vocabulary"
+        if isinstance(spec, (str, os.PathLike)) and Path(spec).suffix.lower() == ".safetensors":
+            source = os.fspath(spec)
+            spec = Vocabulary.load(spec)
+        if isinstance(spec, Vocabulary):
+            self._check_fits(spec, source)
+            self._vocabulary = spec
+        else:
+            self._vocabulary = self._encode(resolve_names(spec))
+
+    def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> Result:
+        """Segments one image.
+
+        Args:
+            image: path of an image file, or an array as `pcaseg.runtime.images.as_rgb` takes it.
+
+        Raises:
+            VocabularyError: no vocabulary was set.
+            ImageError: the image cannot be read.
+            PcasegError: the network returned values that are not numbers.
+        """
+        vocabulary = self._vocabulary
+        if vocabulary is None:
+            raise VocabularyError("no vocabulary: call set_vocabulary with class names before segmenting")
+        manifest = self._backend.manifest
+        clock = _Clock()
+        # An array is copied: the caller's camera buffer may hold the next frame when the overlay is drawn.
+        rgb = as_rgb(image).copy() if isinstance(image, np.ndarray) else read_image(image)
+        clock.lap("read")
+        windows = prepare_windows(rgb, self.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
+        clock.lap("prepare")
+        logits = self._run(windows, vocabulary.embeddings)
+        clock.lap("network")
+        scores = merge_windows(logits, self.strategy, manifest.sliding)
+        labels, confidence = label_map(scores, (rgb.shape[0], rgb.shape[1]))
+        clock.lap("labels")
+        return Result(
+            labels=labels,
+            confidence=confidence,
+            classes=vocabulary.names,
+            image=rgb,
+            timings_ms=clock.timings_ms(),
+            backend=self._backend.name,
+            weights=manifest.weights.kind,
+            bundle_sha256=self._bundle_sha256,
+        )
+
+    def _run(self, windows: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Logits `(N, T, h, w)` of all windows, `window_batch` at a time."""
+        step = self._window_batch
+        parts = [self._backend.logits(windows[i : i + step], text) for i in range(0, len(windows), step)]
+        logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if not np.isfinite(logits).all():
+            raise PcasegError(
+                f"{self._backend.name}: the network returned values that are not finite; check the bundle with "
+                "pcaseg check, or export it in float32"
+            )
+        return logits
+
+    def _encode(self, names: tuple[str, ...]) -> Vocabulary:
+        vocabulary = self._encoded.pop(names, None)
+        if vocabulary is None:
+            encoder = self._backend.manifest.text.encoder_sha256
+            vocabulary = Vocabulary(names, self._backend.encode_text(names), encoder)
+        self._encoded[names] = vocabulary  # at the end: the first is the one unused for longest
+        if len(self._encoded) > _KEPT_VOCABULARIES:
+            del self._encoded[next(iter(self._encoded))]
+        return vocabulary
+
+    def _check_fits(self, vocabulary: Vocabulary, source: str) -> None:
+        text = self._backend.manifest.text
+        if vocabulary.encoder_sha256 != text.encoder_sha256:
+            raise VocabularyError(
+                f"{source}: made by another text encoder ({vocabulary.encoder_sha256[:12]}..., the bundle has "
+                f"{text.encoder_sha256[:12]}...); make it anew with pcaseg vocab and this bundle"
+            )
+        if vocabulary.embeddings.shape[1] != text.embed_dim:
+            raise VocabularyError(
+                f"{source}: embeddings of {vocabulary.embeddings.shape[1]} numbers, the bundle takes {text.embed_dim}; "
+                "make it anew with pcaseg vocab and this bundle"
+            )
+
+
+class _Clock:
+    """Times consecutive stages."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+        self._laps_ms: dict[str, float] = {}
+
+    def lap(self, stage: str) -> None:
+        now = time.perf_counter()
+        self._laps_ms[stage] = (now - self._last) * 1e3
+        self._last = now
+
+    def timings_ms(self) -> dict[str, float]:
+        return self._laps_ms | {"total": (self._last - self._start) * 1e3}

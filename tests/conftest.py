@@ -1,0 +1,23 @@
+"""Fixtures of all test folders; plain helpers stand in `support.py`."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from support import SMALL_EVA, small_model
+
+from pcaseg.model.network import PCASeg
+
+
+@pytest.fixture(scope="session")
+def small() -> PCASeg:
+    """The small model, shared: do not change it."""
+    return small_model()
+
+
+@pytest.fixture
+def small_preset(monkeypatch):
+    """Makes the small preset one that a file may name."""
+    monkeypatch.setitem(sys.modules["pcaseg.configs"]._PRESETS, SMALL_EVA.name, SMALL_EVA)
+    return SMALL_EVA

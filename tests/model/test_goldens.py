@@ -1,0 +1,193 @@
+"""The reference reproduces the published model's own outputs, in float32 and, where a golden has it, in float64."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support import GOLDENS, assert_golden, published_state, seeded_input, seeded_weights
+
+from pcaseg.class_lists import class_list
+from pcaseg.model.checkpoint import load_model
+from pcaseg.model.epl import EPL
+from pcaseg.model.fod import fod, stream_cosine
+from pcaseg.model.network import PCASeg
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+
+
+@pytest.fixture(scope="module")
+def eva() -> PCASeg:
+    return load_model("eva-b-384", published_state("eva_b"))
+
+
+@pytest.fixture(scope="module")
+def cat() -> PCASeg:
+    return load_model("openai-b-384", published_state("cat_b"), aggregation="serial")
+
+
+@pytest.fixture(autouse=True)
+def no_grad():
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
+def in_dtype(request):
+    """Turns a shared model to a dtype for one test."""
+    changed = []
+
+    def turn(model: PCASeg, dtype: torch.dtype) -> PCASeg:
+        changed.append(model)
+        return model.to(dtype)
+
+    yield turn
+    for model in changed:
+        model.float()
+
+
+@DTYPES
+def test_eva_tower_and_taps(eva, in_dtype, dtype):
+    images = seeded_input(2001, 1, 3, 384, 384, dtype=dtype)
+    tower = in_dtype(eva, dtype).image_tower
+    _, taps = tower.forward_tokens(images)
+    features, public_taps = tower(images)
+    assert_golden("e_dense_b_csa", "dense", features)
+    assert_golden("e_dense_b_csa", "block3", taps[0])
+    assert_golden("e_dense_b_csa", "block7", taps[1])
+    for tap, public in zip(taps, public_taps, strict=True):
+        assert torch.equal(tap[:, 1:], public)
+
+
+@DTYPES
+def test_eva_text(eva, in_dtype, dtype):
+    names = [str(name) for name in np.load(GOLDENS / "k_text_b.npz")["names"]]
+    assert_golden("k_text_b", "text", in_dtype(eva, dtype).encode_text(names)[:, 0])
+
+
+def aggregator_logits(model: PCASeg, B: int, T: int, dtype: torch.dtype, pooling: tuple[int, int]) -> torch.Tensor:
+    return model.aggregator(
+        seeded_input(1001, B, 512, 24, 24, dtype=dtype),
+        seeded_input(1002, 1, T, 1, 512, dtype=dtype).expand(B, -1, -1, -1),
+        (
+            seeded_input(1003, B, 512, 24, 24, dtype=dtype),
+            seeded_input(1004, B, 256, 48, 48, dtype=dtype),
+            seeded_input(1005, B, 128, 96, 96, dtype=dtype),
+        ),
+        class_pooling=pooling,
+    )
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    ("case", "B", "T", "pooling"),
+    [
+        ("a_agg_b_t1", 1, 1, (1, 1)),
+        ("a_agg_b_t20", 1, 20, (1, 1)),
+        ("a_agg_b_t20_pool2", 1, 20, (2, 2)),
+        ("d_agg_b_t7_batch2_sametext", 2, 7, (1, 1)),
+    ],
+)
+def test_parallel_aggregator(eva, in_dtype, case, B, T, pooling, dtype):
+    assert_golden(case, "logits", aggregator_logits(in_dtype(eva, dtype), B, T, dtype, pooling))
+
+
+def test_branch_free_aggregation_gives_the_same(eva):
+    """What is exported ranks the classes even when all are kept; only the order of sums may differ."""
+    features, text = seeded_input(1001, 1, 512, 24, 24), seeded_input(1002, 1, 20, 1, 512)
+    guidance = tuple(
+        seeded_input(seed, 1, *shape)
+        for seed, shape in ((1003, (512, 24, 24)), (1004, (256, 48, 48)), (1005, (128, 96, 96)))
+    )
+    assert_golden("a_agg_b_t20", "logits", eva.aggregator.aggregate_best(features, text, guidance))
+
+
+@DTYPES
+def test_whole_model_single_pass(eva, in_dtype, dtype):
+    model = in_dtype(eva, dtype)
+    image = seeded_weights.seeded_image(3001, 384, 384).transpose(1, 2, 0)
+    scores = model.segment(image, model.encode_text(class_list("voc_20")), strategy="single")
+    assert_golden("f_whole_b_384", "sem_seg", scores, tolerance=1e-5 if dtype == torch.float32 else None)
+
+
+def test_whole_model_sliding_window(eva):
+    image = seeded_weights.seeded_image(3003, 480, 640).transpose(1, 2, 0).astype(np.uint8)
+    scores = eva.segment(image, eva.encode_text(class_list("voc_20")), strategy="sliding")
+    assert_golden("g_whole_b_sliding_480x640", "sem_seg", scores, tolerance=1e-5)
+
+
+def test_openai_tower_and_taps(cat):
+    dense, taps = cat.image_tower.forward_tokens(seeded_input(2001, 1, 3, 384, 384))
+    assert_golden("cat_dense_b", "dense", dense)
+    assert_golden("cat_dense_b", "block3", taps[0])
+    assert_golden("cat_dense_b", "block7", taps[1])
+
+
+def test_openai_text(cat):
+    names = ["cat", "dog", "aeroplane", "potted plant", "tv monitor"]
+    assert_golden("cat_text_b", "text", cat.encode_text(names)[:, 0])
+
+
+def test_serial_aggregator(cat):
+    assert_golden("cat_agg_b_t20", "logits", aggregator_logits(cat, 1, 20, torch.float32, (1, 1)))
+
+
+@pytest.mark.parametrize("case", ["k_text_b", "cat_text_b"])
+def test_tokens_of_the_goldens(case):
+    from open_clip.tokenizer import tokenize
+
+    from pcaseg.class_names import prompt_for
+
+    golden = np.load(GOLDENS / f"{case}.npz")
+    names = golden.get("names", ["cat", "dog", "aeroplane", "potted plant", "tv monitor"])
+    tokens = tokenize([prompt_for(str(name)) for name in names]).numpy()
+    assert np.array_equal(tokens, golden["tokens"])
+
+
+@pytest.fixture(scope="module")
+def epl_streams() -> tuple[torch.Tensor, torch.Tensor]:
+    """The goldens' (B, C, T, H, W) streams as (B, T, H, W, C), float64."""
+    a, b = (seeded_input(seed, 2, 128, 5, 24, 24, dtype=torch.float64) for seed in (5001, 5002))
+    return a.permute(0, 2, 3, 4, 1), b.permute(0, 2, 3, 4, 1)
+
+
+def golden_epl(dtype: torch.dtype) -> EPL:
+    return load_model("eva-b-384", published_state("eva_b")).aggregator.layers[0].epl_first.to(dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_epl(epl_streams, mode, dtype):
+    epl = golden_epl(dtype).train(mode == "train")
+    fused = epl(*(stream.to(dtype) for stream in epl_streams))
+    assert_golden(f"i_epl_{mode}", "fused", fused.permute(0, 4, 1, 2, 3))
+    if mode == "train":
+        assert_golden("i_epl_train", "running_mean0", epl.experts[0][1].running_mean)
+        assert_golden("i_epl_train", "running_var0", epl.experts[0][1].running_var)
+
+
+def test_epl_parameter_count():
+    assert sum(parameter.numel() for parameter in EPL(128).parameters()) == 349_221
+
+
+@DTYPES
+def test_fod(epl_streams, dtype):
+    a, b = (stream.to(dtype) for stream in epl_streams)
+    for suffix, (s, m) in {"": (a, b), "_mixed": (a, 0.5 * a + b)}.items():
+        assert_golden_scalar(f"loss{suffix}", fod(s, m))
+        assert_golden_scalar(f"cos{suffix}", stream_cosine(s, m).mean())
+
+
+def assert_golden_scalar(output: str, value: torch.Tensor) -> None:
+    golden = np.load(GOLDENS / "j_fod.npz")
+    kind, tolerance = ("f64", 1e-12) if value.dtype == torch.float64 else ("f32", 2e-5)
+    assert value.shape == ()
+    assert abs(value.item() - float(golden[f"{kind}_{output}"])) <= tolerance * abs(float(golden[f"stat_{output}"][2]))
+
+
+def test_every_golden_file_is_used():
+    source = Path(__file__).read_text(encoding="utf-8")
+    for path in GOLDENS.glob("*.npz"):
+        assert path.stem in source or path.stem in ("i_epl_eval", "i_epl_train"), path.name

@@ -1,0 +1,131 @@
+"""The table of backends, and ONNX Runtime on graphs of a few nodes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pcaseg.class_names import prompt_for
+from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
+from pcaseg.runtime.backends import BACKENDS, Backend, open_backend
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.tokenizer import Tokenizer
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 3, 32, 32)).astype(np.float32)
+
+
+def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
+    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, torch"):
+        open_backend("tflite", Bundle(bundle_path))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_missing_package_names_the_extra(bundle_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    module = BACKENDS[name].partition(":")[0]
+    monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, name, None)  # import of the package now fails
+    if name == "torch":
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match=rf'pip install "pcaseg\[{name}\]"'):
+        open_backend(name, Bundle(bundle_path))
+
+
+def test_logits_for_any_number_of_windows_and_classes(bundle_path: Path, make_fake_backend: Callable[[], Any]) -> None:
+    backend, fake = open_backend("onnxruntime", Bundle(bundle_path), threads=1), make_fake_backend()
+    assert isinstance(backend, Backend)
+    assert backend.name == "onnxruntime-cpu"
+    for windows, classes in ((1, 1), (3, 2), (2, 300)):
+        text = fake.encode_text([f"class {i}" for i in range(classes)])
+        text.flags.writeable = False  # as a vocabulary's are
+        logits = backend.logits(IMAGES[:windows], text)
+        assert logits.shape == (windows, classes, 8, 8) and logits.dtype == np.float32
+        np.testing.assert_allclose(logits, fake.logits(IMAGES[:windows], text), rtol=1e-4, atol=1e-4)
+
+
+def test_text_is_prompted_tokenized_and_normalised(
+    bundle_path: Path, tokenizer_bytes: bytes, token_weights: np.ndarray
+) -> None:
+    names = ["cat", "tv monitor, television"] + [f"thing {i}" for i in range(130)]  # more than two batches
+    text = open_backend("onnxruntime", Bundle(bundle_path)).encode_text(names)
+    tokens = Tokenizer(tokenizer_bytes)([prompt_for(name) for name in names])
+    expected = tokens.astype(np.float64) @ token_weights
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert text.dtype == np.float32
+    np.testing.assert_allclose(text, expected, atol=1e-5)
+
+
+def test_the_text_encoder_is_read_only_when_needed(bundle_path: Path) -> None:
+    (bundle_path / "text_encoder.onnx").unlink()
+    backend = open_backend("onnxruntime", Bundle(bundle_path))
+    text = np.eye(2, 6, dtype=np.float32)
+    assert backend.logits(IMAGES[:1], text).shape == (1, 2, 8, 8)
+    with pytest.raises(BundleError, match=r"text_encoder\.onnx is missing"):
+        backend.encode_text(["cat"])
+
+
+def test_threads_reach_the_session(bundle_path: Path) -> None:
+    from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+    backend = OnnxRuntimeBackend.open(Bundle(bundle_path), threads=2)
+    assert backend._segmenter.get_session_options().intra_op_num_threads == 2
+    with pytest.raises(PcasegError, match="threads=0: give 1 or more"):
+        OnnxRuntimeBackend.open(Bundle(bundle_path), threads=0)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", "CUDA"])
+def test_unknown_devices(bundle_path: Path, device: str) -> None:
+    with pytest.raises(PcasegError, match="choose one of cpu, cuda, cuda:N"):
+        open_backend("onnxruntime", Bundle(bundle_path), device=device)
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has the provider"
+)
+def test_a_gpu_that_is_not_there_is_an_error(bundle_path: Path) -> None:
+    with pytest.raises(PcasegError, match=r"no CUDAExecutionProvider.*onnxruntime-gpu.*device='cpu'"):
+        open_backend("onnxruntime", Bundle(bundle_path), device="cuda")
+
+
+def test_a_gpu_that_does_not_start_is_an_error(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ONNX Runtime warns and runs on the CPU when a provider that it was built with cannot start."""
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("the provider may really start here")
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(PcasegError, match="could not start CUDAExecutionProvider"),
+    ):
+        open_backend("onnxruntime", Bundle(bundle_path), device="cuda:0")
+
+
+def test_graphs_that_onnxruntime_refuses(
+    tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
+) -> None:
+    whole = bundle_files["segmenter.onnx"]
+    for index, data in enumerate((b"no graph", whole[: len(whole) // 2], b"")):
+        path = write_bundle(tmp_path / f"{index}.pcaseg", bundle_files | {"segmenter.onnx": data})
+        with pytest.raises(BundleError, match=r"segmenter\.onnx: ") as caught:
+            open_backend("onnxruntime", Bundle(path))
+        assert "\n" not in str(caught.value)
+
+
+def test_graphs_of_another_kind(
+    tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
+) -> None:
+    swapped = bundle_files | {"segmenter.onnx": bundle_files["text_encoder.onnx"]}
+    with pytest.raises(BundleError, match=r"the graph maps \('tokens',\) to \['text'\], not"):
+        open_backend("onnxruntime", Bundle(write_bundle(tmp_path / "b.pcaseg", swapped)))
+
+
+def test_nothing_is_loaded_from_a_tampered_bundle(bundle_path: Path) -> None:
+    path = bundle_path / "segmenter.onnx"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(BundleError, match="tampered or half-copied"):
+        open_backend("onnxruntime", Bundle(bundle_path))

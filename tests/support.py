@@ -1,0 +1,83 @@
+"""What several test folders share: the goldens, and a small model that exports and runs in seconds."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pcaseg.configs import Preset, Sliding, get_preset
+from pcaseg.model.checkpoint import load_model
+from pcaseg.model.network import PCASeg
+
+GOLDENS = Path(__file__).parent / "goldens"
+
+_spec = importlib.util.spec_from_file_location("seeded_weights", GOLDENS / "seeded_weights.py")
+seeded_weights = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(seeded_weights)
+
+SMALL_EVA = replace(
+    get_preset("eva-b-384"),
+    name="small-eva",
+    image_px=96,
+    patch_px=8,
+    vision_width=128,
+    vision_blocks=4,
+    vision_heads=2,
+    pretrain_grid=7,
+    taps=(1, 2),
+    embed_dim=64,
+    text_width=64,
+    text_heads=2,
+    text_layers=2,
+    hidden=32,
+    layers=1,
+    window=6,
+    decoder_widths=(32, 16),
+    tap_widths=(64, 32),
+    decoder_guidance_widths=(16, 8),
+    sliding=Sliding(image_px=160, window_px=96, stride_px=64),
+)
+SMALL_OPENAI = replace(SMALL_EVA, name="small-openai", family="openai")
+
+
+def small_model(preset: Preset = SMALL_EVA, **options) -> PCASeg:
+    """A seeded model of a small preset."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return load_model(preset, **options)
+
+
+@functools.lru_cache(maxsize=1)
+def published_state(names: str) -> dict[str, torch.Tensor]:
+    """The goldens' weights by published name: `eva_b`, `eva_l` or `cat_b`."""
+    shapes = json.loads((GOLDENS / f"names_{names}.json").read_text())
+    values = {name: seeded_weights.seeded_value(name, shape) for name, shape in shapes.items()}
+    return {name: torch.from_numpy(value).float() for name, value in values.items() if value is not None}
+
+
+def seeded_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The goldens' input of that seed."""
+    return torch.from_numpy(seeded_weights.seeded_input(seed, shape)).to(dtype)
+
+
+def assert_golden(case: str, output: str, full: torch.Tensor, *, tolerance: float | None = None) -> None:
+    """Compares a full output with a golden's subsample and statistics, relative to its largest value."""
+    golden = np.load(GOLDENS / f"{case}.npz")
+    kind = "f64" if full.dtype == torch.float64 else "f32"
+    tolerance = tolerance or (1e-12 if kind == "f64" else 2e-5)
+    assert tuple(full.shape) == tuple(golden[f"shape_{output}"].astype(int))
+    values = full.detach().numpy()
+    index = eval(f"np.s_[{golden[f'idx_{output}']}]")
+    expected, (mean, std, largest) = golden[f"{kind}_{output}"], golden[f"stat_{output}"]
+    assert np.abs(values[index] - expected).max() <= tolerance * largest
+    assert abs(values.mean() - mean) <= 2e-5 * largest
+    assert abs(np.abs(values).max() - largest) <= 2e-5 * largest
+    if values.size > 1:
+        assert abs(values.std(ddof=1) - std) <= 2e-5 * largest
