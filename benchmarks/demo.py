@@ -53,12 +53,13 @@ def write_checkpoint(preset: str, path: Path) -> None:
     import torch
 
     from pcaseg.model.checkpoint import load_model
-    from pcaseg.model.names import to_published
+    from pcaseg.model.names import SEED_ENTRY, to_published
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = load_model(preset)
-    torch.save({"model": to_published(model.state_dict(), model.preset), "iteration": 0}, path)
+    tensors = to_published(model.state_dict(), model.preset) | {SEED_ENTRY: torch.tensor(model.source.seed)}
+    torch.save({"model": tensors, "iteration": 0}, path)
     print(f"{path}: seeded weights in the published form (no trained PCA-Seg weights were published)")
 
 

@@ -10,6 +10,8 @@ from pcaseg.errors import PcasegError
 Aggregation = Literal["parallel", "serial"]
 DenseMode = Literal["csa", "qq"]
 Strategy = Literal["single", "sliding"]
+WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
+"""Where weights come from: a whole checkpoint; CLIP's from a file and the aggregator's from a seed; all from a seed."""
 
 MAX_CLASSES = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""

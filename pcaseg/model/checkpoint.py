@@ -12,13 +12,13 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcaseg.configs import Aggregation, DenseMode, Preset, check_choice, get_preset
+from pcaseg.configs import Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset
 from pcaseg.errors import CheckpointError
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata
 from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
 from pcaseg.model.fingerprint import tensors_sha256
-from pcaseg.model.names import canonical, from_published, to_published
+from pcaseg.model.names import SEED_ENTRY, canonical, from_published, to_published
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.model.seeded import seeded_state
 
@@ -134,8 +134,11 @@ def _fill(
     tensors |= seeded_state(drawn, seed, preset.vision_blocks - 1)
     names = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
     model.load_state_dict(from_published(tensors, names, preset), strict=False)
-    kind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
-    model.source = WeightsSource(kind, None, tensors_sha256(model.state_dict()), seed if drawn else None)  # type: ignore[arg-type]
+    kind: WeightsKind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
+    if SEED_ENTRY in given:
+        kind, seed = "seeded", int(given[SEED_ENTRY])
+    stored_seed = None if kind == "checkpoint" else seed
+    model.source = WeightsSource(kind, None, tensors_sha256(model.state_dict()), stored_seed)
     return model
 
 

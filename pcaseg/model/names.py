@@ -51,9 +51,12 @@ _OPENAI = (
 )
 _SPLIT = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
 
+SEED_ENTRY = "pcaseg_seed"
+"""An entry of ours: the seed that a checkpoint's weights were drawn from, so that no one takes them for trained."""
+
 DERIVED = re.compile(
     r"(rope\.freqs_(cos|sin)|attn_mask|logit_scale|num_batches_tracked|pixel_(mean|std)"
-    r"|input_resolution|context_length|vocab_size)$"
+    r"|input_resolution|context_length|vocab_size|pcaseg_seed)$"
 )
 """Published entries that are recomputed, counted anew or unused: never required, never loaded."""
 

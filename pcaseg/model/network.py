@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy
+from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy, WeightsKind
 from pcaseg.model.aggregator import Aggregator, Guidance
 from pcaseg.model.image_tower import build_image_tower
 from pcaseg.model.inference import segment_image
@@ -22,14 +21,13 @@ class WeightsSource:
     """Where a model's weights came from.
 
     Attributes:
-        kind: `checkpoint` (all from the file), `clip-only` (towers from the file, the aggregator seeded) or
-            `seeded` (all drawn from the seed: shapes and speed are real, segmentations mean nothing).
+        kind: labels of any but `checkpoint` mean nothing, though shapes and speed are real.
         path: the file, None when seeded.
         sha256: of the file, or of the drawn tensors when seeded.
         seed: of the drawn tensors, None where nothing was drawn.
     """
 
-    kind: Literal["checkpoint", "clip-only", "seeded"]
+    kind: WeightsKind
     path: str | None
     sha256: str
     seed: int | None

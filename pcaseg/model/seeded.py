@@ -20,10 +20,17 @@ _SCALES = (
     (r"running_mean$", 0.0, 0.1),
     (r"padding_(tokens|guidance)$", 0.0, 0.5),
     (r"(cls_token|class_embedding|pos_embed)$", 0.0, 0.3),
-    (r"token_embedding\.weight$", 0.0, 0.2),
+    (r"token_embedding\.weight$", 0.0, 1.0),
     (r"positional_embedding$", 0.0, 0.1),
 )
-"""(published name, mean, standard deviation); what matches none follows `_default_scale`."""
+"""(published name, mean, standard deviation) of what is no matrix."""
+
+_GAINS = (
+    (r"clip_model\.(text\.)?transformer\..*(in_proj_weight|[qk]_proj_weight)$", 3.0),  # so that prompts, alike but for
+    (r"clip_model\.(text\.)?transformer\..*out_proj\.weight$", 2.0),  # one word, get embeddings that differ
+    (r"transformer\.conv1\.weight$", 16.0),  # cosines are near 0.05
+)
+"""(published name, gain) of matrices whose scale is not 1 / sqrt(fan-in)."""
 
 
 def seeded_state(shapes: Mapping[str, tuple[int, ...]], seed: int, last_block: int) -> dict[str, Tensor]:
@@ -57,9 +64,7 @@ def _scale_of(name: str, shape: tuple[int, ...], last_block: int) -> tuple[float
         return (1.0, 0.1) if name.endswith(".weight") else (0.0, 0.05)
     if name.endswith(("text_projection", "visual.proj")) or re.search(r"(upsample\d|decoder\d\.up)\.weight$", name):
         return 0.0, 1 / math.sqrt(shape[0])
-    gain = 1.0
+    gain = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
     if re.search(rf"visual\.blocks\.{last_block}\.attn\.[qk]_proj\.weight$", name):
         gain = 0.3
-    elif name.endswith("transformer.conv1.weight"):
-        gain = 4.0
     return 0.0, gain / math.sqrt(math.prod(shape[1:]))

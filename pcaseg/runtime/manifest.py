@@ -11,16 +11,13 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from pcaseg.configs import Aggregation, DenseMode, Sliding
+from pcaseg.configs import Aggregation, DenseMode, Sliding, WeightsKind
 from pcaseg.errors import BundleError
 
 SCHEMA_VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
-
-WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
-"""All weights from a file; only CLIP's towers from a file and the rest drawn from a seed; all drawn from a seed."""
 
 T = TypeVar("T")
 

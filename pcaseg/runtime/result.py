@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pcaseg.configs import WeightsKind
 from pcaseg.errors import OutputError
 from pcaseg.files import atomic_path
-from pcaseg.runtime.manifest import WeightsKind
 from pcaseg.runtime.overlay import draw_overlay
 
 _STRIP_PIXELS = 1 << 22  # counted at a time: bincount works on eight bytes per pixel

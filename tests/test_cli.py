@@ -1,0 +1,284 @@
+"""The commands as a user types them, and what each says to input that it cannot use."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support import SMALL_EVA, SMALL_OPENAI, small_model
+
+from pcaseg.cli import main
+from pcaseg.export.bundle import write_bundle
+from pcaseg.files import sha256_of
+from pcaseg.model.checkpoint import save_model
+from pcaseg.model.names import SEED_ENTRY, to_published
+
+SEEDED = "drawn from a seed, not trained: the labels mean nothing"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "small.pcaseg"
+    write_bundle(small_model(), path)
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path) -> Path:
+    path = tmp_path / "photo.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def run(capsys, small_preset):
+    """Runs a command; gives its exit code, standard output and standard error."""
+
+    def call(*words: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def assert_refused(answer: tuple[int, str, str], *fragments: object) -> None:
+    code, out, err = answer
+    assert code == 2 and out == ""
+    lines = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and "Traceback" not in err
+    for fragment in fragments:
+        assert str(fragment) in lines[0]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder)) if folder.exists() else []
+
+
+def test_import_export_segment_check(run, tmp_path, photo):
+    """The whole thread, with the checkpoint in the published form."""
+    model = small_model(seed=2)
+    state = to_published(model.state_dict(), model.preset)
+    torch.save({"model": state | {SEED_ENTRY: torch.tensor(2)}, "iteration": 5}, tmp_path / "ckpt.pth")
+    code, out, _ = run("import", tmp_path / "ckpt.pth", "--preset", "small-eva", "--out", tmp_path / "m.safetensors")
+    assert code == 0 and "small-eva, parallel" in out and SEEDED in out
+    code, out, _ = run("export", tmp_path / "m.safetensors", "--out", tmp_path / "b.pcaseg")
+    assert code == 0 and "float32" in out and SEEDED in out
+    manifest = json.loads((tmp_path / "b.pcaseg" / "manifest.json").read_text())
+    assert manifest["weights"]["sha256"] == sha256_of(tmp_path / "m.safetensors")
+    code, out, _ = run(
+        "segment", photo, "--bundle", tmp_path / "b.pcaseg", "--classes", "cat, grass", "--out", tmp_path / "o"
+    )
+    assert code == 0 and SEEDED in out and str(tmp_path / "o" / "photo_overlay.png") in out
+    assert files_in(tmp_path / "o") == ["photo.json", "photo_labels.png", "photo_overlay.png"]
+    summary = json.loads((tmp_path / "o" / "photo.json").read_text())
+    assert [entry["name"] for entry in summary["classes"]] == ["cat", "grass"] and summary["weights"] == "seeded"
+    assert Image.open(tmp_path / "o" / "photo_labels.png").size == (60, 40)
+    code, out, _ = run(
+        "check", tmp_path / "b.pcaseg", "--images", photo, "--classes", "1,3,300", "--json", tmp_path / "rows.json"
+    )
+    assert code == 0 and "agree: relative error" in out and SEEDED in out
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [row["classes"] for row in rows] == [1, 3, 300]
+    assert all(row["passed"] and row["relative_error"] <= 1e-4 for row in rows)
+    code, out, _ = run(
+        "check", tmp_path / "b.pcaseg", "--images", photo, "--classes", "2", "--strategy", "sliding"
+    )  # fmt: skip
+    assert code == 0
+
+
+def test_check_finds_a_wrong_bundle(run, bundle, tmp_path, photo):
+    """The bundle of one seed against the model of another: exit code 1, and the table says so."""
+    save_model(small_model(seed=9), tmp_path / "other.safetensors")
+    code, out, _ = run("check", bundle, "--model", tmp_path / "other.safetensors", "--images", photo, "--classes", "5")
+    assert code == 1 and "DISAGREE" in out and "FAILED" in out
+
+
+def test_eager_model_segments_too(run, bundle, tmp_path, photo):
+    save_model(small_model(), tmp_path / "m.safetensors")
+    names = ("--classes", "cat; tv monitor, television")
+    assert run("segment", photo, "--model", tmp_path / "m.safetensors", *names, "--out", tmp_path / "a")[0] == 0
+    assert run("segment", photo, "--bundle", bundle, *names, "--out", tmp_path / "b")[0] == 0
+    a, b = (np.asarray(Image.open(tmp_path / side / "photo_labels.png")) for side in "ab")
+    assert (a == b).mean() >= 0.999
+    summaries = [json.loads((tmp_path / side / "photo.json").read_text()) for side in "ab"]
+    assert [s["backend"] for s in summaries] == ["torch-cpu", "onnxruntime-cpu"]
+
+
+def test_folder_is_resumed_and_bad_images_are_noted(run, bundle, tmp_path, photo):
+    folder, out = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "a.jpg", "b.png"):
+        Image.open(photo).save(folder / name)
+    (folder / "broken.png").write_bytes(photo.read_bytes()[:100])
+    command = ("segment", folder, "--bundle", bundle, "--classes", "cat, grass", "--out", out)
+    code, said, err = run(*command)
+    assert code == 2 and "3 segmented, 0 done before and skipped, 1 failed" in said
+    assert f"error: {folder / 'broken.png'}" in err
+    assert {name for name in files_in(out) if name.endswith(".json")} == {"a_png.json", "a_jpg.json", "b.json"}
+    (folder / "broken.png").unlink()
+    (out / "b.json").unlink()
+    code, said, _ = run(*command)
+    assert code == 0 and "1 segmented, 2 done before and skipped, 0 failed" in said
+    code, said, _ = run(*command[:5], "cat, dog", "--out", out)
+    assert code == 0 and "3 segmented, 0 done before" in said
+
+
+def test_vocabulary_file(run, bundle, tmp_path, photo):
+    path = tmp_path / "names.safetensors"
+    assert run("vocab", "--bundle", bundle, "--classes", "cat, grass", "--out", path)[0] == 0
+    slim = copytree(bundle, tmp_path / "slim.pcaseg")
+    (slim / "text_encoder.onnx").unlink()  # a robot that never encodes text does not need it
+    assert run("segment", photo, "--bundle", slim, "--vocabulary", path, "--out", tmp_path / "o")[0] == 0
+    assert run("segment", photo, "--bundle", bundle, "--vocabulary", "voc_20", "--out", tmp_path / "v")[0] == 0
+    (tmp_path / "list.txt").write_text("cat\n\ngrass\n")
+    assert (
+        run("segment", photo, "--bundle", bundle, "--vocabulary", tmp_path / "list.txt", "--out", tmp_path / "t")[0]
+        == 0
+    )
+
+
+def test_presets(run):
+    code, out, _ = run("presets")
+    assert code == 0 and "eva-b-384" in out and "openai-l-336" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "fragment"),
+    [
+        (None, "no such file"),
+        (b"", "empty"),
+        ("half", "half-copied"),
+        (b"hello, I am text", "not an image"),
+    ],
+    ids=["missing", "empty", "truncated", "text"],
+)
+def test_bad_image(run, bundle, tmp_path, photo, content, fragment):
+    bad = tmp_path / "bad.png"
+    if content is not None:
+        bad.write_bytes(photo.read_bytes()[:200] if content == "half" else content)
+    answer = run("segment", bad, "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "o")
+    assert answer[0] == 2 and answer[2].count("error: ") == 1
+    assert str(bad) in answer[2] and fragment in answer[2]
+    assert files_in(tmp_path / "o") == []
+
+
+@pytest.mark.parametrize(
+    ("classes", "fragment"),
+    [
+        ("", "blank"),
+        (" , ", "blank"),
+        ("cat, grass, Cat", "keep one"),
+        ("x" * 10_000, "10000 characters"),
+    ],
+    ids=["empty", "blank", "duplicate", "long"],
+)
+def test_bad_classes(run, bundle, tmp_path, photo, classes, fragment):
+    answer = run("segment", photo, "--bundle", bundle, "--classes", classes, "--out", tmp_path / "o")
+    assert_refused(answer, "--classes", fragment)
+    assert files_in(tmp_path / "o") == []
+
+
+def test_bad_vocabulary_sources(run, bundle, tmp_path, photo):
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "foreign.safetensors").write_bytes(b"nonsense")
+    for source, fragment in (
+        (tmp_path / "empty.txt", "give at least one"),
+        (tmp_path / "latin.txt", "not UTF-8"),
+        (tmp_path / "absent.txt", "cannot be read"),
+        (tmp_path / "foreign.safetensors", "not a safetensors file"),
+        ("ade20k_151", "ade20k_150"),
+    ):
+        answer = run("segment", photo, "--bundle", bundle, "--vocabulary", source, "--out", tmp_path / "o")
+        assert_refused(answer, source, fragment)
+
+
+def test_wrong_preset_for_a_checkpoint(run, tmp_path, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules["pcaseg.configs"]._PRESETS, "small-openai", SMALL_OPENAI)
+    model = small_model(SMALL_EVA)
+    torch.save({"model": to_published(model.state_dict(), model.preset)}, tmp_path / "c.pth")
+    out = tmp_path / "out" / "m.safetensors"
+    answer = run("import", tmp_path / "c.pth", "--preset", "small-openai", "--out", out)
+    assert_refused(answer, tmp_path / "c.pth", "it is one of preset small-eva with aggregation parallel: use that")
+    assert_refused(run("import", tmp_path / "c.pth", "--preset", "huge", "--out", out), "huge: no such preset")
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize("name", ["segmenter.onnx", "text_encoder.onnx", "tokenizer.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["tampered", "half-copied", "missing"])
+def test_damaged_bundle(run, bundle, tmp_path, photo, name, damage):
+    copy = copytree(bundle, tmp_path / "copy.pcaseg")
+    data = (copy / name).read_bytes()
+    if damage == "missing":
+        (copy / name).unlink()
+    elif damage == "half-copied":
+        (copy / name).write_bytes(data[: len(data) // 2])
+    elif name == "manifest.json":  # vouches for another file than the one there
+        digest = json.loads(data)["files"]["segmenter.onnx"]["sha256"].encode()
+        (copy / name).write_bytes(data.replace(digest, digest[::-1]))
+    else:
+        (copy / name).write_bytes(data[:-9] + bytes([data[-9] ^ 1]) + data[-8:])
+    for command in (
+        ("segment", photo, "--bundle", copy, "--classes", "cat", "--out", tmp_path / "o"),
+        ("check", copy, "--images", photo, "--classes", "1"),
+    ):
+        named = "segmenter.onnx" if (name, damage) == ("manifest.json", "tampered") else name
+        assert_refused(run(*command), copy / named)
+    assert files_in(tmp_path / "o") == []
+
+
+def test_not_a_bundle(run, tmp_path, photo):
+    (tmp_path / "folder").mkdir()
+    for path, fragment in (
+        (tmp_path / "none", "no such bundle"),
+        (tmp_path / "folder", "manifest.json"),
+        (photo, "zip"),
+    ):
+        answer = run("segment", photo, "--bundle", path, "--classes", "cat", "--out", tmp_path / "o")
+        assert_refused(answer, path, fragment)
+
+
+def test_unwritable_output(run, bundle, tmp_path, photo):
+    (tmp_path / "file").write_text("kept")
+    inside = tmp_path / "file" / "x"
+    answers = [
+        run("segment", photo, "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "file"),
+        run("segment", photo, "--bundle", bundle, "--classes", "cat", "--out", inside),
+        run("vocab", "--bundle", bundle, "--classes", "cat", "--out", inside / "v.safetensors"),
+        run("export", "small-eva", "--out", inside / "b.pcaseg"),
+    ]
+    for answer in answers:
+        assert_refused(answer, tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"
+    assert files_in(tmp_path) == ["file", "photo.png"]
+
+
+def test_model_files(run, tmp_path, photo):
+    (tmp_path / "m.safetensors").write_bytes(b"12345")
+    answer = run("export", tmp_path / "m.safetensors", "--out", tmp_path / "b.pcaseg")
+    assert_refused(answer, tmp_path / "m.safetensors", "not a safetensors file")
+    assert_refused(run("export", tmp_path / "no.safetensors", "--out", tmp_path / "b.pcaseg"), "no such file")
+    model = small_model()
+    torch.save(to_published(model.state_dict(), model.preset), tmp_path / "c.pth")
+    answer = run("segment", photo, "--model", tmp_path / "c.pth", "--classes", "cat", "--out", tmp_path / "o")
+    assert_refused(answer, tmp_path / "c.pth", "import it first")
+
+
+def test_usage_errors_exit_with_2(run, bundle, photo):
+    for words in (["segment", photo], ["segment", photo, "--bundle", bundle], ["check", bundle, "--classes", "0"], []):
+        with pytest.raises(SystemExit) as caught:
+            run(*words)
+        assert caught.value.code == 2
+    assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--backend", "cuda"), "choose one of")
+    assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--device", "tpu"), "choose one of")
+    assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--threads", "0"), "give 1 or more")
