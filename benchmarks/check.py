@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 
+from pcaseg.benchmarks.environment import environment
 from pcaseg.class_lists import class_list
 from pcaseg.configs import Strategy
 from pcaseg.errors import MissingDependencyError
+from pcaseg.files import atomic_path
 from pcaseg.model.cost_volume import DROPPED_LOGIT
 from pcaseg.model.inference import segment_image
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
 
 T = TypeVar("T")
@@ -175,6 +180,26 @@ def _timed(call: Callable[[], T]) -> tuple[float, T]:
     start = time.perf_counter()
     result = call()
     return time.perf_counter() - start, result
+
+
+def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend, rows: Sequence[Row]) -> None:
+    """Writes the rows as JSON, with what they were measured on.
+
+    Raises:
+        OutputError: the path cannot be written.
+    """
+    report = {
+        "schema_version": 1,
+        "preset": bundle.manifest.preset,
+        "aggregation": bundle.manifest.aggregation,
+        "weights": bundle.manifest.weights.kind,
+        "bundle_sha256": bundle.sha256,
+        "backend": backend.name,
+        "environment": environment(),
+        "rows": [asdict(row) for row in rows],
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def table(rows: Sequence[Row]) -> str:

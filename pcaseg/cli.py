@@ -6,11 +6,9 @@ Nothing heavy is imported before a subcommand needs it: `pcaseg segment --bundle
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -174,12 +172,12 @@ def run_export(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from pcaseg.benchmarks.check import Thresholds, cases, check, photographs, table
+    from pcaseg.benchmarks.check import Thresholds, cases, check, photographs, table, write_report
     from pcaseg.export.torch_backend import source_model
+    from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
     from pcaseg.runtime.batch import expand_images
     from pcaseg.runtime.bundle import Bundle
-    from pcaseg.runtime.images import read_image
 
     bundle = Bundle(options.bundle)
     bundle.verify()
@@ -202,10 +200,7 @@ def run_check(options: argparse.Namespace) -> int:
         f"(wanted {thresholds.label_agreement:.1%})"
     )
     if options.json:
-        from pcaseg.files import atomic_path
-
-        with atomic_path(options.json) as temporary:
-            temporary.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n", encoding="utf-8")
+        write_report(options.json, bundle, backend, rows)
     return EXIT_OK if passed else EXIT_FAILED
 
 

@@ -85,7 +85,9 @@ def test_import_export_segment_check(run, tmp_path, photo):
         "check", tmp_path / "b.pcaseg", "--images", photo, "--classes", "1,3,300", "--json", tmp_path / "rows.json"
     )
     assert code == 0 and "agree: relative error" in out and SEEDED in out
-    rows = json.loads((tmp_path / "rows.json").read_text())
+    report = json.loads((tmp_path / "rows.json").read_text())
+    assert report["environment"]["versions"]["torch"] and report["weights"] == "seeded"
+    rows = report["rows"]
     assert [row["classes"] for row in rows] == [1, 3, 300]
     assert all(row["passed"] and row["relative_error"] <= 1e-4 for row in rows)
     code, out, _ = run(

@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"pcaseg": ROOT / "pcaseg"} | {f"pcaseg.{name}": ROOT / name for name in ("kernels", "export", "benchmarks")}
 
-BASE = {"pcaseg", "pcaseg.errors", "pcaseg.files", "pcaseg.configs", "pcaseg.class_lists", "pcaseg.class_names"}
+BASE = {"pcaseg"} | {
+    f"pcaseg.{name}" for name in ("class_lists", "class_names", "configs", "errors", "files", "images")
+}
 TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "onnxscript"}
 MAY_IMPORT = {
     "pcaseg.model": {"pcaseg.model"},

@@ -5,16 +5,36 @@ Every resize is bilinear with align_corners=False and without antialiasing, as i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcaseg.configs import Preset, Sliding, Strategy, check_choice
+from pcaseg.configs import Preset, Sliding, Strategy
+from pcaseg.errors import ImageError
+from pcaseg.images import as_rgb, read_image
 
 Logits = Callable[[Tensor], Tensor]
 """Windows (N, 3, R, R) in 0..255 -> logits (N, T, h, w)."""
+
+
+def image_tensor(image: str | os.PathLike[str] | np.ndarray | Tensor) -> Tensor:
+    """An image file, array or tensor as (3, H, W) RGB in 0..255; see `PCASeg.segment` for the kinds.
+
+    Raises:
+        ImageError: it cannot be read or has no defined meaning.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return image_tensor(read_image(image))
+    array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
+    if array.dtype.kind != "f":
+        return torch.tensor(as_rgb(array)).permute(2, 0, 1)
+    if array.ndim != 3 or array.shape[-1] != 3 or 0 in array.shape:
+        raise ImageError(f"image: float of shape {array.shape}; give (H, W, 3) RGB in 0..255")
+    return torch.tensor(array).permute(2, 0, 1)
 
 
 def segment_image(image: Tensor, logits: Logits, preset: Preset, strategy: Strategy) -> Tensor:
@@ -28,11 +48,7 @@ def segment_image(image: Tensor, logits: Logits, preset: Preset, strategy: Strat
 
     Returns:
         (T, H, W) float in 0..1.
-
-    Raises:
-        PcasegError: unknown strategy.
     """
-    check_choice(strategy, Strategy, what="strategy")
     if strategy == "single":
         scores = logits(resize(image[None], preset.image_px)).sigmoid()
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy, WeightsKind
+from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy, WeightsKind, check_choice
 from pcaseg.model.aggregator import Aggregator, Guidance
 from pcaseg.model.image_tower import build_image_tower
-from pcaseg.model.inference import segment_image
+from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.text_tower import TextTower
 
 
@@ -108,11 +109,14 @@ class PCASeg(nn.Module):
         return features, (features, first, second)
 
     @torch.no_grad()
-    def segment(self, image: np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding") -> Tensor:
+    def segment(
+        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+    ) -> Tensor:
         """Scores of every class at every pixel of one image of any size.
 
         Args:
-            image: (H, W, 3) RGB, uint8 (or float in 0..255).
+            image: an image file of any common kind (see `pcaseg.images.read_image`); an array, uint8 or uint16, grey,
+                RGB or with alpha (see `pcaseg.images.as_rgb`); or (H, W, 3) float RGB in 0..255, taken as it is.
             text: (T, P, D) float, of `encode_text`.
             strategy: `single` resizes the image to the model's input; `sliding` is the evaluation protocol,
                 four windows and the whole image.
@@ -121,13 +125,10 @@ class PCASeg(nn.Module):
             (T, H, W) float in 0..1; the label of a pixel is the argmax over T.
 
         Raises:
+            ImageError: the image cannot be read, or the array has no defined meaning.
             PcasegError: unknown strategy.
-            ValueError: the image is not (H, W, 3).
         """
-        pixels = torch.as_tensor(image)
-        if pixels.dim() != 3 or pixels.shape[-1] != 3 or 0 in pixels.shape:
-            raise ValueError(f"image of shape {tuple(pixels.shape)}: expected (H, W, 3) RGB")
+        check_choice(strategy, Strategy, what="strategy")
+        pixels = image_tensor(image).to(self.pixel_mean)
         text = text.to(self.pixel_mean)
-        return segment_image(
-            pixels.permute(2, 0, 1).to(self.pixel_mean), lambda windows: self(windows, text), self.preset, strategy
-        )
+        return segment_image(pixels, lambda windows: self(windows, text), self.preset, strategy)

@@ -3,9 +3,9 @@
 Nothing here imports torch. ONNX Runtime, tokenizers, safetensors and ftfy are imported when first needed.
 """
 
+from pcaseg.images import list_images, read_image
 from pcaseg.runtime.backends import BACKENDS, Backend
 from pcaseg.runtime.bundle import Bundle, Manifest
-from pcaseg.runtime.images import list_images, read_image
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.vocabulary import Vocabulary, resolve_names

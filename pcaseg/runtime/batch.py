@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pcaseg.errors import ImageError, VocabularyError
 from pcaseg.files import sha256_of
-from pcaseg.runtime.images import list_images
+from pcaseg.images import list_images
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
 

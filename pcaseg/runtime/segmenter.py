@@ -11,9 +11,9 @@ import numpy as np
 
 from pcaseg.configs import Strategy, check_choice
 from pcaseg.errors import PcasegError, VocabularyError
+from pcaseg.images import as_rgb, read_image
 from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
-from pcaseg.runtime.images import as_rgb, read_image
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
 from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
@@ -109,7 +109,7 @@ class Segmenter:
         """Segments one image.
 
         Args:
-            image: path of an image file, or an array as `pcaseg.runtime.images.as_rgb` takes it.
+            image: path of an image file, or an array as `pcaseg.images.as_rgb` takes it.
 
         Raises:
             VocabularyError: no vocabulary was set.

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 import pcaseg
 from pcaseg.configs import get_preset, presets
-from pcaseg.errors import PcasegError, VocabularyError
+from pcaseg.errors import ImageError, PcasegError, VocabularyError
 from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
 from pcaseg.model.positions import resize_position_embedding, rotary_table
 from pcaseg.model.spatial_stream import from_windows, shifted_window_mask, to_windows
@@ -212,9 +213,37 @@ def test_large_image(small):
     assert small.segment(image, text(2), strategy="single").shape == (2, 6000, 8000)
 
 
-def test_segment_refuses_what_is_no_image(small):
-    with pytest.raises(ValueError, match=r"expected \(H, W, 3\)"):
-        small.segment(np.zeros((4, 4), dtype=np.uint8), text(2))
+def test_kinds_of_images(small, tmp_path):
+    """Each kind gives what its RGB pixels give."""
+    rgb = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    grey = rgb[:, :, 0]
+    rotated = Image.Exif()
+    rotated[0x0112] = 6  # turn a quarter clockwise to see it upright
+    kinds = {
+        "alpha": (Image.fromarray(np.dstack([rgb, grey])), rgb),
+        "grey": (Image.fromarray(grey), np.dstack([grey] * 3)),
+        "16-bit": (Image.fromarray(grey.astype(np.uint16) * 257), np.dstack([grey] * 3)),
+        "palette": (Image.fromarray(grey // 64 * 64).convert("P"), np.dstack([grey // 64 * 64] * 3)),
+        "rotated": (Image.fromarray(rgb), np.rot90(rgb, -1)),
+    }
+    for name, (picture, pixels) in kinds.items():
+        path = tmp_path / f"{name}.png"
+        picture.save(path, exif=rotated if name == "rotated" else Image.Exif())
+        expected = small.segment(np.ascontiguousarray(pixels), text(2), strategy="single")
+        torch.testing.assert_close(small.segment(path, text(2), strategy="single"), expected, msg=name)
+        if name != "rotated" and name != "palette":
+            array = np.asarray(picture)
+            torch.testing.assert_close(small.segment(array, text(2), strategy="single"), expected, msg=name)
+    floats = torch.from_numpy(rgb).float()
+    assert torch.equal(
+        small.segment(floats, text(2), strategy="single"), small.segment(rgb, text(2), strategy="single")
+    )
+
+
+def test_segment_refuses_what_is_no_image(small, tmp_path):
+    for image in (np.zeros((4, 4)), np.zeros((4, 4, 5), dtype=np.uint8), torch.zeros(3, 4, 4), tmp_path / "none.png"):
+        with pytest.raises(ImageError):
+            small.segment(image, text(2))
     with pytest.raises(PcasegError, match="choose one of single, sliding"):
         small.segment(np.zeros((4, 4, 3), dtype=np.uint8), text(2), strategy="tiled")
 

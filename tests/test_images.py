@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pcaseg.errors import ImageError
-from pcaseg.runtime.images import as_rgb, list_images, read_image
+from pcaseg.images import as_rgb, list_images, read_image
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
