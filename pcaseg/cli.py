@@ -142,6 +142,8 @@ def run_import(options: argparse.Namespace) -> int:
     get_preset(options.preset)
     if options.out.suffix != ".safetensors":
         raise PcasegError(f"{options.out}: a model file ends in .safetensors; rename it")
+    if options.out.exists() and Path(options.checkpoint).exists() and options.out.samefile(options.checkpoint):
+        raise PcasegError(f"{options.out}: is the checkpoint itself; choose another name")
     aggregation = options.aggregation or stored_aggregation(read_checkpoint(options.checkpoint)) or "parallel"
     model = load_model(
         options.preset,

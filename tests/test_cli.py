@@ -276,6 +276,14 @@ def test_model_files(run, tmp_path, photo):
     assert_refused(answer, tmp_path / "c.pth", "import it first")
 
 
+def test_import_never_replaces_its_checkpoint(run, tmp_path):
+    save_model(small_model(), tmp_path / "m.safetensors")
+    before = sha256_of(tmp_path / "m.safetensors")
+    answer = run("import", tmp_path / "m.safetensors", "--preset", "small-eva", "--out", tmp_path / "m.safetensors")
+    assert_refused(answer, tmp_path / "m.safetensors", "is the checkpoint itself")
+    assert sha256_of(tmp_path / "m.safetensors") == before
+
+
 def test_usage_errors_exit_with_2(run, bundle, photo):
     for words in (["segment", photo], ["segment", photo, "--bundle", bundle], ["check", bundle, "--classes", "0"], []):
         with pytest.raises(SystemExit) as caught:

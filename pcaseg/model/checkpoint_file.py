@@ -29,7 +29,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, damaged, pickled code, no tensors, or values that are not finite.
     """
-    path = existing_file(path)
+    path = _existing_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -54,7 +54,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
     Raises:
         CheckpointError: missing or damaged file.
     """
-    path = existing_file(path)
+    path = _existing_file(path)
     if path.suffix != ".safetensors":
         return None
     try:
@@ -65,7 +65,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
     return metadata if metadata.get("format") == FORMAT else None
 
 
-def existing_file(path: str | os.PathLike[str]) -> Path:
+def _existing_file(path: str | os.PathLike[str]) -> Path:
     """`path`, if it is a file.
 
     Raises:
