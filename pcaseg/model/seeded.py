@@ -23,14 +23,7 @@ _SCALES = (
     (r"token_embedding\.weight$", 0.0, 1.0),
     (r"positional_embedding$", 0.0, 0.1),
 )
-"""(published name, mean, standard deviation) of what is no matrix."""
-
-_GAINS = (
-    (r"clip_model\.(text\.)?transformer\..*(in_proj_weight|[qk]_proj_weight)$", 3.0),  # so that prompts, alike but for
-    (r"clip_model\.(text\.)?transformer\..*out_proj\.weight$", 2.0),  # one word, get embeddings that differ
-    (r"transformer\.conv1\.weight$", 16.0),  # cosines are near 0.05
-)
-"""(published name, gain) of matrices whose scale is not 1 / sqrt(fan-in)."""
+"""(published name, mean, standard deviation); what matches none follows `_scale_of`."""
 
 
 def seeded_state(shapes: Mapping[str, tuple[int, ...]], seed: int, last_block: int) -> dict[str, Tensor]:
@@ -64,7 +57,9 @@ def _scale_of(name: str, shape: tuple[int, ...], last_block: int) -> tuple[float
         return (1.0, 0.1) if name.endswith(".weight") else (0.0, 0.05)
     if name.endswith(("text_projection", "visual.proj")) or re.search(r"(upsample\d|decoder\d\.up)\.weight$", name):
         return 0.0, 1 / math.sqrt(shape[0])
-    gain = next((gain for pattern, gain in _GAINS if re.search(pattern, name)), 1.0)
+    gain = 1.0
     if re.search(rf"visual\.blocks\.{last_block}\.attn\.[qk]_proj\.weight$", name):
-        gain = 0.3
+        gain = 0.3  # the dense attention has no scale of its own
+    elif name.endswith("transformer.conv1.weight"):
+        gain = 4.0  # cosines are near 0.05
     return 0.0, gain / math.sqrt(math.prod(shape[1:]))
