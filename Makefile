@@ -22,6 +22,7 @@ demo: $(READY)
 
 $(READY): setup.py pyproject.toml
 	$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 10) <= v else 'Python 3.10 or newer is needed; run: make PYTHON=/path/to/python3.12')"
+	@echo "Setting up $(VENV): PyTorch is large, this takes some minutes."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"

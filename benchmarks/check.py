@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from pcaseg.benchmarks.environment import environment
 from pcaseg.class_lists import class_list
 from pcaseg.configs import Strategy
-from pcaseg.errors import MissingDependencyError
+from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.files import atomic_path
 from pcaseg.model.cost_volume import DROPPED_LOGIT
 from pcaseg.model.inference import segment_image
@@ -86,7 +87,7 @@ def photographs() -> dict[str, np.ndarray]:
         from skimage import data
     except ImportError as error:
         raise MissingDependencyError(
-            'the check\'s photographs come with scikit-image; install it with: pip install "pcaseg[benchmarks]", '
+            f"the check's photographs come with scikit-image; {install_hint('benchmarks')}, "
             "or give your own with --images"
         ) from error
     return {name: np.ascontiguousarray(getattr(data, name)()[..., :3]) for name in PHOTOGRAPHS}
@@ -200,6 +201,25 @@ def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend,
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is what `write_report` writes."""
+    try:
+        report = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
+
+
+def verdict(backend: str, rows: Sequence[Row], thresholds: Thresholds) -> str:
+    """One sentence on all rows."""
+    agree = "agree" if all(row.passed for row in rows) else "DISAGREE"
+    return (
+        f"{backend} and eager float32 {agree}: relative error at most {max(r.relative_error for r in rows):.1e} "
+        f"(allowed {thresholds.relative_error:.0e}), labels at least {min(r.label_agreement for r in rows):.3%} "
+        f"(wanted {thresholds.label_agreement:.1%})"
+    )
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -7,6 +7,7 @@ detectron2 form first. Every other step is a command that a user would type.
 from __future__ import annotations
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
@@ -23,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     parser.add_argument("--preset", default=PRESET)
-    out = parser.parse_args(arguments).out
-    preset = parser.parse_args(arguments).preset
+    options = parser.parse_args(arguments)
+    out, preset = options.out, options.preset
     start = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, model, bundle, photo = (out / n for n in ("seeded.pth", "model.safetensors", "demo.pcaseg", "cat.png"))
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     for command in commands:
         words = [str(word) for word in command]
-        print(f"\n$ pcaseg {' '.join(words)}", flush=True)
+        print(f"\n$ pcaseg {shlex.join(words)}", flush=True)
         code = subprocess.run([sys.executable, "-m", "pcaseg.cli", *words]).returncode
         if code:
             return code

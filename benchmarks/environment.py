@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from pcaseg.versions import installed_versions
 
 RECORDED_PACKAGES = ("pcaseg", "torch", "onnxruntime", "onnxruntime-gpu", "open_clip_torch", "timm", "numpy")
 
@@ -17,7 +18,7 @@ def environment() -> dict[str, object]:
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: found for name in RECORDED_PACKAGES if (found := _version(name))},
+        "versions": installed_versions(RECORDED_PACKAGES),
     }
 
 
@@ -28,10 +29,3 @@ def _cpu_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or "unknown"
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

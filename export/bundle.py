@@ -6,7 +6,6 @@ import os
 import zipfile
 from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,19 @@ from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
 from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
-from pcaseg.errors import OutputError
+from pcaseg.errors import BundleError, OutputError
 from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
-from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME
+from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
 from pcaseg.runtime.manifest import FileEntry, ImageSpec, Manifest, TensorSpec, TextSpec, Weights
+from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
+
+ADDED_FOLDERS = ("engines", "reports", "vocabularies")
+"""What users and later steps may put beside a bundle's own files."""
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
 
@@ -52,7 +55,7 @@ def write_bundle(
         TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
         TOKENIZER_NAME: write_tokenizer,
     }
-    zipped = out.suffix == ".zip"
+    zipped = out.suffix.lower() == ".zip"
     with atomic_path(out.with_suffix("") if zipped else out, folder=True, keep=not zipped) as folder:
         for name, write in tqdm(steps.items(), desc="export", unit="file", disable=not progress):
             write(folder / name)
@@ -71,9 +74,13 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
     """
     if not out.exists():
         return
-    is_bundle = (out / MANIFEST_NAME).is_file() or (out.is_file() and zipfile.is_zipfile(out))
-    if not is_bundle:
-        raise OutputError(f"{out}: exists and is not a bundle; choose another name")
+    try:
+        listed = {MANIFEST_NAME, *Bundle(out).manifest.files, *ADDED_FOLDERS}
+    except BundleError as error:
+        raise OutputError(f"{out}: exists and is not a bundle; choose another name") from error
+    foreign = [path.name for path in out.iterdir() if path.name not in listed] if out.is_dir() else []
+    if foreign:
+        raise OutputError(f"{out}: exists and holds {foreign[0]}, which is not the bundle's; choose another name")
     if not overwrite:
         raise OutputError(f"{out}: exists; choose another name or pass --overwrite")
 
@@ -105,7 +112,7 @@ def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
             "text": TensorSpec(("T", preset.embed_dim), "float32", "class embeddings of unit norm"),
         },
         outputs={"logits": TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")},
-        versions={name: _version(name) for name in ("pcaseg", *RECORDED_PACKAGES)},
+        versions=installed_versions(("pcaseg", *RECORDED_PACKAGES)),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=files,
     )
@@ -113,13 +120,6 @@ def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
 
 def _entry(path: Path) -> FileEntry:
     return FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 def _zip(folder: Path, out: Path) -> None:

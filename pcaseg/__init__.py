@@ -10,16 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from pcaseg.class_lists import class_list, class_list_names
 from pcaseg.configs import presets
-from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
 
 if TYPE_CHECKING:
+    from pcaseg.deploy.network import fold
     from pcaseg.model.checkpoint import load_model
     from pcaseg.runtime.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["PcasegError", "Segmenter", "class_list", "class_list_names", "load_model", "presets"]
+__all__ = ["PcasegError", "Segmenter", "class_list", "class_list_names", "fold", "load_model", "presets"]
 
 _LAZY = {
+    "fold": ("pcaseg.deploy.network", "torch"),
     "load_model": ("pcaseg.model.checkpoint", "torch"),
     "Segmenter": ("pcaseg.runtime.segmenter", "runtime"),
 }
@@ -35,6 +37,4 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pcaseg"):
             raise
-        raise MissingDependencyError(
-            f'pcaseg.{name} needs the package {error.name}; install it with: pip install "pcaseg[{extra}]"'
-        ) from error
+        raise MissingDependencyError(f"pcaseg.{name} needs the package {error.name}; {install_hint(extra)}") from error

@@ -6,6 +6,7 @@ Shared by the eager model and the torch-free runtime, so that both see the same 
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Sequence
 
 from pcaseg.errors import VocabularyError
@@ -14,7 +15,8 @@ PROMPT_TEMPLATE = "A photo of a {} in the scene"
 """The one published prompt (PCA-Seg and CAT-Seg configurations)."""
 
 MAX_NAME_CHARACTERS = 500
-"""Longer names are refused: the text tower reads 77 tokens and would drop the rest unseen."""
+"""Longer names are refused as mistakes. The text tower reads 77 tokens of a prompt and drops the rest: of names
+beyond some 200 characters it may miss the end."""
 
 
 def check_class_names(names: Sequence[str], *, source: str = "class list") -> tuple[str, ...]:
@@ -26,7 +28,8 @@ def check_class_names(names: Sequence[str], *, source: str = "class list") -> tu
 
     Raises:
         VocabularyError: the list is empty or a bare string; a name is not a string, blank, longer than
-            `MAX_NAME_CHARACTERS`, or occurs twice (case and outer spaces aside: the tower cannot tell them apart).
+            `MAX_NAME_CHARACTERS`, holds control characters, or occurs twice (case and outer spaces aside: the
+            tower cannot tell them apart).
     """
     if isinstance(names, (str, bytes)):
         raise VocabularyError(f"{source}: expected a list of names, got one string; write [{names!r}] instead")
@@ -39,6 +42,8 @@ def check_class_names(names: Sequence[str], *, source: str = "class list") -> tu
             raise VocabularyError(f"{source}: class {index} is {type(name).__name__}, not a string; give names only")
         if not first_synonym(name).strip():
             raise VocabularyError(f"{source}: class {index} is blank ({name[:60]!r}); remove it or name it")
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            raise VocabularyError(f"{source}: class {index} ({name[:30]!r}) holds a control character; remove it")
         if len(name) > MAX_NAME_CHARACTERS:
             raise VocabularyError(
                 f"{source}: class {index} ({name[:30]!r}...) has {len(name)} characters; "

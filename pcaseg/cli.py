@@ -6,6 +6,9 @@ Nothing heavy is imported before a subcommand needs it: `pcaseg segment --bundle
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ import pcaseg
 from pcaseg.class_lists import class_list_names
 from pcaseg.class_names import check_class_names, split_class_names
 from pcaseg.configs import Aggregation, DenseMode, Strategy, get_preset, presets
-from pcaseg.errors import PcasegError
+from pcaseg.errors import OutputError, PcasegError, install_hint
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
@@ -30,22 +33,41 @@ WEIGHTS_NOTES = {
 }
 
 
+EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks"}
+"""The pip extra that brings a module; every other optional one comes with `torch`."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 a check failed, 2 input that cannot be used."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     options = build_parser().parse_args(arguments)
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing half-written then either
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # each command says itself what its weights are
-            return options.run(options)
+            code = options.run(options)
+            sys.stdout.flush()
+            return code
     except PcasegError as error:
         print(f"error: {error}", file=sys.stderr)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pcaseg"):
             raise
-        print(f'error: {error.name} is not installed; pip install "pcaseg[{options.extra}]"', file=sys.stderr)
+        print(
+            f"error: {error.name} is not installed; {install_hint(EXTRA_OF.get(error.name or '', 'torch'))}",
+            file=sys.stderr,
+        )
+    except BrokenPipeError:  # whoever read our output has gone; what was written to files is whole
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except MemoryError:
+        print("error: out of memory; try fewer classes, a smaller image, or --strategy single", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; finished files are whole, start again to go on", file=sys.stderr)
         return EXIT_INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, former)
     return EXIT_BAD_INPUT
 
 
@@ -54,55 +76,65 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pcaseg", description="Deployment pipeline for PCA-Seg.")
     parser.add_argument("--version", action="version", version=f"pcaseg {pcaseg.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands.add_parser("presets", help="list the model configurations").set_defaults(run=run_presets)
+    _add_import(commands.add_parser("import", help="turn a published checkpoint into a model file"))
+    _add_export(commands.add_parser("export", help="write a bundle that runs without torch"))
+    _add_check(commands.add_parser("check", help="compare a bundle with the eager float32 model"))
+    _add_segment(commands.add_parser("segment", help="segment images or folders of images"))
+    _add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
+    return parser
 
-    command = commands.add_parser("presets", help="list the model configurations")
-    command.set_defaults(run=run_presets, extra="runtime")
 
-    command = commands.add_parser("import", help="turn a published checkpoint into a model file")
+def _add_import(command: argparse.ArgumentParser) -> None:
     command.add_argument("checkpoint", help=".pth, .pt or .safetensors of PCA-Seg, CAT-Seg, or CLIP alone")
     command.add_argument("--preset", required=True, help=f"one of {', '.join(presets())}")
-    command.add_argument(
-        "--aggregation", choices=get_args(Aggregation), help="as the checkpoint's names say if left out"
-    )
+    command.add_argument("--aggregation", choices=get_args(Aggregation), help="left out: as the names say")
     command.add_argument("--dense-mode", choices=get_args(DenseMode), default="csa")
-    command.add_argument("--seed", type=_natural, default=0, help="for the aggregator of a checkpoint of CLIP alone")
-    command.add_argument("--out", required=True, type=Path, help="model file to write, .safetensors")
-    command.set_defaults(run=run_import, extra="torch")
+    command.add_argument("--seed", type=natural, default=0, help="for the aggregator of a checkpoint of CLIP alone")
+    command.add_argument("--out", required=True, type=some_path, help="model file to write, .safetensors")
+    command.set_defaults(run=run_import)
 
-    command = commands.add_parser("export", help="write a bundle that runs without torch")
+
+def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help="model file of `pcaseg import`, or a preset's name for seeded weights")
-    command.add_argument("--out", required=True, type=Path, help="bundle to write, NAME.pcaseg (or NAME.pcaseg.zip)")
+    command.add_argument("--out", required=True, type=some_path, help="bundle to write, NAME.pcaseg or NAME.pcaseg.zip")
     command.add_argument("--overwrite", action="store_true", help="replace a bundle that stands there")
-    command.set_defaults(run=run_export, extra="torch")
+    command.set_defaults(run=run_export)
 
-    command = commands.add_parser("check", help="compare a bundle with the eager float32 model")
+
+def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=Path)
     command.add_argument("--model", help="model file, if it is no longer where the bundle was exported from")
     command.add_argument("--images", nargs="+", type=Path, help="images or folders (default: built-in photographs)")
-    command.add_argument("--classes", type=_counts, default=(1, 5, 20, 59), help="vocabulary sizes, such as 1,20,300")
+    command.add_argument(
+        "--classes", type=class_counts, default=(59, 20, 5, 1), help="vocabulary sizes, such as 1,20,300"
+    )
     command.add_argument("--strategy", choices=get_args(Strategy), default="single")
     command.add_argument("--max-relative-error", type=float, default=1e-4)
     command.add_argument("--min-label-agreement", type=float, default=0.999)
-    command.add_argument("--json", type=Path, help="write the rows to this file too")
+    command.add_argument("--json", type=some_path, help="write the rows to this file too")
     _add_backend(command)
-    command.set_defaults(run=run_check, extra="benchmarks")
+    command.set_defaults(run=run_check)
 
-    command = commands.add_parser("segment", help="segment images or folders of images")
+
+def _add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder")
     _add_network(command)
     _add_vocabulary(command)
-    command.add_argument("--out", type=Path, default=Path("segmented"), help="folder to write (default: segmented)")
+    command.add_argument(
+        "--out", type=some_path, default=Path("segmented"), help="folder to write (default: segmented)"
+    )
     command.add_argument("--strategy", choices=get_args(Strategy), default="single", help="sliding: 5 passes, finer")
     _add_backend(command)
-    command.set_defaults(run=run_segment, extra="onnxruntime")
+    command.set_defaults(run=run_segment)
 
-    command = commands.add_parser("vocab", help="write a vocabulary file, which needs no text encoder where it is used")
+
+def _add_vocab(command: argparse.ArgumentParser) -> None:
     _add_network(command)
     _add_vocabulary(command)
-    command.add_argument("--out", required=True, type=Path, help="vocabulary to write, .safetensors")
+    command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     _add_backend(command)
-    command.set_defaults(run=run_vocab, extra="onnxruntime", strategy="single")
-    return parser
+    command.set_defaults(run=run_vocab, strategy="single")
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:
@@ -120,9 +152,9 @@ def _add_vocabulary(command: argparse.ArgumentParser) -> None:
 
 
 def _add_backend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backend", default="onnxruntime", help="what runs a bundle (default: onnxruntime)")
+    command.add_argument("--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default) or torch")
     command.add_argument("--device", help="cpu (default), cuda or cuda:N")
-    command.add_argument("--threads", type=_natural, help="CPU threads")
+    command.add_argument("--threads", type=natural, help="CPU threads")
 
 
 def run_presets(options: argparse.Namespace) -> int:
@@ -136,7 +168,7 @@ def run_presets(options: argparse.Namespace) -> int:
 
 def run_import(options: argparse.Namespace) -> int:
     from pcaseg.model.checkpoint import load_model, save_model
-    from pcaseg.model.checkpoint_file import read_checkpoint
+    from pcaseg.model.checkpoint_file import read_checkpoint, read_metadata
     from pcaseg.model.checkpoint_fit import stored_aggregation
 
     get_preset(options.preset)
@@ -144,6 +176,8 @@ def run_import(options: argparse.Namespace) -> int:
         raise PcasegError(f"{options.out}: a model file ends in .safetensors; rename it")
     if options.out.exists() and Path(options.checkpoint).exists() and options.out.samefile(options.checkpoint):
         raise PcasegError(f"{options.out}: is the checkpoint itself; choose another name")
+    if options.out.exists() and (options.out.is_dir() or read_metadata(options.out) is None):
+        raise OutputError(f"{options.out}: exists and is not a model file of pcaseg; choose another name")
     aggregation = options.aggregation or stored_aggregation(read_checkpoint(options.checkpoint)) or "parallel"
     model = load_model(
         options.preset,
@@ -174,13 +208,15 @@ def run_export(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from pcaseg.benchmarks.check import Thresholds, cases, check, photographs, table, write_report
+    from pcaseg.benchmarks.check import Thresholds, cases, check, is_report, photographs, table, verdict, write_report
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
     from pcaseg.runtime.batch import expand_images
     from pcaseg.runtime.bundle import Bundle
 
+    if options.json and options.json.exists() and not is_report(options.json):
+        raise OutputError(f"{options.json}: exists and is not a report of pcaseg check; choose another name")
     bundle = Bundle(options.bundle)
     bundle.verify()
     if options.images:
@@ -195,12 +231,7 @@ def run_check(options: argparse.Namespace) -> int:
     print(table(rows))
     _say_weights(bundle.manifest.weights.kind)
     passed = all(row.passed for row in rows)
-    verdict = "agree" if passed else "DISAGREE"
-    print(
-        f"{backend.name} and eager float32 {verdict}: relative error at most {max(r.relative_error for r in rows):.1e} "
-        f"(allowed {thresholds.relative_error:.0e}), labels at least {min(r.label_agreement for r in rows):.3%} "
-        f"(wanted {thresholds.label_agreement:.1%})"
-    )
+    print(verdict(backend.name, rows, thresholds))
     if options.json:
         write_report(options.json, bundle, backend, rows)
     return EXIT_OK if passed else EXIT_FAILED
@@ -210,8 +241,8 @@ def run_segment(options: argparse.Namespace) -> int:
     from pcaseg.runtime.batch import expand_images, segment_files
 
     images = expand_images(options.images)
-    _check_out_folder(options.out)
     segmenter = _open_segmenter(options)
+    _make_folder(options.out)
     batch = segment_files(segmenter, images, options.out, progress=len(images) > 1)
     if batch.last is not None and len(images) == 1:
         result, paths = batch.last
@@ -222,15 +253,20 @@ def run_segment(options: argparse.Namespace) -> int:
     else:
         done, skipped = len(batch.done), len(batch.skipped)
         print(f"{options.out}: {done} segmented, {skipped} done before and skipped, {len(batch.failed)} failed")
+    if batch.done:
+        _say_weights(segmenter.backend.manifest.weights.kind)
     for _, message in batch.failed:
         print(f"error: {message}", file=sys.stderr)
-    _say_weights(segmenter.backend.manifest.weights.kind)
     return EXIT_BAD_INPUT if batch.failed else EXIT_OK
 
 
 def run_vocab(options: argparse.Namespace) -> int:
+    from pcaseg.runtime.vocabulary import Vocabulary
+
     if options.out.suffix != ".safetensors":
         raise PcasegError(f"{options.out}: a vocabulary file ends in .safetensors; rename it")
+    if options.out.exists():
+        Vocabulary.load(options.out)  # refuses a file of another kind
     segmenter = _open_segmenter(options)
     assert segmenter.vocabulary is not None  # _open_segmenter sets it
     segmenter.vocabulary.save(options.out)
@@ -266,11 +302,12 @@ def _load_model(model: str) -> PCASeg:
     return load_model(model) if model in presets() else load_saved_model(model)
 
 
-def _check_out_folder(out: Path) -> None:
-    from pcaseg.errors import OutputError
-
-    if out.exists() and not out.is_dir():
-        raise OutputError(f"{out}: is a file; --out names a folder")
+def _make_folder(out: Path) -> None:
+    """Makes the output folder before the work, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: no folder can be made there ({error.strerror}); choose another") from error
 
 
 def _say_weights(kind: str) -> None:
@@ -278,18 +315,26 @@ def _say_weights(kind: str) -> None:
         print(WEIGHTS_NOTES[kind])
 
 
-def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise ValueError(text)
-    return number
+def natural(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0")
+    return int(text)
 
 
-def _counts(text: str) -> tuple[int, ...]:
-    counts = tuple(int(part) for part in text.split(","))
-    if min(counts) < 1 or max(counts) > 847:
-        raise argparse.ArgumentTypeError(f"{text}: give sizes from 1 to 847, such as 1,20,300")
-    return counts
+def some_path(text: str) -> Path:
+    """A path that is not empty, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; name a place")
+    return Path(text)
+
+
+def class_counts(text: str) -> tuple[int, ...]:
+    """Vocabulary sizes with commas between, for argparse."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= 847 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give sizes from 1 to 847, such as 1,20,300")
+    return tuple(int(part) for part in parts)
 
 
 if __name__ == "__main__":

@@ -94,8 +94,6 @@ _PRESETS = {
     )
 }
 
-DEFAULT_PRESET = "eva-b-384"
-
 
 def presets() -> tuple[str, ...]:
     """Names of the presets.

@@ -31,3 +31,12 @@ class OutputError(PcasegError):
 
 class MissingDependencyError(PcasegError):
     """An optional package is not installed; the message names the pip extra."""
+
+
+def install_hint(extra: str) -> str:
+    """How to install a pip extra of this project.
+
+    >>> install_hint("torch")
+    'in a clone of pcaseg run: pip install ".[torch]"'
+    """
+    return f'in a clone of pcaseg run: pip install ".[{extra}]"'

@@ -26,43 +26,52 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 def atomic_path(path: str | os.PathLike[str], *, folder: bool = False, keep: bool = True) -> Iterator[Path]:
     """Yields a temporary sibling of `path` and renames it to `path` when the block succeeds.
 
-    Whatever stood at `path` stays until then; a failed or killed block leaves it untouched. A killed block
-    may leave the hidden sibling `.NAME.*.partial`, never a half-written `path`.
+    What stood at `path` stays until then, and an error or interrupt leaves it untouched. A process killed outright
+    may leave a hidden sibling `.NAME.*.partial`, never a half-written `path`; killed in the instant between the two
+    renames that replacing a folder takes, the former folder is `.NAME.*.old`.
 
     Args:
-        path: file, or folder with `folder=True`, to be created or replaced.
+        path: file, or folder with `folder=True`, to be created or replaced. A link is followed.
+        folder: whether to make a folder.
         keep: False to throw the result away in the end, for work that only needs a place beside `path`.
 
     Raises:
         OutputError: the destination cannot be written.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     target = temporary / path.name
-    if folder:
-        target.mkdir()
     try:
-        yield target
+        if folder:
+            target.mkdir()
+            yield target
+        else:
+            target.touch()  # some writers make private files: the mode is that of a plain new one
+            mode = target.stat().st_mode
+            yield target
+            target.chmod(mode)
         if keep:
-            _replace(target, path, temporary)
+            _replace(target, path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _replace(new: Path, path: Path, temporary: Path) -> None:
+def _replace(new: Path, path: Path) -> None:
+    """Renames `new` to `path`; a folder cannot be renamed over a full one, so that takes two renames."""
     if not new.is_dir() or not path.exists():
         os.replace(new, path)
         return
-    old = temporary / "old"  # a folder cannot be renamed over a full one: two renames, undone if the second fails
+    old = new.parent.with_suffix(".old")
     os.replace(path, old)
     try:
         os.replace(new, path)
-    except OSError:
+    except BaseException:
         os.replace(old, path)
         raise
+    shutil.rmtree(old, ignore_errors=True)

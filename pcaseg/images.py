@@ -30,7 +30,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         ImageError: no readable image file, a decompression bomb, or pixel values without a defined range (mode F,
             or 32-bit values outside 0..65535).
     """
-    _check_is_file(Path(path))
+    check_image_file(path)
     try:
         with Image.open(path) as opened:
             # Pillow converts 8-bit palettes with alpha only under a warning; alpha is dropped anyway.
@@ -95,12 +95,20 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     return sorted(found)
 
 
-def _check_is_file(path: Path) -> None:
+def check_image_file(path: str | os.PathLike[str]) -> None:
+    """Refuses what cannot be an image file, before anything reads from it.
+
+    Raises:
+        ImageError: no such file, a folder, a device or pipe, or an empty file.
+    """
+    path = Path(path)
     if path.is_dir():
         raise ImageError(f"{path}: is a folder, not an image; name a file in it")
     if not path.exists():
         raise ImageError(f"{path}: no such file; check the path")
-    if path.is_file() and path.stat().st_size == 0:
+    if not path.is_file():
+        raise ImageError(f"{path}: is a device or pipe, not a file; save the image to a file first")
+    if path.stat().st_size == 0:
         raise ImageError(f"{path}: the file is empty; copy the image again")
 
 

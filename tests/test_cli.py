@@ -284,8 +284,81 @@ def test_import_never_replaces_its_checkpoint(run, tmp_path):
     assert sha256_of(tmp_path / "m.safetensors") == before
 
 
+def test_nothing_foreign_is_replaced(run, bundle, tmp_path, photo):
+    """Zip files, folders, annotations and models of the user's stay, whatever is asked."""
+    import zipfile
+
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "manifest.json").write_text("{}")
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("holiday.jpg", "precious")
+    copytree(bundle, tmp_path / "mine.pcaseg")
+    (tmp_path / "mine.pcaseg" / "notes.txt").write_text("precious")
+    for target in ("app", "photos.zip", "mine.pcaseg"):
+        answer = run("export", "small-eva", "--out", tmp_path / target, "--overwrite")
+        assert_refused(answer, tmp_path / target, "exists", "choose another name")
+    save_model(small_model(), tmp_path / "m.safetensors")
+    before = sha256_of(tmp_path / "m.safetensors")
+    answer = run("vocab", "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "m.safetensors")
+    assert_refused(answer, tmp_path / "m.safetensors", "not a vocabulary")
+    assert sha256_of(tmp_path / "m.safetensors") == before
+    run("vocab", "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "v.safetensors")
+    answer = run("import", tmp_path / "m.safetensors", "--preset", "small-eva", "--out", tmp_path / "v.safetensors")
+    assert_refused(answer, tmp_path / "v.safetensors", "not a model file")
+    (tmp_path / "out").mkdir()
+    for name in ("photo.json", "photo_labels.png"):
+        (tmp_path / "out" / name).write_text("precious")
+        answer = run("segment", photo, "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "out")
+        assert_refused(answer, tmp_path / "out" / name, "not an output of pcaseg")
+        assert (tmp_path / "out" / name).read_text() == "precious"
+        (tmp_path / "out" / name).unlink()
+    answer = run("segment", tmp_path, "--bundle", bundle, "--classes", "cat", "--out", tmp_path)
+    assert_refused(answer, tmp_path, "holds the images themselves")
+    (tmp_path / "rows.json").write_text('{"mine": 1}')
+    answer = run("check", bundle, "--images", photo, "--classes", "1", "--json", tmp_path / "rows.json")
+    assert_refused(answer, tmp_path / "rows.json", "not a report")
+
+
+def test_results_of_two_images_never_mix(run, bundle, tmp_path, photo):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / photo.name
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(other)
+    command = ("--bundle", bundle, "--classes", "cat, grass", "--out", tmp_path / "o")
+    assert run("segment", photo, *command)[0] == 0
+    assert_refused(run("segment", other, *command), tmp_path / "o" / "photo", "choose another folder")
+    (tmp_path / "o" / "photo_overlay.png").unlink()
+    assert run("segment", photo, *command)[0] == 0  # incomplete: made again
+    assert (tmp_path / "o" / "photo_overlay.png").exists()
+    assert run("segment", photo, other, *command[:-1], tmp_path / "both")[0] == 0
+    assert len([name for name in files_in(tmp_path / "both") if name.endswith(".json")]) == 2
+
+
+def test_files_are_readable_by_others(run, bundle, tmp_path, photo):
+    plain = tmp_path / "plain"
+    plain.touch()
+    run("vocab", "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "v.safetensors")
+    save_model(small_model(), tmp_path / "m.safetensors")
+    for name in ("v.safetensors", "m.safetensors"):
+        assert (tmp_path / name).stat().st_mode == plain.stat().st_mode
+
+
+def test_devices_and_control_characters(run, bundle, tmp_path):
+    answer = run("segment", "/dev/zero", "--bundle", bundle, "--classes", "cat", "--out", tmp_path / "o")
+    assert answer[0] == 2 and "device or pipe" in answer[2]
+    answer = run("segment", "/dev/zero", "--bundle", bundle, "--classes", "c\x1bat", "--out", tmp_path / "o")
+    assert_refused(answer, "control character")
+
+
 def test_usage_errors_exit_with_2(run, bundle, photo):
-    for words in (["segment", photo], ["segment", photo, "--bundle", bundle], ["check", bundle, "--classes", "0"], []):
+    usages = (
+        ["segment", photo],
+        ["segment", photo, "--bundle", bundle],
+        ["check", bundle, "--classes", "0"],
+        ["vocab", "--bundle", bundle, "--classes", "cat", "--out", ""],
+        ["segment", photo, "--bundle", bundle, "--classes", "cat", "--threads", "-1"],
+        [],
+    )
+    for words in usages:
         with pytest.raises(SystemExit) as caught:
             run(*words)
         assert caught.value.code == 2

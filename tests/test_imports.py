@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"pcaseg": ROOT / "pcaseg"} | {f"pcaseg.{name}": ROOT / name for name in ("kernels", "export", "benchmarks")}
 
 BASE = {"pcaseg"} | {
-    f"pcaseg.{name}" for name in ("class_lists", "class_names", "configs", "errors", "files", "images")
+    f"pcaseg.{name}" for name in ("class_lists", "class_names", "configs", "errors", "files", "images", "versions")
 }
 TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "onnxscript"}
 MAY_IMPORT = {
@@ -93,7 +93,7 @@ def test_missing_package_names_the_extra():
     code = "import sys; sys.modules['torch'] = None\nimport pcaseg\npcaseg.load_model"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode != 0
-    assert 'pip install "pcaseg[torch]"' in run.stderr
+    assert 'pip install ".[torch]"' in run.stderr
 
 
 def test_project_speaks_of_itself_alone():

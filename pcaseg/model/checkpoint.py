@@ -6,13 +6,14 @@ import json
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any, get_args
 
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcaseg.configs import Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset
+from pcaseg.configs import Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
 from pcaseg.errors import CheckpointError
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata
@@ -57,19 +58,11 @@ def load_model(
     check_choice(aggregation, Aggregation, what="aggregation")
     check_choice(dense_mode, DenseMode, what="dense_mode")
     if checkpoint is None:
-        model, source = _fill(preset, aggregation, dense_mode, {}, "seeded", seed), None
+        model = _fill(preset, aggregation, dense_mode, {}, "seeded", seed)
     elif isinstance(checkpoint, Mapping):
-        model, source = _fill(preset, aggregation, dense_mode, checkpoint, "checkpoint", seed), None
+        model = _fill(preset, aggregation, dense_mode, checkpoint, "checkpoint", seed)
     else:
-        path = Path(checkpoint)
-        metadata = read_metadata(path)
-        _check_metadata(metadata, dense_mode, path)
-        model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), str(path), seed)
-        source = WeightsSource(model.source.kind, str(path.resolve()), sha256_of(path), model.source.seed)
-        if metadata is not None:  # a seeded model that was saved stays one
-            origin = json.loads(metadata["source"])
-            source = WeightsSource(origin["kind"], source.path, source.sha256, origin["seed"])
-    model.source = source or model.source
+        model = _fill_from_file(preset, aggregation, dense_mode, Path(checkpoint), seed)
     if model.source.kind != "checkpoint":
         part = "all weights" if model.source.kind == "seeded" else "CLIP's weights are real, those of the aggregator"
         warnings.warn(
@@ -118,6 +111,16 @@ def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
     )
 
 
+def _fill_from_file(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, path: Path, seed: int) -> PCASeg:
+    metadata = read_metadata(path)
+    _check_metadata(metadata, dense_mode, path)
+    model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), str(path), seed)
+    model.source = replace(model.source, path=str(path.resolve()), sha256=sha256_of(path))
+    if metadata is not None:  # a seeded model that was saved stays one
+        model.source = replace(model.source, **_origin(metadata, path))
+    return model
+
+
 def _fill(
     preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, given: Mapping[str, Tensor], name: str, seed: int
 ) -> PCASeg:
@@ -136,13 +139,36 @@ def _fill(
     model.load_state_dict(from_published(tensors, names, preset), strict=False)
     kind: WeightsKind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
     if SEED_ENTRY in given:
-        kind, seed = "seeded", int(given[SEED_ENTRY])
+        kind, seed = "seeded", _stored_seed(given[SEED_ENTRY], name)
     stored_seed = None if kind == "checkpoint" else seed
     model.source = WeightsSource(kind, None, tensors_sha256(model.state_dict()), stored_seed)
     return model
 
 
+def _stored_seed(entry: Tensor, name: str) -> int:
+    if entry.numel() != 1 or entry.is_floating_point() or entry.is_complex():
+        raise CheckpointError(f"{name}: {SEED_ENTRY} is not one whole number; make the checkpoint again")
+    return int(entry)
+
+
+def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+    """Kind and seed of the weights that `save_model` was given."""
+    try:
+        origin = json.loads(metadata["source"])
+        kind, seed = origin["kind"], origin["seed"]
+        valid = kind in get_args(WeightsKind) and (seed is None if kind == "checkpoint" else type(seed) is int)
+    except (ValueError, KeyError, TypeError):
+        valid = False
+    if not valid:
+        raise CheckpointError(f"{path}: its metadata does not say where the weights come from; import them again")
+    return {"kind": kind, "seed": seed}
+
+
 def _check_metadata(metadata: dict[str, str] | None, dense_mode: str, path: Path) -> None:
-    if metadata is not None and metadata["dense_mode"] != dense_mode:
-        stored = metadata["dense_mode"]
+    if metadata is None:
+        return
+    stored = metadata["dense_mode"]
+    if stored not in get_args(DenseMode) or metadata["preset"] not in presets():
+        raise CheckpointError(f"{path}: its metadata names an unknown preset or dense mode; import it again")
+    if stored != dense_mode:
         raise CheckpointError(f"{path}: was imported with dense_mode={stored!r}, not {dense_mode!r}; use that")

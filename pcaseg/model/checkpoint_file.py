@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: missing, damaged, pickled code, no tensors, or values that are not finite.
     """
     path = _existing_file(path)
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    content = _read_safetensors(path) if _is_safetensors(path) else _read_torch(path)
     for key in _WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -39,10 +40,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         tensors = {name: t for name, t in content.items() if isinstance(name, str) and isinstance(t, Tensor)}
     if not tensors:
         raise CheckpointError(f"{path}: holds no tensors by name; save the model's state_dict and use that file")
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not DERIVED.search(name) and not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {name} holds values that are not finite; use another checkpoint")
-    return {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
+    return {name: t if DERIVED.search(name) else _weight(t, name, path) for name, t in tensors.items()}
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
@@ -55,14 +53,18 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
         CheckpointError: missing or damaged file.
     """
     path = _existing_file(path)
-    if path.suffix != ".safetensors":
+    if not _is_safetensors(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
-    return metadata if metadata.get("format") == FORMAT else None
+    if metadata.get("format") != FORMAT:
+        return None
+    if not {"preset", "aggregation", "dense_mode", "source"} <= metadata.keys():
+        raise CheckpointError(f"{path}: its metadata lacks entries of {FORMAT}; import the checkpoint again")
+    return metadata
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:
@@ -86,15 +88,38 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
 
 
+def _is_safetensors(path: Path) -> bool:
+    """By content, not by name: eight bytes of length, then a JSON object."""
+    with open(path, "rb") as file:
+        return path.suffix.lower() == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def _weight(tensor: Tensor, name: str, path: Path) -> Tensor:
+    """A weight as float32, if it can be one."""
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.is_floating_point():
+        kind = "no values" if tensor.is_meta else f"{tensor.dtype} values, {tensor.layout}".replace("torch.", "")
+        raise CheckpointError(f"{path}: {name} holds {kind}, not plain floating numbers; use another checkpoint")
+    tensor = tensor.float()
+    if not torch.isfinite(tensor).all():
+        raise CheckpointError(f"{path}: {name} holds values that are not finite; use another checkpoint")
+    return tensor
+
+
 def _read_torch(path: Path) -> Any:
     try:
+        if zipfile.is_zipfile(path):  # torch.load does not look at the checksums
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:
+                    raise CheckpointError(f"{path}: damaged, its checksums do not match; copy it again")
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: damaged, or holds pickled objects beside tensors, which are never loaded; copy it again, or "
             "where you trust it save its state_dict alone"
         ) from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(
             f"{path}: not a PyTorch checkpoint; it is damaged or half-copied: copy it again"
         ) from error

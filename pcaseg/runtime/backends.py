@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 
@@ -61,8 +61,6 @@ def open_backend(name: str, bundle: Bundle, *, device: str | None = None, thread
     try:
         cls = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise MissingDependencyError(
-            f'backend {name!r} cannot be imported ({error}); pip install "pcaseg[{name}]"'
-        ) from error
+        raise MissingDependencyError(f"backend {name!r} cannot be imported ({error}); {install_hint(name)}") from error
     backend: Backend = cls.open(bundle, device=device, threads=threads)
     return backend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.errors import ImageError, VocabularyError
+from pcaseg.errors import ImageError, OutputError, VocabularyError
 from pcaseg.files import sha256_of
-from pcaseg.images import list_images
-from pcaseg.runtime.result import Result
+from pcaseg.images import check_image_file, list_images
+from pcaseg.runtime.result import Result, read_summary
 from pcaseg.runtime.segmenter import Segmenter
 
 
@@ -23,7 +22,7 @@ class Batch:
     """What became of the images of one run.
 
     Attributes:
-        results: (image path, its result, the files written), only of the last image: results are large.
+        last: result and written files of the last image segmented; the others are not kept, results are large.
         done: images segmented now.
         skipped: images whose outputs stood already, made from the same image, classes, weights and strategy.
         failed: (image path, message) of images that could not be read.
@@ -51,22 +50,25 @@ def segment_files(
 
     Raises:
         VocabularyError: the segmenter has no vocabulary.
-        OutputError: `out` cannot be written.
+        OutputError: `out` cannot be written, is the folder of an image, or holds results of other images.
     """
+    if any(path.resolve().parent == Path(out).resolve() for path in images):
+        raise OutputError(f"{out}: holds the images themselves; choose another folder for the results")
     if segmenter.vocabulary is None:
         raise VocabularyError("no vocabulary: call set_vocabulary with class names before segmenting")
     batch = Batch()
     for path, stem in tqdm(output_stems(images).items(), desc="segment", unit="image", disable=not progress):
         try:
             details = _details(segmenter, path)
-            if _is_done(Path(out, f"{stem}.json"), details, segmenter.vocabulary.names):
+            if _is_done(Path(out), stem, details, segmenter.vocabulary.names):
                 batch.skipped.append(path)
                 continue
             result = segmenter(path)
         except ImageError as error:
             batch.failed.append((path, str(error)))
             continue
-        batch.last = result, result.save(out, stem, details=details)
+        extra = {key: value for key, value in details.items() if key != "backend"}  # the summary has that itself
+        batch.last = result, result.save(out, stem, details=extra)
         batch.done.append(path)
     return batch
 
@@ -89,7 +91,7 @@ def expand_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def output_stems(images: Sequence[Path]) -> dict[Path, str]:
-    """A name for each image's outputs: its stem, with the ending or a number added where stems collide.
+    """A name for each image's outputs: its stem, with its ending, folder or a number added where stems collide.
 
     >>> list(output_stems([Path("a.jpg"), Path("a.png"), Path("b.png")]).values())
     ['a_jpg', 'a_png', 'b']
@@ -99,6 +101,8 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
     taken: set[str] = set()
     for path in images:
         stem = path.stem if counts[path.stem] == 1 else f"{path.stem}_{path.suffix[1:]}"
+        if stem in taken:
+            stem = f"{path.absolute().parent.name}_{stem}"
         number = 2
         while stem in taken:
             stem = f"{path.stem}_{path.suffix[1:]}_{number}"
@@ -110,23 +114,36 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
 
 def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
     """What, beside the class names, decides the outputs of an image."""
+    check_image_file(path)
     try:
         digest = sha256_of(path)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     return {
-        "image": path.name,
+        "image": str(path.resolve()),
         "image_sha256": digest,
         "strategy": segmenter.strategy,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
+        "backend": segmenter.backend.name,
     }
 
 
-def _is_done(summary: Path, details: dict[str, str], names: Sequence[str]) -> bool:
-    """Whether a finished run with these settings left its summary, which is written last."""
-    try:
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        classes = [entry["name"] for entry in found["classes"]]
-    except (OSError, ValueError, KeyError, TypeError):
+def _is_done(out: Path, stem: str, details: dict[str, str], names: Sequence[str]) -> bool:
+    """Whether a finished run with these settings left its files, of which the summary is written last.
+
+    Raises:
+        OutputError: the files are of another image.
+    """
+    found = read_summary(out / f"{stem}.json")
+    if found is None:
         return False
-    return classes == list(names) and all(found.get(key) == value for key, value in details.items())
+    same_image = found.get("image_sha256") == details["image_sha256"]
+    if not same_image and found.get("image") != details["image"]:
+        raise OutputError(
+            f"{out / stem}.json: holds the result of {found.get('image')}, not of {details['image']}; "
+            "choose another folder"
+        )
+    complete = all((out / f"{stem}_{kind}.png").is_file() for kind in ("overlay", "labels"))
+    settings = ("image_sha256", "strategy", "weights_sha256", "backend")
+    classes = [entry["name"] for entry in found["classes"]]
+    return complete and classes == list(names) and all(found.get(key) == details[key] for key in settings)

@@ -16,6 +16,10 @@ from pcaseg.errors import BundleError
 
 SCHEMA_VERSION = 1
 
+LARGEST_SIDE_PX = 8192
+MOST_WINDOWS = 256
+"""Bounds that no real bundle comes near: a wrong manifest must not fill the memory."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
 
@@ -76,7 +80,7 @@ class Manifest:
     aggregation: Aggregation
     dense_mode: DenseMode
     weights: Weights
-    precision: str
+    precision: Literal["float32", "float16"]
     opset: int
     graph: Literal["logits"]
     image: ImageSpec
@@ -187,6 +191,11 @@ def _check_values(manifest: Manifest, source: str) -> None:
         "text.context_length": text.context_length,
         "text.max_classes": text.max_classes,
     }
+    if max(manifest.image.size_px, sliding.image_px) > LARGEST_SIDE_PX or len(sliding.origins()) > MOST_WINDOWS:
+        raise BundleError(
+            f"{source}: {manifest.image.size_px} px inputs and {sliding} are beyond {LARGEST_SIDE_PX} px or "
+            f"{MOST_WINDOWS} windows; {_EXPORT_ANEW}"
+        )
     hashes = {"weights.sha256": manifest.weights.sha256, "text.encoder_sha256": text.encoder_sha256}
     hashes |= {f"files.{name}.sha256": entry.sha256 for name, entry in manifest.files.items()}
     for where, number in positive.items():

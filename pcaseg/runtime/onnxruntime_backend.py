@@ -39,10 +39,11 @@ class OnnxRuntimeBackend:
         """
         self._bundle = bundle
         self._provider, self._options = _provider_of(device or "cpu")
-        if threads is not None and threads < 1:
+        if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise PcasegError(f"threads={threads}: give 1 or more")
         self._threads = threads
         self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), output="logits")
+        self._check_sizes()
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> OnnxRuntimeBackend:
@@ -98,6 +99,17 @@ class OnnxRuntimeBackend:
                 "export the bundle anew"
             )
         return logits
+
+    def _check_sizes(self) -> None:
+        """The manifest's sizes against the graph's: otherwise a wrong manifest fails deep within ONNX Runtime."""
+        shapes = {value.name: value.shape for value in self._segmenter.get_inputs()}
+        side, width = self.manifest.image.size_px, self.manifest.text.embed_dim
+        for name, wanted in (("image", [3, side, side]), ("text", [width])):
+            if shapes[name][1:] != wanted:
+                raise BundleError(
+                    f"{self._bundle.path / SEGMENTER_NAME}: {name} has the shape {shapes[name]}, but the manifest says "
+                    f"{wanted} behind the first axis; export the bundle anew"
+                )
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:

@@ -7,14 +7,20 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pcaseg.configs import WeightsKind
 from pcaseg.errors import OutputError
 from pcaseg.files import atomic_path
 from pcaseg.runtime.overlay import draw_overlay
+
+FORMAT = "pcaseg-segmentation-1"
+SOFTWARE = "pcaseg"
+"""Marks of our own files: nothing else is ever replaced."""
 
 _STRIP_PIXELS = 1 << 22  # counted at a time: bincount works on eight bytes per pixel
 
@@ -81,21 +87,26 @@ class Result:
             value, 8-bit up to 256 classes, else 16-bit) and `summary` (`STEM.json`).
 
         Raises:
-            OutputError: the folder cannot be written, or `stem` is not a plain file name.
+            OutputError: the folder cannot be written, `stem` is not a plain file name, or a file that `save` did not
+                write stands in the way.
             ValueError: `details` has a key of the summary's own.
         """
         summary = self.summary()
         if clash := summary.keys() & (details or {}).keys():
             raise ValueError(f"details may not replace the summary's own {', '.join(sorted(clash))}")
         paths = _output_paths(Path(folder), stem)
+        for path in paths.values():
+            _refuse_foreign(path)
         try:
             paths["summary"].unlink(missing_ok=True)
         except OSError as error:
-            raise OutputError(f"{paths['summary']}: cannot be replaced ({error.strerror}); remove it") from error
+            raise OutputError(f"{paths['summary']}: cannot be written ({error.strerror}); choose another") from error
+        mark = PngInfo()
+        mark.add_text("Software", SOFTWARE)
         labels = self.labels.astype(np.uint8) if len(self.classes) <= 256 else self.labels
         for name, picture in (("overlay", self.overlay()), ("labels", Image.fromarray(labels))):
             with atomic_path(paths[name]) as temporary:
-                picture.save(temporary, format="PNG")
+                picture.save(temporary, format="PNG", pnginfo=mark)
         with atomic_path(paths["summary"]) as temporary:
             temporary.write_text(json.dumps(summary | dict(details or {}), indent=2) + "\n", encoding="utf-8")
         return paths
@@ -109,6 +120,7 @@ class Result:
         rows = zip(self.classes, pixels.tolist(), confidences.tolist(), strict=True)
         height, width = self.labels.shape
         return {
+            "format": FORMAT,
             "size": {"height": height, "width": width},
             "mean_confidence": round(float(confidences.sum()) / self.labels.size, 6),
             "classes": [
@@ -141,3 +153,28 @@ def _output_paths(folder: Path, stem: str) -> dict[str, Path]:
         "labels": folder / f"{stem}_labels.png",
         "summary": folder / f"{stem}.json",
     }
+
+
+def read_summary(path: Path) -> dict[str, Any] | None:
+    """A summary that `Result.save` wrote, None if there is no file or it is something else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuses to replace a file that `Result.save` did not write."""
+    if not path.is_file():
+        return
+    if path.suffix == ".json":
+        ours = read_summary(path) is not None
+    else:
+        try:
+            with Image.open(path) as picture:
+                ours = picture.info.get("Software") == SOFTWARE
+        except OSError:
+            ours = False
+    if not ours:
+        raise OutputError(f"{path}: exists and is not an output of pcaseg; move it or choose another folder")

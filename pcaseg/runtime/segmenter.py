@@ -122,7 +122,7 @@ class Segmenter:
         manifest = self._backend.manifest
         clock = _Clock()
         # An array is copied: the caller's camera buffer may hold the next frame when the overlay is drawn.
-        rgb = as_rgb(image).copy() if isinstance(image, np.ndarray) else read_image(image)
+        rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image).copy()
         clock.lap("read")
         windows = prepare_windows(rgb, self.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
         clock.lap("prepare")

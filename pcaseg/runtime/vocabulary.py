@@ -116,7 +116,7 @@ def resolve_names(spec: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ..
             return read_class_names(spec)
         raise VocabularyError(
             f"{os.fspath(spec)}: neither a .txt file nor a class list ({', '.join(class_list_names())}); "
-            f"for one class write [{os.fspath(spec)!r}]"
+            f"for one class write [{os.fspath(spec)!r}], or on the command line --classes"
         )
     raise VocabularyError(f"vocabulary: got {type(spec).__name__}; give a list of names, which fixes their order")
 

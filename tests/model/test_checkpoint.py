@@ -183,6 +183,62 @@ def test_bad_files(tmp_path):
         load_model(SMALL_EVA, tmp_path / "list.pth")
 
 
+def test_a_flipped_bit_is_noticed(tmp_path):
+    model = small_model()
+    torch.save(state(model), tmp_path / "flip.pth")
+    data = bytearray((tmp_path / "flip.pth").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "flip.pth").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"flip\.pth: damaged"):
+        load_model(SMALL_EVA, tmp_path / "flip.pth")
+
+
+def test_only_plain_floating_weights(tmp_path):
+    good = state(small_model())
+    name = "upsample1.bias"
+    odd = {
+        "whole": good[name].long(),
+        "complex": good[name].to(torch.complex64),
+        "sparse": good[name].to_sparse(),
+        "meta": good[name].to("meta"),
+        "huge": torch.full_like(good[name], 1.0, dtype=torch.float64) * 1e300,
+    }
+    for kind, tensor in odd.items():
+        torch.save(good | {name: tensor}, tmp_path / f"{kind}.pth")
+        with pytest.raises(CheckpointError, match=rf"{kind}\.pth: {name} holds"):
+            load_model(SMALL_EVA, tmp_path / f"{kind}.pth")
+    with pytest.raises(CheckpointError, match="pcaseg_seed is not one whole number"):
+        load_model(SMALL_EVA, good | {"pcaseg_seed": torch.zeros(3)})
+
+
+def test_kind_of_file_goes_by_content(tmp_path):
+    model = small_model()
+    save_file({name: t.contiguous() for name, t in state(model).items()}, tmp_path / "model.pth")
+    assert same(model, load_model(SMALL_EVA, tmp_path / "model.pth"))
+
+
+EDITS = [
+    {"source": "{"},
+    {"source": "[]"},
+    {"source": '{"kind": "real", "seed": 1}'},
+    {"preset": "nope"},
+    {"dense_mode": None},
+]
+
+
+@pytest.mark.parametrize("change", EDITS)
+def test_edited_metadata(tmp_path, small_preset, change):
+    from safetensors import safe_open
+
+    save_model(small_model(), tmp_path / "m.safetensors")
+    with safe_open(tmp_path / "m.safetensors", framework="pt") as file:
+        metadata = file.metadata() | change
+    tensors = {name: t.contiguous() for name, t in state(small_model()).items()}
+    save_file(tensors, tmp_path / "edited.safetensors", {k: v for k, v in metadata.items() if v is not None})
+    with pytest.raises(CheckpointError, match=r"edited\.safetensors: its metadata"):
+        load_model(SMALL_EVA, tmp_path / "edited.safetensors")
+
+
 def test_saved_model_remembers_what_it_is(tmp_path, small_preset):
     path = tmp_path / "model.safetensors"
     original = small_model(SMALL_EVA, aggregation="serial", dense_mode="qq", seed=5)

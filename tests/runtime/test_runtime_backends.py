@@ -33,7 +33,7 @@ def test_missing_package_names_the_extra(bundle_path: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, name, None)  # import of the package now fails
     if name == "torch":
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingDependencyError, match=rf'pip install "pcaseg\[{name}\]"'):
+    with pytest.raises(MissingDependencyError, match=rf'pip install "\.\[{name}\]"'):
         open_backend(name, Bundle(bundle_path))
 
 

@@ -1,0 +1,219 @@
+"""The folded aggregator: from features and a prepared vocabulary to one logit map per class."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.deploy.decoder import FoldedDecoder
+from pcaseg.deploy.epl import FoldedEPL
+from pcaseg.deploy.semantic import ClassSums, FoldedSemanticStream
+from pcaseg.deploy.spatial import FoldedSpatialStream
+from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
+from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
+from pcaseg.model.semantic_stream import pool_positions, upsample_positions
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class PreparedVocabulary:
+    """All that depends on the vocabulary alone.
+
+    Attributes:
+        text: (T, P, D) or (B, T, P, D) float, unit norm.
+        shares: for each semantic stream, what the text adds to q and k: (T, 2C) or (B, T, 2C).
+    """
+
+    text: Tensor
+    shares: tuple[Tensor, ...]
+
+
+class FoldedAggregator(nn.Module):
+    """Computes what `Aggregator` computes, on one grid, at a cost that follows the number of classes."""
+
+    def __init__(self, aggregator: Aggregator, grid: tuple[int, int], dtype: torch.dtype) -> None:
+        super().__init__()
+        self.grid = grid
+        self.cost_embedding, self.image_guidance, self.text_guidance = (
+            _copy(layer, dtype)
+            for layer in (aggregator.cost_embedding, aggregator.image_guidance, aggregator.text_guidance)
+        )
+        self.decoder_guidance = nn.ModuleList(_copy(layer, dtype) for layer in aggregator.decoder_guidance)
+        self.steps: Sequence[ParallelStep | SerialStep] = nn.ModuleList(_steps(aggregator, grid, dtype))  # type: ignore[assignment]
+        self.decoder = FoldedDecoder(aggregator.decoder, grid, dtype)
+
+    def prepare_vocabulary(self, text: Tensor) -> PreparedVocabulary:
+        """Does the text side's work, once per vocabulary: text (T, P, D) or (B, T, P, D) float."""
+        words = F.relu(self.text_guidance(F.normalize(text.mean(dim=-2), dim=-1)))
+        return PreparedVocabulary(F.normalize(text, dim=-1), tuple(step.semantic.share(words) for step in self.steps))
+
+    def forward(
+        self,
+        features: Tensor,
+        text: Tensor | PreparedVocabulary,
+        guidance: Guidance,
+        *,
+        class_pooling: tuple[int, int] = (1, 1),
+        chunk: int | None = None,
+    ) -> Tensor:
+        """As `Aggregator.forward`.
+
+        Args:
+            text: (T, P, D) or (B, T, P, D) float, or what `prepare_vocabulary` made of it.
+            chunk: classes at a time, which bounds the memory and on a CPU keeps the work in its caches; None for all.
+        """
+        vocabulary = text if isinstance(text, PreparedVocabulary) else self.prepare_vocabulary(text)
+        if vocabulary.text.shape[-3] > MAX_CLASSES:
+            return self.aggregate_best(features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk)
+        volume = cost_volume(features, text_per_image(vocabulary.text, features.shape[0]))
+        shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
+        return self.aggregate(volume, shares, guidance, class_pooling, chunk)
+
+    def aggregate_best(
+        self,
+        features: Tensor,
+        vocabulary: PreparedVocabulary,
+        guidance: Guidance,
+        *,
+        class_pooling: tuple[int, int] = (1, 1),
+        chunk: int | None = None,
+    ) -> Tensor:
+        """As `Aggregator.aggregate_best`: the min(T, 256) best classes of each image, for any T without a branch."""
+        B = features.shape[0]
+        volume = cost_volume(features, text_per_image(vocabulary.text, B))
+        order, rank = rank_classes(volume)
+        kept = order.narrow(1, 0, torch.sym_min(order.shape[1], MAX_CLASSES))
+        volume = take_classes(volume.transpose(1, 2), kept).transpose(1, 2)
+        shares = [
+            share.expand(B, -1, -1) if share.dim() == 3 else share[None].expand(B, -1, -1)
+            for share in vocabulary.shares
+        ]
+        shares = [take_classes(share, kept) for share in shares]
+        return restore_classes(self.aggregate(volume, shares, guidance, class_pooling, chunk), rank)
+
+    def aggregate(
+        self,
+        volume: Tensor,
+        shares: list[Tensor],
+        guidance: Guidance,
+        class_pooling: tuple[int, int] = (1, 1),
+        chunk: int | None = None,
+    ) -> Tensor:
+        """volume (B, P, T, H, W), shares (B or 1, T, 2C) per semantic stream, T at most 256 -> (B, T, 4H, 4W)."""
+        spatial, *taps = guidance
+        image = F.relu(self.image_guidance(spatial)).flatten(2).transpose(1, 2)
+        decoder = self.decoder.shares(
+            *(F.relu(project(tap)) for project, tap in zip(self.decoder_guidance, taps, strict=True))
+        )
+        x = self.embed(volume)
+        for step, share in zip(self.steps, shares, strict=True):
+            x = step(x, step.spatial.shares(image), share, class_pooling, chunk)
+        logits = [self.decoder(x[:, part], decoder) for part in chunks(x.shape[1], chunk)]
+        return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
+
+    def embed(self, volume: Tensor) -> Tensor:
+        """The 7 x 7 embedding of each class's map: (B, P, T, H, W) -> (B, T, HW, C)."""
+        maps = volume.transpose(1, 2)
+        return self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, maps.shape[:2])
+
+
+class Step(nn.Module):
+    """What half a layer has: a spatial and a semantic stream on a grid."""
+
+    def __init__(self, spatial: FoldedSpatialStream, semantic: FoldedSemanticStream, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.spatial, self.semantic, self.grid = spatial, semantic, grid
+
+    def sums(self, z: Tensor, share: Tensor, chunk: int | None) -> ClassSums:
+        """The class attention's sums over all classes and the padding."""
+        total = self.semantic.padding(z.shape[1])
+        for part in chunks(z.shape[1], chunk):
+            total = total + self.semantic.sums(z[:, part], share[:, part])
+        return total
+
+    def pool(self, x: Tensor, pooling: tuple[int, int]) -> Tensor:
+        """(B, T, HW, C) -> (B, T, hw, C)."""
+        return x if pooling == (1, 1) else pool_positions(x.unflatten(2, self.grid), pooling).flatten(2, 3)
+
+    def unpool(self, z: Tensor, pooling: tuple[int, int]) -> Tensor:
+        """(B, T, hw, C) -> (B, T, HW, C)."""
+        if pooling == (1, 1):
+            return z
+        small = (self.grid[0] // pooling[0], self.grid[1] // pooling[1])
+        return upsample_positions(z.unflatten(2, small), self.grid).flatten(2, 3)
+
+
+class ParallelStep(Step):
+    """Half a parallel layer: both streams read x, the EPL merges them."""
+
+    def __init__(
+        self, spatial: FoldedSpatialStream, semantic: FoldedSemanticStream, grid: tuple[int, int], epl: FoldedEPL
+    ) -> None:
+        super().__init__(spatial, semantic, grid)
+        self.epl = epl
+
+    def forward(
+        self, x: Tensor, image: list[Tensor], share: Tensor, pooling: tuple[int, int], chunk: int | None
+    ) -> Tensor:
+        """x (B, T, HW, C), image shares, text share (B or 1, T, 2C) -> (B, T, HW, C)."""
+        z = self.pool(x, pooling)
+        sums = self.sums(z, share, chunk)
+        merged = []
+        for part in chunks(x.shape[1], chunk):
+            semantic = x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
+            merged.append(self.epl(self.spatial(x[:, part], image), semantic))
+        return merged[0] if len(merged) == 1 else torch.cat(merged, dim=1)
+
+
+class SerialStep(Step):
+    """A serial layer: the semantic stream reads what the spatial stream made."""
+
+    def forward(
+        self, x: Tensor, image: list[Tensor], share: Tensor, pooling: tuple[int, int], chunk: int | None
+    ) -> Tensor:
+        """As `ParallelStep.forward`."""
+        parts = list(chunks(x.shape[1], chunk))
+        x = torch.cat([self.spatial(x[:, part], image) for part in parts], dim=1)
+        z = self.pool(x, pooling)
+        sums = self.sums(z, share, chunk)
+        attended = [self.semantic.attend(z[:, part], share[:, part], sums) for part in parts]
+        return x + self.unpool(torch.cat(attended, dim=1), pooling)
+
+
+def chunks(T: int, chunk: int | None) -> Iterator[slice]:
+    """Slices of the class axis, `chunk` at a time; one slice of everything if None."""
+    if chunk is None:
+        yield slice(None)
+        return
+    for start in range(0, T, chunk):
+        yield slice(start, start + chunk)
+
+
+def _steps(aggregator: Aggregator, grid: tuple[int, int], dtype: torch.dtype) -> Iterator[ParallelStep | SerialStep]:
+    for layer in aggregator.layers:
+        if isinstance(layer, ParallelLayer):
+            for half in ("first", "second"):
+                spatial, semantic, epl = (getattr(layer, f"{part}_{half}") for part in ("spatial", "semantic", "epl"))
+                yield ParallelStep(
+                    FoldedSpatialStream(spatial, grid, dtype),
+                    FoldedSemanticStream(semantic, dtype),
+                    grid,
+                    FoldedEPL(epl, grid, dtype),
+                )
+        else:
+            assert isinstance(layer, SerialLayer)
+            yield SerialStep(
+                FoldedSpatialStream(layer.spatial, grid, dtype), FoldedSemanticStream(layer.semantic, dtype), grid
+            )
+
+
+def _copy(layer: Layer, dtype: torch.dtype) -> Layer:
+    return copy.deepcopy(layer).to(dtype).requires_grad_(False)

@@ -1,0 +1,112 @@
+"""`pcaseg.fold`: the whole model, folded."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcaseg.configs import Strategy, check_choice
+from pcaseg.deploy.aggregator import FoldedAggregator, PreparedVocabulary
+from pcaseg.deploy.algebra import fold_statistics, weights_of
+from pcaseg.model.aggregator import Guidance
+from pcaseg.model.image_tower import EvaTower, ImageTower
+from pcaseg.model.inference import image_tensor, segment_image
+from pcaseg.model.network import PCASeg
+from pcaseg.model.positions import resize_position_embedding
+
+CPU_MAPS_PER_CHUNK = 8
+"""Class maps that run at a time on a CPU: their intermediates then stay in its caches."""
+
+
+def fold(model: PCASeg, *, dtype: torch.dtype | None = None) -> FoldedPCASeg:
+    """Folds a model for inference.
+
+    Args:
+        model: of `pcaseg.load_model`, in evaluation mode; not changed.
+        dtype: of the weights; the model's own if None. The algebra runs in float64.
+
+    Returns:
+        A module with the model's call signatures, on the preset's grid, without gradients.
+    """
+    return FoldedPCASeg(model, dtype or next(model.parameters()).dtype)
+
+
+class FoldedPCASeg(nn.Module):
+    """What `PCASeg` computes, with everything removed that can be removed exactly."""
+
+    def __init__(self, model: PCASeg, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.preset, self.source = model.preset, model.source
+        self.aggregation, self.dense_mode = model.aggregation, model.dense_mode
+        grid = (model.preset.grid, model.preset.grid)
+        self.image_tower = fold_image_tower(model, grid).to(dtype)
+        self.text_tower = copy.deepcopy(model.text_tower).to(dtype)
+        self.tap_upsample = copy.deepcopy(model.tap_upsample).to(dtype)
+        self.aggregator = FoldedAggregator(model.aggregator, grid, dtype)
+        self.eval().requires_grad_(False)
+
+    def forward(
+        self,
+        images: Tensor,
+        text: Tensor | PreparedVocabulary,
+        *,
+        class_pooling: tuple[int, int] = (1, 1),
+        chunk: int | None = None,
+    ) -> Tensor:
+        """As `PCASeg.forward`; `text` may be what `prepare_vocabulary` made; `chunk` as `FoldedAggregator.forward`."""
+        features, guidance = self.encode_image(images)
+        return self.aggregator(features, text, guidance, class_pooling=class_pooling, chunk=chunk)
+
+    def encode_text(self, names: Sequence[str]) -> Tensor:
+        """As `PCASeg.encode_text`."""
+        return self.text_tower.encode_names(names)
+
+    def prepare_vocabulary(self, text: Tensor) -> PreparedVocabulary:
+        """The text side's work, once per vocabulary instead of once per image: text (T, P, D)."""
+        return self.aggregator.prepare_vocabulary(text)
+
+    def encode_image(self, images: Tensor) -> tuple[Tensor, Guidance]:
+        """As `PCASeg.encode_image`: images (B, 3, R, R) float RGB in 0..255, not normalised."""
+        grid = self.image_tower.grid_of(images)
+        features, taps = self.image_tower(images)
+        features = features.transpose(1, 2).unflatten(2, grid)
+        first, second = (
+            upsample(tap.transpose(1, 2).unflatten(2, grid))
+            for upsample, tap in zip(self.tap_upsample, taps, strict=True)
+        )
+        return features, (features, first, second)
+
+    @torch.no_grad()
+    def segment(
+        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+    ) -> Tensor:
+        """As `PCASeg.segment`."""
+        check_choice(strategy, Strategy, what="strategy")
+        like: Tensor = self.aggregator.cost_embedding.weight
+        vocabulary = self.prepare_vocabulary(text.to(like))
+        chunk = CPU_MAPS_PER_CHUNK if like.device.type == "cpu" else None
+        return segment_image(
+            image_tensor(image).to(like), lambda windows: self(windows, vocabulary, chunk=chunk), self.preset, strategy
+        )
+
+
+def fold_image_tower(model: PCASeg, grid: tuple[int, int]) -> ImageTower:
+    """A copy of the image tower that takes 0..255 and holds its position table at `grid`.
+
+    The pixel statistics go into the patch embedding, which has no padding (see `fold_statistics`).
+    """
+    tower = copy.deepcopy(model.image_tower)
+    table = tower.position_table
+    resized = resize_position_embedding(table.data.flatten(0, -2), grid)
+    table.data = resized.reshape(*table.shape[:-2], *resized.shape)
+    patch = tower.trunk.patch_embed.proj if isinstance(tower, EvaTower) else tower.trunk.conv1
+    mean, std = model.pixel_mean.double().flatten(), model.pixel_std.double().flatten()
+    weight, bias = fold_statistics(*weights_of(patch), mean, std)
+    patch.weight.data = weight.to(patch.weight.dtype)
+    patch.bias = nn.Parameter(bias.to(patch.weight.dtype))
+    return tower
