@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
 from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
-from pcaseg.errors import BundleError, OutputError
+from pcaseg.errors import BundleError, OutputError, PcasegError
 from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
@@ -23,9 +23,6 @@ from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
-
-ADDED_FOLDERS = ("engines", "reports", "vocabularies")
-"""What users and later steps may put beside a bundle's own files."""
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
 
@@ -46,10 +43,13 @@ def write_bundle(
 
     Raises:
         OutputError: the destination exists or cannot be written; nothing is left behind.
-        PcasegError: the traced graph breaks a promise of `export.graphs`.
+        PcasegError: the model is not float32 on the CPU, or the traced graph breaks a promise of `export.graphs`.
     """
     out = Path(out)
     check_destination(out, overwrite=overwrite)
+    weight = next(model.parameters())
+    if weight.device.type != "cpu" or weight.dtype.itemsize != 4:
+        raise PcasegError(f"export takes a float32 model on the CPU, not {weight.dtype} on {weight.device}; convert it")
     steps: dict[str, Callable[[Path], object]] = {
         SEGMENTER_NAME: lambda path: export_segmenter(model, path),
         TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
@@ -75,7 +75,7 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
     if not out.exists():
         return
     try:
-        listed = {MANIFEST_NAME, *Bundle(out).manifest.files, *ADDED_FOLDERS}
+        listed = {MANIFEST_NAME, *Bundle(out).manifest.files}
     except BundleError as error:
         raise OutputError(f"{out}: exists and is not a bundle; choose another name") from error
     foreign = [path.name for path in out.iterdir() if path.name not in listed] if out.is_dir() else []

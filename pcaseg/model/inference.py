@@ -1,6 +1,8 @@
 """Whole images: from pixels of any size to scores of that size, in one pass or by sliding window.
 
-Every resize is bilinear with align_corners=False and without antialiasing, as in the published evaluation.
+Every resize is bilinear with align_corners=False and without antialiasing, as in the published evaluation. The
+torch-free runtime has its own code for the same steps (`pcaseg.runtime.windows`), which `pcaseg check` holds against
+this.
 """
 
 from __future__ import annotations

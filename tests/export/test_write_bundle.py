@@ -11,7 +11,7 @@ import pytest
 from support import small_model
 
 import pcaseg.export.bundle
-from pcaseg.errors import BundleError, OutputError
+from pcaseg.errors import BundleError, OutputError, PcasegError
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import sha256_of
@@ -127,6 +127,12 @@ def test_failed_export_leaves_nothing_and_keeps_the_old(small, tmp_path, monkeyp
     with pytest.raises(OutputError, match="No space left on device"):
         write_bundle(small, out, overwrite=True)
     assert os.listdir(tmp_path) == ["b.pcaseg"] and sha256_of(out / "manifest.json") == before
+
+
+def test_only_float32_models(tmp_path):
+    with pytest.raises(PcasegError, match="takes a float32 model"):
+        write_bundle(small_model().double(), tmp_path / "b.pcaseg")
+    assert os.listdir(tmp_path) == []
 
 
 def test_unwritable_destination(small, tmp_path):
