@@ -67,6 +67,18 @@ def seeded_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> 
     return torch.from_numpy(seeded_weights.seeded_input(seed, shape)).to(dtype)
 
 
+def aggregator_inputs(
+    B: int, T: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """The goldens' features, shared text and explicit guidance for the aggregator."""
+    guidance = (
+        seeded_input(1003, B, 512, 24, 24, dtype=dtype),
+        seeded_input(1004, B, 256, 48, 48, dtype=dtype),
+        seeded_input(1005, B, 128, 96, 96, dtype=dtype),
+    )
+    return seeded_input(1001, B, 512, 24, 24, dtype=dtype), seeded_input(1002, T, 1, 512, dtype=dtype), guidance
+
+
 def assert_golden(case: str, output: str, full: torch.Tensor, *, tolerance: float | None = None) -> None:
     """Compares a full output with a golden's subsample and statistics, relative to its largest value."""
     golden = np.load(GOLDENS / f"{case}.npz")

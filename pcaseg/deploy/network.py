@@ -16,7 +16,7 @@ from pcaseg.deploy.algebra import fold_statistics, weights_of
 from pcaseg.model.aggregator import Guidance
 from pcaseg.model.image_tower import EvaTower, ImageTower
 from pcaseg.model.inference import image_tensor, segment_image
-from pcaseg.model.network import PCASeg
+from pcaseg.model.network import PCASeg, features_and_guidance
 from pcaseg.model.positions import resize_position_embedding
 
 CPU_MAPS_PER_CHUNK = 8
@@ -72,14 +72,7 @@ class FoldedPCASeg(nn.Module):
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Guidance]:
         """As `PCASeg.encode_image`: images (B, 3, R, R) float RGB in 0..255, not normalised."""
-        grid = self.image_tower.grid_of(images)
-        features, taps = self.image_tower(images)
-        features = features.transpose(1, 2).unflatten(2, grid)
-        first, second = (
-            upsample(tap.transpose(1, 2).unflatten(2, grid))
-            for upsample, tap in zip(self.tap_upsample, taps, strict=True)
-        )
-        return features, (features, first, second)
+        return features_and_guidance(self.image_tower, self.tap_upsample, images)
 
     @torch.no_grad()
     def segment(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy, WeightsKind, check_choice
 from pcaseg.model.aggregator import Aggregator, Guidance
-from pcaseg.model.image_tower import build_image_tower
+from pcaseg.model.image_tower import ImageTower, build_image_tower
 from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.text_tower import TextTower
 
@@ -99,14 +99,7 @@ class PCASeg(nn.Module):
             and (B, 128, 4H, 4W).
         """
         normalised = (images - self.pixel_mean) / self.pixel_std
-        grid = self.image_tower.grid_of(normalised)
-        features, taps = self.image_tower(normalised)
-        features = features.transpose(1, 2).unflatten(2, grid)
-        first, second = (
-            upsample(tap.transpose(1, 2).unflatten(2, grid))
-            for upsample, tap in zip(self.tap_upsample, taps, strict=True)
-        )
-        return features, (features, first, second)
+        return features_and_guidance(self.image_tower, self.tap_upsample, normalised)
 
     @torch.no_grad()
     def segment(
@@ -132,3 +125,18 @@ class PCASeg(nn.Module):
         pixels = image_tensor(image).to(self.pixel_mean)
         text = text.to(self.pixel_mean)
         return segment_image(pixels, lambda windows: self(windows, text), self.preset, strategy)
+
+
+def features_and_guidance(tower: ImageTower, tap_upsample: nn.ModuleList, images: Tensor) -> tuple[Tensor, Guidance]:
+    """Runs a tower and lays its outputs out as maps; see `PCASeg.encode_image`.
+
+    Args:
+        tower: the image tower.
+        tap_upsample: the transposed convolutions of the two taps.
+        images: (B, 3, R, R') as the tower takes them.
+    """
+    grid = tower.grid_of(images)
+    features, taps = tower(images)
+    features, *taps = (tokens.transpose(1, 2).unflatten(2, grid) for tokens in (features, *taps))
+    first, second = (upsample(tap) for upsample, tap in zip(tap_upsample, taps, strict=True))
+    return features, (features, first, second)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from support import assert_golden, published_state, seeded_input, seeded_weights
+from support import aggregator_inputs, assert_golden, published_state, seeded_weights
 
 from pcaseg.class_lists import class_list
 from pcaseg.deploy.network import FoldedPCASeg, fold
@@ -15,16 +14,6 @@ from pcaseg.model.checkpoint import load_model
 @pytest.fixture(scope="module")
 def folded() -> FoldedPCASeg:
     return fold(load_model("eva-b-384", published_state("eva_b")))
-
-
-def aggregator_logits(model: FoldedPCASeg, B: int, T: int, pooling: tuple[int, int], chunk: int | None) -> torch.Tensor:
-    guidance = (
-        seeded_input(1003, B, 512, 24, 24),
-        seeded_input(1004, B, 256, 48, 48),
-        seeded_input(1005, B, 128, 96, 96),
-    )
-    features, text = seeded_input(1001, B, 512, 24, 24), seeded_input(1002, 1, T, 1, 512)[0]
-    return model.aggregator(features, text, guidance, class_pooling=pooling, chunk=chunk)
 
 
 @pytest.mark.parametrize("chunk", [None, 8])
@@ -38,12 +27,12 @@ def aggregator_logits(model: FoldedPCASeg, B: int, T: int, pooling: tuple[int, i
     ],
 )
 def test_parallel_aggregator(folded, case, B, T, pooling, chunk):
-    assert_golden(case, "logits", aggregator_logits(folded, B, T, pooling, chunk))
+    assert_golden(case, "logits", folded.aggregator(*aggregator_inputs(B, T), class_pooling=pooling, chunk=chunk))
 
 
 def test_serial_aggregator():
     model = fold(load_model("openai-b-384", published_state("cat_b"), aggregation="serial"))
-    assert_golden("cat_agg_b_t20", "logits", aggregator_logits(model, 1, 20, (1, 1), None))
+    assert_golden("cat_agg_b_t20", "logits", model.aggregator(*aggregator_inputs(1, 20)))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support import GOLDENS, assert_golden, published_state, seeded_input, seeded_weights
+from support import GOLDENS, aggregator_inputs, assert_golden, published_state, seeded_input, seeded_weights
 
 from pcaseg.class_lists import class_list
 from pcaseg.model.checkpoint import load_model
@@ -67,19 +67,6 @@ def test_eva_text(eva, in_dtype, dtype):
     assert_golden("k_text_b", "text", in_dtype(eva, dtype).encode_text(names)[:, 0])
 
 
-def aggregator_logits(model: PCASeg, B: int, T: int, dtype: torch.dtype, pooling: tuple[int, int]) -> torch.Tensor:
-    return model.aggregator(
-        seeded_input(1001, B, 512, 24, 24, dtype=dtype),
-        seeded_input(1002, 1, T, 1, 512, dtype=dtype).expand(B, -1, -1, -1),
-        (
-            seeded_input(1003, B, 512, 24, 24, dtype=dtype),
-            seeded_input(1004, B, 256, 48, 48, dtype=dtype),
-            seeded_input(1005, B, 128, 96, 96, dtype=dtype),
-        ),
-        class_pooling=pooling,
-    )
-
-
 @DTYPES
 @pytest.mark.parametrize(
     ("case", "B", "T", "pooling"),
@@ -91,17 +78,13 @@ def aggregator_logits(model: PCASeg, B: int, T: int, dtype: torch.dtype, pooling
     ],
 )
 def test_parallel_aggregator(eva, in_dtype, case, B, T, pooling, dtype):
-    assert_golden(case, "logits", aggregator_logits(in_dtype(eva, dtype), B, T, dtype, pooling))
+    model = in_dtype(eva, dtype)
+    assert_golden(case, "logits", model.aggregator(*aggregator_inputs(B, T, dtype), class_pooling=pooling))
 
 
 def test_branch_free_aggregation_gives_the_same(eva):
     """What is exported ranks the classes even when all are kept; only the order of sums may differ."""
-    features, text = seeded_input(1001, 1, 512, 24, 24), seeded_input(1002, 1, 20, 1, 512)
-    guidance = tuple(
-        seeded_input(seed, 1, *shape)
-        for seed, shape in ((1003, (512, 24, 24)), (1004, (256, 48, 48)), (1005, (128, 96, 96)))
-    )
-    assert_golden("a_agg_b_t20", "logits", eva.aggregator.aggregate_best(features, text, guidance))
+    assert_golden("a_agg_b_t20", "logits", eva.aggregator.aggregate_best(*aggregator_inputs(1, 20)))
 
 
 @DTYPES
@@ -131,7 +114,7 @@ def test_openai_text(cat):
 
 
 def test_serial_aggregator(cat):
-    assert_golden("cat_agg_b_t20", "logits", aggregator_logits(cat, 1, 20, torch.float32, (1, 1)))
+    assert_golden("cat_agg_b_t20", "logits", cat.aggregator(*aggregator_inputs(1, 20)))
 
 
 @pytest.mark.parametrize("case", ["k_text_b", "cat_text_b"])
