@@ -19,7 +19,7 @@ from pcaseg.configs import Strategy
 from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.files import atomic_path
 from pcaseg.model.cost_volume import DROPPED_LOGIT
-from pcaseg.model.inference import segment_image
+from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
@@ -155,7 +155,7 @@ class _EagerRun:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        pixels = torch.from_numpy(image).permute(2, 0, 1).float()
+        pixels = image_tensor(image).float()
         return segment_image(pixels, self._logits, self.model.preset, self.strategy).argmax(dim=0).numpy()
 
     def _logits(self, windows: torch.Tensor) -> torch.Tensor:

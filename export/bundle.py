@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
@@ -48,7 +49,7 @@ def write_bundle(
     out = Path(out)
     check_destination(out, overwrite=overwrite)
     weight = next(model.parameters())
-    if weight.device.type != "cpu" or weight.dtype.itemsize != 4:
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise PcasegError(f"export takes a float32 model on the CPU, not {weight.dtype} on {weight.device}; convert it")
     steps: dict[str, Callable[[Path], object]] = {
         SEGMENTER_NAME: lambda path: export_segmenter(model, path),

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from pcaseg.configs import Preset, Sliding, get_preset
@@ -65,6 +66,18 @@ def published_state(names: str) -> dict[str, torch.Tensor]:
 def seeded_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The goldens' input of that seed."""
     return torch.from_numpy(seeded_weights.seeded_input(seed, shape)).to(dtype)
+
+
+AGGREGATOR_CASES = pytest.mark.parametrize(
+    ("case", "B", "T", "pooling"),
+    [
+        ("a_agg_b_t1", 1, 1, (1, 1)),
+        ("a_agg_b_t20", 1, 20, (1, 1)),
+        ("a_agg_b_t20_pool2", 1, 20, (2, 2)),
+        ("d_agg_b_t7_batch2_sametext", 2, 7, (1, 1)),
+    ],
+)
+"""The goldens of PCA-Seg's aggregator: file, images, classes, class pooling."""
 
 
 def aggregator_inputs(

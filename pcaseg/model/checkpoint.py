@@ -58,9 +58,9 @@ def load_model(
     check_choice(aggregation, Aggregation, what="aggregation")
     check_choice(dense_mode, DenseMode, what="dense_mode")
     if checkpoint is None:
-        model = _fill(preset, aggregation, dense_mode, {}, "seeded", seed)
+        model = _fill(preset, aggregation, dense_mode, {}, None, seed)
     elif isinstance(checkpoint, Mapping):
-        model = _fill(preset, aggregation, dense_mode, checkpoint, "checkpoint", seed)
+        model = _fill(preset, aggregation, dense_mode, checkpoint, None, seed)
     else:
         model = _fill_from_file(preset, aggregation, dense_mode, Path(checkpoint), seed)
     if model.source.kind != "checkpoint":
@@ -114,17 +114,22 @@ def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
 def _fill_from_file(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, path: Path, seed: int) -> PCASeg:
     metadata = read_metadata(path)
     _check_metadata(metadata, dense_mode, path)
-    model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), str(path), seed)
-    model.source = replace(model.source, path=str(path.resolve()), sha256=sha256_of(path))
+    model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), path, seed)
     if metadata is not None:  # a seeded model that was saved stays one
         model.source = replace(model.source, **_origin(metadata, path))
     return model
 
 
 def _fill(
-    preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, given: Mapping[str, Tensor], name: str, seed: int
+    preset: Preset,
+    aggregation: Aggregation,
+    dense_mode: DenseMode,
+    given: Mapping[str, Tensor],
+    path: Path | None,
+    seed: int,
 ) -> PCASeg:
     """A model with the given tensors; those of an absent aggregator, or all if none are given, are drawn."""
+    name = str(path or "checkpoint")
     model = PCASeg(preset, aggregation=aggregation, dense_mode=dense_mode)
     expected = expected_shapes(model)
     drawn = dict(expected)
@@ -140,8 +145,9 @@ def _fill(
     kind: WeightsKind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
     if SEED_ENTRY in given:
         kind, seed = "seeded", _stored_seed(given[SEED_ENTRY], name)
+    digest = sha256_of(path) if path else tensors_sha256(model.state_dict())
     stored_seed = None if kind == "checkpoint" else seed
-    model.source = WeightsSource(kind, None, tensors_sha256(model.state_dict()), stored_seed)
+    model.source = WeightsSource(kind, str(path.resolve()) if path else None, digest, stored_seed)
     return model
 
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from pcaseg.errors import ImageError, OutputError, VocabularyError
 from pcaseg.files import sha256_of
 from pcaseg.images import check_image_file, list_images
-from pcaseg.runtime.result import Result, read_summary
+from pcaseg.runtime.result import Result, output_paths, read_summary
 from pcaseg.runtime.segmenter import Segmenter
 
 
@@ -60,15 +60,14 @@ def segment_files(
     for path, stem in tqdm(output_stems(images).items(), desc="segment", unit="image", disable=not progress):
         try:
             details = _details(segmenter, path)
-            if _is_done(Path(out), stem, details, segmenter.vocabulary.names):
+            if _is_done(output_paths(Path(out), stem), details, segmenter.backend.name, segmenter.vocabulary.names):
                 batch.skipped.append(path)
                 continue
             result = segmenter(path)
         except ImageError as error:
             batch.failed.append((path, str(error)))
             continue
-        extra = {key: value for key, value in details.items() if key != "backend"}  # the summary has that itself
-        batch.last = result, result.save(out, stem, details=extra)
+        batch.last = result, result.save(out, stem, details=details)
         batch.done.append(path)
     return batch
 
@@ -113,7 +112,7 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
 
 
 def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
-    """What, beside the class names, decides the outputs of an image."""
+    """What, beside class names and backend, decides the outputs of an image."""
     check_image_file(path)
     try:
         digest = sha256_of(path)
@@ -124,26 +123,25 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
         "image_sha256": digest,
         "strategy": segmenter.strategy,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
-        "backend": segmenter.backend.name,
     }
 
 
-def _is_done(out: Path, stem: str, details: dict[str, str], names: Sequence[str]) -> bool:
+def _is_done(paths: dict[str, Path], details: dict[str, str], backend: str, names: Sequence[str]) -> bool:
     """Whether a finished run with these settings left its files, of which the summary is written last.
 
     Raises:
         OutputError: the files are of another image.
     """
-    found = read_summary(out / f"{stem}.json")
+    found = read_summary(paths["summary"])
     if found is None:
         return False
     same_image = found.get("image_sha256") == details["image_sha256"]
     if not same_image and found.get("image") != details["image"]:
         raise OutputError(
-            f"{out / stem}.json: holds the result of {found.get('image')}, not of {details['image']}; "
+            f"{paths['summary']}: holds the result of {found.get('image')}, not of {details['image']}; "
             "choose another folder"
         )
-    complete = all((out / f"{stem}_{kind}.png").is_file() for kind in ("overlay", "labels"))
-    settings = ("image_sha256", "strategy", "weights_sha256", "backend")
+    complete = all(path.is_file() for path in paths.values())
     classes = [entry["name"] for entry in found["classes"]]
-    return complete and classes == list(names) and all(found.get(key) == details[key] for key in settings)
+    wanted = details | {"backend": backend, "image": found.get("image")}  # the same image may have moved
+    return complete and classes == list(names) and all(found.get(key) == value for key, value in wanted.items())

@@ -94,7 +94,7 @@ class Result:
         summary = self.summary()
         if clash := summary.keys() & (details or {}).keys():
             raise ValueError(f"details may not replace the summary's own {', '.join(sorted(clash))}")
-        paths = _output_paths(Path(folder), stem)
+        paths = output_paths(Path(folder), stem)
         for path in paths.values():
             _refuse_foreign(path)
         try:
@@ -145,7 +145,12 @@ class Result:
         return (slice(start, start + step) for start in range(0, self.labels.shape[0], step))
 
 
-def _output_paths(folder: Path, stem: str) -> dict[str, Path]:
+def output_paths(folder: Path, stem: str) -> dict[str, Path]:
+    """Where `Result.save` writes: `overlay`, `labels` and `summary`.
+
+    Raises:
+        OutputError: `stem` is not a plain file name.
+    """
     if not stem or Path(stem).name != stem:
         raise OutputError(f"{stem!r}: not a plain file name; give one without folders")
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import aggregator_inputs, assert_golden, published_state, seeded_weights
+from support import AGGREGATOR_CASES, aggregator_inputs, assert_golden, published_state, seeded_weights
 
 from pcaseg.class_lists import class_list
 from pcaseg.deploy.network import FoldedPCASeg, fold
@@ -17,15 +17,7 @@ def folded() -> FoldedPCASeg:
 
 
 @pytest.mark.parametrize("chunk", [None, 8])
-@pytest.mark.parametrize(
-    ("case", "B", "T", "pooling"),
-    [
-        ("a_agg_b_t1", 1, 1, (1, 1)),
-        ("a_agg_b_t20", 1, 20, (1, 1)),
-        ("a_agg_b_t20_pool2", 1, 20, (2, 2)),
-        ("d_agg_b_t7_batch2_sametext", 2, 7, (1, 1)),
-    ],
-)
+@AGGREGATOR_CASES
 def test_parallel_aggregator(folded, case, B, T, pooling, chunk):
     assert_golden(case, "logits", folded.aggregator(*aggregator_inputs(B, T), class_pooling=pooling, chunk=chunk))
 

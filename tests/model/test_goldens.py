@@ -6,8 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import support
 import torch
-from support import GOLDENS, aggregator_inputs, assert_golden, published_state, seeded_input, seeded_weights
+from support import (
+    AGGREGATOR_CASES,
+    GOLDENS,
+    aggregator_inputs,
+    assert_golden,
+    published_state,
+    seeded_input,
+    seeded_weights,
+)
 
 from pcaseg.class_lists import class_list
 from pcaseg.model.checkpoint import load_model
@@ -68,15 +77,7 @@ def test_eva_text(eva, in_dtype, dtype):
 
 
 @DTYPES
-@pytest.mark.parametrize(
-    ("case", "B", "T", "pooling"),
-    [
-        ("a_agg_b_t1", 1, 1, (1, 1)),
-        ("a_agg_b_t20", 1, 20, (1, 1)),
-        ("a_agg_b_t20_pool2", 1, 20, (2, 2)),
-        ("d_agg_b_t7_batch2_sametext", 2, 7, (1, 1)),
-    ],
-)
+@AGGREGATOR_CASES
 def test_parallel_aggregator(eva, in_dtype, case, B, T, pooling, dtype):
     model = in_dtype(eva, dtype)
     assert_golden(case, "logits", model.aggregator(*aggregator_inputs(B, T, dtype), class_pooling=pooling))
@@ -171,6 +172,6 @@ def assert_golden_scalar(output: str, value: torch.Tensor) -> None:
 
 
 def test_every_golden_file_is_used():
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(Path(file).read_text(encoding="utf-8") for file in (__file__, support.__file__))
     for path in GOLDENS.glob("*.npz"):
         assert path.stem in source or path.stem in ("i_epl_eval", "i_epl_train"), path.name
