@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import onnx
 import torch
 from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
 from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
 from pcaseg.errors import BundleError, OutputError, PcasegError
-from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder
+from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder, segmenter_signature
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
-from pcaseg.runtime.manifest import FileEntry, ImageSpec, Manifest, TensorSpec, TextSpec, Weights
+from pcaseg.runtime.manifest import FileEntry, GraphInfo, ImageSpec, Manifest, TextSpec, Weights
 from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -51,20 +53,37 @@ def write_bundle(
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise PcasegError(f"export takes a float32 model on the CPU, not {weight.dtype} on {weight.device}; convert it")
-    steps: dict[str, Callable[[Path], object]] = {
-        SEGMENTER_NAME: lambda path: export_segmenter(model, path),
-        TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
-        TOKENIZER_NAME: write_tokenizer,
-    }
     zipped = out.suffix.lower() == ".zip"
     with atomic_path(out.with_suffix("") if zipped else out, folder=True, keep=not zipped) as folder:
-        for name, write in tqdm(steps.items(), desc="export", unit="file", disable=not progress):
-            write(folder / name)
-        manifest = describe(model, files={name: _entry(folder / name) for name in steps})
+        graphs = _write_files(model, folder, progress=progress)
+        files = {name: _entry(folder / name) for name in (*graphs, TOKENIZER_NAME)}
+        manifest = describe(model, files=files, graphs=graphs)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         if zipped:
             _zip(folder, out)
     return manifest
+
+
+def _write_files(model: PCASeg, folder: Path, *, progress: bool) -> dict[str, GraphInfo]:
+    """Writes everything but the manifest; gives the graphs' statistics by file name."""
+    exports: dict[str, Callable[[Path], onnx.ModelProto]] = {
+        SEGMENTER_NAME: lambda path: export_segmenter(model, path),
+        TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
+    }
+    graphs = {}
+    with tqdm(total=len(exports) + 1, desc="export", unit="file", disable=not progress) as bar:
+        for name, export in exports.items():
+            graphs[name] = graph_info(export(folder / name).graph)
+            bar.update()
+        write_tokenizer(folder / TOKENIZER_NAME)
+        bar.update()
+    return graphs
+
+
+def graph_info(graph: onnx.GraphProto) -> GraphInfo:
+    """A graph's statistics, operators by name."""
+    operators = Counter(node.op_type for node in graph.node)
+    return GraphInfo(len(graph.node), dict(sorted(operators.items())))
 
 
 def check_destination(out: Path, *, overwrite: bool) -> None:
@@ -86,10 +105,10 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: exists; choose another name or pass --overwrite")
 
 
-def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
-    """The manifest of a model's bundle; with no files, of the model alone."""
+def describe(model: PCASeg, *, files: dict[str, FileEntry], graphs: dict[str, GraphInfo]) -> Manifest:
+    """The manifest of a model's bundle; with no files and graphs, of the model alone."""
     preset, source = model.preset, model.source
-    side = 4 * preset.grid
+    signature = segmenter_signature(preset)
     return Manifest(
         preset=preset.name,
         aggregation=model.aggregation,
@@ -98,6 +117,8 @@ def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
         precision="float32",
         opset=OPSET,
         graph="logits",
+        strategy=None,
+        image_size=None,
         image=ImageSpec(preset.image_px),
         sliding=preset.sliding,
         text=TextSpec(
@@ -108,11 +129,9 @@ def describe(model: PCASeg, *, files: dict[str, FileEntry]) -> Manifest:
             max_classes=MAX_CLASSES,
             encoder_sha256=model.text_tower.fingerprint(),
         ),
-        inputs={
-            "image": TensorSpec(("N", 3, preset.image_px, preset.image_px), "float32", "RGB windows in 0..255"),
-            "text": TensorSpec(("T", preset.embed_dim), "float32", "class embeddings of unit norm"),
-        },
-        outputs={"logits": TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")},
+        inputs=signature.inputs,
+        outputs=signature.outputs,
+        graphs=graphs,
         versions=installed_versions(("pcaseg", *RECORDED_PACKAGES)),
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=files,

@@ -7,7 +7,8 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,8 +16,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import CONTEXT_LENGTH
+from pcaseg.configs import CONTEXT_LENGTH, Preset
+from pcaseg.deploy.network import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
+from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
@@ -27,87 +30,180 @@ OPSET = 20
 FORBIDDEN_OPS = frozenset(
     {"If", "Loop", "Scan", "Range", "ScatterND", "ScatterElements", "Einsum", "NonZero", "Resize"}
 )
-"""Operators that edge parsers lack or that show a shape frozen or computed on the way: none may be in a graph."""
+"""Operators that edge parsers lack or that show a shape frozen or computed on the way: none may be in a graph that does
+not expressly permit it."""
+
+RESIZE_ATTRIBUTES: dict[str, object] = {
+    "mode": b"linear",
+    "coordinate_transformation_mode": b"half_pixel",
+    "antialias": 0,
+}
+"""What every `Resize` must say: bilinear, align_corners=False, without antialiasing."""
+
+EXAMPLE_LENGTHS = {"N": 3, "T": 7, "H": 50, "W": 70}
+"""Of the dynamic axes while tracing."""
+
+_RESIZE_DEFAULTS = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", "antialias": 0}
+_REPORT = "report this with your torch version"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a graph takes and returns, in the manifest's words: an axis is a length or the name of a dynamic one."""
+
+    inputs: dict[str, TensorSpec]
+    outputs: dict[str, TensorSpec]
 
 
 class SegmenterGraph(nn.Module):
     """Windows and class embeddings in, logits out, for any number of either."""
 
-    def __init__(self, model: PCASeg) -> None:
+    def __init__(self, model: FoldedPCASeg) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
         """image (N, 3, R, R) float 0..255, text (T, D) or, with several prompts, (T, P, D) -> (N, T, 4H, 4W)."""
         features, guidance = self.model.encode_image(image)
-        text = text[:, None] if text.dim() == 2 else text
-        return self.model.aggregator.aggregate_best(features, text, guidance)
+        vocabulary = self.model.prepare_vocabulary(text[:, None] if text.dim() == 2 else text)
+        return self.model.aggregator.aggregate_best(features, vocabulary, guidance)
+
+
+def segmenter_signature(preset: Preset) -> Signature:
+    """Of the segmenter graph that ends in logits."""
+    R, side = preset.image_px, 4 * preset.grid
+    image = TensorSpec(("N", 3, R, R), "float32", "RGB windows in 0..255")
+    logits = TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")
+    return Signature({"image": image, "text": text_spec(preset)}, {"logits": logits})
+
+
+def text_spec(preset: Preset) -> TensorSpec:
+    """Of the vocabulary, as every segmenter graph takes it."""
+    prompts = () if preset.prompts == 1 else (preset.prompts,)
+    return TensorSpec(("T", *prompts, preset.embed_dim), "float32", "class embeddings of unit norm")
 
 
 def export_segmenter(model: PCASeg, path: Path) -> onnx.ModelProto:
-    """Writes the segmenter graph: inputs `image` (N, 3, R, R) and `text` (T, D), output `logits`; N and T dynamic.
+    """Writes the segmenter graph of the folded model: `image` (N, 3, R, R) and `text` (T, D) to `logits`.
+
+    Returns:
+        The graph as written; N and T are dynamic.
+
+    Raises:
+        PcasegError: a forbidden operator or a frozen axis is in the graph.
+    """
+    signature = segmenter_signature(model.preset)
+    return export_graph(SegmenterGraph(fold(model)), path, signature)
+
+
+def export_text_encoder(model: PCASeg, path: Path) -> onnx.ModelProto:
+    """Writes the text encoder: input `tokens` (T, 77) int64, output `text` (T, D) of unit norm; T dynamic."""
+    tokens = TensorSpec(("T", CONTEXT_LENGTH), "int64", "token ids of prompts")
+    return export_graph(model.text_tower, path, Signature({"tokens": tokens}, {"text": text_spec(model.preset)}))
+
+
+def export_graph(
+    module: nn.Module, path: Path, signature: Signature, *, permitted: Set[str] = frozenset()
+) -> onnx.ModelProto:
+    """Traces a module and writes its graph, audited.
+
+    Args:
+        module: takes and returns tensors in the signature's order.
+        path: the `.onnx` file.
+        signature: its axes with names become dynamic.
+        permitted: see `audit_graph`.
 
     Returns:
         The graph as written.
 
     Raises:
-        PcasegError: a forbidden operator or a frozen axis is in the graph.
+        PcasegError: of `audit_graph`.
     """
-    preset = model.preset
-    images = torch.zeros(3, 3, preset.image_px, preset.image_px)
-    shape = (7, preset.embed_dim) if preset.prompts == 1 else (7, preset.prompts, preset.embed_dim)
-    with model.image_tower.fixed_positions((preset.grid, preset.grid)):
-        return _export(
-            SegmenterGraph(model),
-            (images, torch.ones(shape)),
-            path,
-            dynamic={"image": {0: "N"}, "text": {0: "T"}},
-            output="logits",
-        )
-
-
-def export_text_encoder(model: PCASeg, path: Path) -> onnx.ModelProto:
-    """Writes the text encoder: input `tokens` (T, 77) int64, output `text` (T, D) of unit norm; T dynamic."""
-    tokens = torch.ones(5, CONTEXT_LENGTH, dtype=torch.int64)
-    return _export(model.text_tower, (tokens,), path, dynamic={"tokens": {0: "T"}}, output="text")
-
-
-def audit_graph(graph: onnx.GraphProto) -> Counter[str]:
-    """Counts a graph's operators.
-
-    Raises:
-        PcasegError: one of `FORBIDDEN_OPS` is among them, or an input's or output's first axis is fixed.
-    """
-    operators = Counter(node.op_type for node in graph.node)
-    forbidden = sorted(FORBIDDEN_OPS & operators.keys())
-    if forbidden:
-        raise PcasegError(f"the exported graph holds {', '.join(forbidden)}; report this with your torch version")
-    for value in (*graph.input, *graph.output):
-        if not value.type.tensor_type.shape.dim[0].dim_param:
-            raise PcasegError(f"the exported graph froze an axis of {value.name}; report this with your torch version")
-    return operators
-
-
-def _export(
-    module: nn.Module, inputs: tuple[Tensor, ...], path: Path, *, dynamic: dict[str, dict[int, str]], output: str
-) -> onnx.ModelProto:
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module.eval(),
-            inputs,
+            example_inputs(signature),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(dynamic),
-            output_names=[output],
-            dynamic_shapes=tuple(dynamic.values()),
+            input_names=list(signature.inputs),
+            output_names=list(signature.outputs),
+            dynamic_shapes=tuple(_dynamic_axes(spec) for spec in signature.inputs.values()),
             verbose=False,
         )
         assert program is not None  # with dynamo=True there always is one
         proto = program.model_proto
     _strip_traces(proto)
-    audit_graph(proto.graph)
+    _centre_pixels(proto.graph)
+    audit_graph(proto.graph, signature, permitted=permitted)
     onnx.save(proto, path)
     return proto
+
+
+def example_inputs(signature: Signature) -> tuple[Tensor, ...]:
+    """What a module is traced with: ones, dynamic axes as `EXAMPLE_LENGTHS` has them."""
+    return tuple(
+        torch.ones([axis if isinstance(axis, int) else EXAMPLE_LENGTHS[axis] for axis in spec.shape]).to(
+            getattr(torch, spec.dtype)
+        )
+        for spec in signature.inputs.values()
+    )
+
+
+def audit_graph(graph: onnx.GraphProto, signature: Signature, *, permitted: Set[str] = frozenset()) -> Counter[str]:
+    """Counts a graph's operators.
+
+    Args:
+        graph: as exported.
+        signature: what it must take and return.
+        permitted: those of `FORBIDDEN_OPS` that have their place in this graph.
+
+    Raises:
+        PcasegError: a forbidden operator is in the graph, an axis is frozen or loose against the signature, a type
+            differs from it, or a `Resize` is not as `RESIZE_ATTRIBUTES`.
+    """
+    operators = Counter(node.op_type for node in graph.node)
+    forbidden = sorted((FORBIDDEN_OPS - permitted) & operators.keys())
+    if forbidden:
+        raise PcasegError(f"the exported graph holds {', '.join(forbidden)}; {_REPORT}")
+    for values, specs in ((graph.input, signature.inputs), (graph.output, signature.outputs)):
+        found = {value.name: _described(value) for value in values}
+        wanted = {name: (spec.shape, spec.dtype) for name, spec in specs.items()}
+        for name in found.keys() | wanted.keys():
+            if found.get(name) != wanted.get(name):
+                raise PcasegError(
+                    f"the exported graph has {name} as {found.get(name)}, not {wanted.get(name)}; {_REPORT}"
+                )
+    for node in graph.node:
+        if node.op_type == "Resize":
+            _check_resize(node)
+    return operators
+
+
+def _described(value: onnx.ValueInfoProto) -> tuple[tuple[int | str, ...], str]:
+    """Shape and type of an input or output, as a `TensorSpec` writes them."""
+    tensor = value.type.tensor_type
+    shape = tuple(dim.dim_param or dim.dim_value for dim in tensor.shape.dim)
+    return shape, onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+
+
+def _check_resize(node: onnx.NodeProto) -> None:
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    for name, wanted in RESIZE_ATTRIBUTES.items():
+        found = attributes.get(name, _RESIZE_DEFAULTS[name])
+        if found != wanted:
+            raise PcasegError(f"the exported graph resizes with {name} {found!r}, not {wanted!r}; {_REPORT}")
+
+
+def _dynamic_axes(spec: TensorSpec) -> dict[int, str]:
+    return {axis: length for axis, length in enumerate(spec.shape) if isinstance(length, str)}
+
+
+def _centre_pixels(graph: onnx.GraphProto) -> None:
+    """Corrects the exporter's `pytorch_half_pixel`: PyTorch treats outputs of one pixel as it does all others."""
+    for node in graph.node:
+        for item in node.attribute:
+            if node.op_type == "Resize" and item.s == b"pytorch_half_pixel":
+                item.s = b"half_pixel"
 
 
 def _strip_traces(proto: onnx.ModelProto) -> None:

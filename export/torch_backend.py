@@ -42,7 +42,7 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise PcasegError(f"device={device!r}: torch cannot use it ({reason}); choose device='cpu'") from error
-        self._manifest = describe(model, files={})
+        self._manifest = describe(model, files={}, graphs={})
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TorchBackend:

@@ -10,6 +10,8 @@ from pcaseg.errors import PcasegError
 Aggregation = Literal["parallel", "serial"]
 DenseMode = Literal["csa", "qq"]
 Strategy = Literal["single", "sliding"]
+GraphKind = Literal["logits", "labels"]
+"""What a segmenter graph computes: logits of windows, or labels and confidence of whole images."""
 WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
 """Where weights come from: a whole checkpoint; CLIP's from a file and the aggregator's from a seed; all from a seed."""
 

@@ -15,6 +15,7 @@ from pcaseg.errors import BundleError
 from pcaseg.runtime.manifest import (
     SCHEMA_VERSION,
     FileEntry,
+    GraphInfo,
     ImageSpec,
     Manifest,
     TensorSpec,
@@ -31,6 +32,7 @@ __all__ = [
     "TOKENIZER_NAME",
     "Bundle",
     "FileEntry",
+    "GraphInfo",
     "ImageSpec",
     "Manifest",
     "TensorSpec",

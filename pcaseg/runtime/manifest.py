@@ -9,12 +9,12 @@ import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pcaseg.configs import Aggregation, DenseMode, Sliding, WeightsKind
+from pcaseg.configs import Aggregation, DenseMode, GraphKind, Sliding, Strategy, WeightsKind
 from pcaseg.errors import BundleError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 LARGEST_SIDE_PX = 8192
 MOST_WINDOWS = 256
@@ -22,6 +22,7 @@ MOST_WINDOWS = 256
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
+_UNIONS = (types.UnionType, Union)
 
 T = TypeVar("T")
 
@@ -38,7 +39,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class ImageSpec:
-    """The segmenter graph's image input: square, side `size_px`."""
+    """The network's input: square, side `size_px`."""
 
     size_px: int
 
@@ -73,8 +74,22 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class GraphInfo:
+    """What one graph is made of: its nodes, and how many there are of each operator."""
+
+    nodes: int
+    operators: dict[str, int]
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """The whole of `manifest.json`."""
+    """The whole of `manifest.json`.
+
+    Attributes:
+        strategy: what a label graph holds; None for logits, where the runtime chooses.
+        image_size: (height, width) in pixels that a label graph is fixed to; None where it takes any.
+        graphs: of each `.onnx` file.
+    """
 
     preset: str
     aggregation: Aggregation
@@ -82,12 +97,15 @@ class Manifest:
     weights: Weights
     precision: Literal["float32", "float16"]
     opset: int
-    graph: Literal["logits"]
+    graph: GraphKind
+    strategy: Strategy | None
+    image_size: tuple[int, int] | None
     image: ImageSpec
     sliding: Sliding
     text: TextSpec
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
+    graphs: dict[str, GraphInfo]
     versions: dict[str, str]
     created: str
     files: dict[str, FileEntry]
@@ -165,12 +183,20 @@ def _decode(kind: Any, value: Any, where: str, source: str) -> Any:
     if origin is dict and isinstance(value, dict):
         return {key: _decode(arguments[1], item, f"{where}.{key}", source) for key, item in value.items()}
     if origin is tuple and isinstance(value, list):
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]", source) for i, item in enumerate(value))
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(value) != len(kinds):
+            raise BundleError(f"{source}: {where} has {len(value)} entries, not {len(kinds)}; {_EXPORT_ANEW}")
+        return tuple(
+            _decode(item_kind, item, f"{where}[{i}]", source)
+            for i, (item_kind, item) in enumerate(zip(kinds, value, strict=True))
+        )
+    if origin in _UNIONS and value is not None and get_origin(arguments[0]) is not None:  # such as tuple or null
+        return _decode(arguments[0], value, where, source)
     if origin is Literal:
         if isinstance(value, str) and value in arguments:
             return value
         raise BundleError(f"{source}: {where} is {_shown(value)}, not one of {', '.join(arguments)}; {_EXPORT_ANEW}")
-    plain = arguments if origin is types.UnionType else (kind,)
+    plain = arguments if origin in _UNIONS else (kind,)
     if type(value) in plain:  # not isinstance: True is no int here
         return value
     names = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "null") for k in plain)
@@ -206,11 +232,32 @@ def _check_values(manifest: Manifest, source: str) -> None:
             raise BundleError(f"{source}: {where} is not a SHA-256 ({_shown(digest)}); {_EXPORT_ANEW}")
     if text.template.count("{}") != 1:
         raise BundleError(f"{source}: text.template {_shown(text.template)} lacks one {{}}; {_EXPORT_ANEW}")
+    _check_graphs(manifest, source)
     rest = sliding.image_px - sliding.window_px
     if rest < 0 or rest % sliding.stride_px or sliding.stride_px > sliding.window_px:
         raise BundleError(f"{source}: sliding windows {sliding} do not cover the image; {_EXPORT_ANEW}")
     for name in manifest.files:
         check_file_name(name, source=source)
+
+
+def _check_graphs(manifest: Manifest, source: str) -> None:
+    """What a label graph must say and a logit graph must not, and that the statistics add up."""
+    if (manifest.graph == "labels") != (manifest.strategy is not None):
+        raise BundleError(
+            f"{source}: strategy is {_shown(manifest.strategy)} for a graph of {manifest.graph}; {_EXPORT_ANEW}"
+        )
+    if manifest.image_size is not None:
+        if manifest.graph != "labels":
+            raise BundleError(f"{source}: image_size is set for a graph of {manifest.graph}; {_EXPORT_ANEW}")
+        if not all(1 <= side <= LARGEST_SIDE_PX for side in manifest.image_size):
+            raise BundleError(
+                f"{source}: image_size is {_shown(manifest.image_size)}, not 1 to {LARGEST_SIDE_PX} px; {_EXPORT_ANEW}"
+            )
+    for name, info in manifest.graphs.items():
+        if name not in manifest.files:
+            raise BundleError(f"{source}: graphs.{name} is of no file of the bundle; {_EXPORT_ANEW}")
+        if info.nodes != sum(info.operators.values()) or any(count < 1 for count in info.operators.values()):
+            raise BundleError(f"{source}: graphs.{name} counts {info.nodes} nodes wrongly; {_EXPORT_ANEW}")
 
 
 def _shown(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,8 +15,9 @@ from onnx import TensorProto, helper
 from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 from pcaseg.errors import PcasegError
-from pcaseg.export.graphs import FORBIDDEN_OPS, audit_graph, export_segmenter, export_text_encoder
+from pcaseg.export.graphs import FORBIDDEN_OPS, Signature, audit_graph, export_segmenter, export_text_encoder
 from pcaseg.model.checkpoint import load_model
+from pcaseg.runtime.manifest import TensorSpec
 
 CLASS_COUNTS = (1, 7, 20, 150, 255, 256, 257, 300)
 
@@ -86,11 +88,38 @@ def test_audit_finds_what_it_looks_for():
         x, y = value("x", TensorProto.FLOAT, [axis, 3]), value("y", TensorProto.FLOAT, [axis, 3])
         return helper.make_graph([helper.make_node(op, ["x"], ["y"])], "g", [x], [y])
 
-    assert audit_graph(graph("Relu", "N")) == {"Relu": 1}
+    spec = TensorSpec(("N", 3), "float32", "")
+    signature = Signature({"x": spec}, {"y": spec})
+    assert audit_graph(graph("Relu", "N"), signature) == {"Relu": 1}
     with pytest.raises(PcasegError, match="holds Einsum"):
-        audit_graph(graph("Einsum", "N"))
-    with pytest.raises(PcasegError, match="froze an axis of x"):
-        audit_graph(graph("Relu", 3))
+        audit_graph(graph("Einsum", "N"), signature)
+    with pytest.raises(PcasegError, match=r"has x as \(\(3, 3\), 'float32'\), not \(\('N', 3\)"):
+        audit_graph(graph("Relu", 3), signature)
+    with pytest.raises(PcasegError, match=r"has x as .*'int64'\)"):
+        audit_graph(graph("Relu", "N"), Signature({"x": replace(spec, dtype="int64")}, {"y": spec}))
+    with pytest.raises(PcasegError, match=r"has z as None"):
+        audit_graph(graph("Relu", "N"), Signature({"x": spec}, {"y": spec, "z": spec}))
+
+
+def test_audit_of_resizes():
+    """Forbidden unless permitted, and then bilinear, pixels by their centres, without antialiasing."""
+    spec = TensorSpec(("N", 3), "float32", "")
+    signature = Signature({"x": spec}, {"y": spec})
+    good = {"mode": "linear", "coordinate_transformation_mode": "half_pixel", "antialias": 0}
+
+    def audit(attributes: dict[str, object], permitted: set[str]) -> Counter[str]:
+        x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3]) for name in "xy")
+        node = helper.make_node("Resize", ["x"], ["y"], **attributes)
+        return audit_graph(helper.make_graph([node], "g", [x], [y]), signature, permitted=permitted)
+
+    assert audit(good, {"Resize"}) == {"Resize": 1} == audit({"mode": "linear"}, {"Resize"})
+    with pytest.raises(PcasegError, match="holds Resize"):
+        audit(good, set())
+    for change in ({"mode": "cubic"}, {"coordinate_transformation_mode": "align_corners"}, {"antialias": 1}):
+        with pytest.raises(PcasegError, match=f"resizes with {next(iter(change))}"):
+            audit(good | change, {"Resize"})
+    with pytest.raises(PcasegError, match="resizes with mode b'nearest'"):
+        audit({}, {"Resize"})
 
 
 def test_text_encoder(small, tmp_path):

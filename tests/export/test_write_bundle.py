@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from shutil import copy
 
 import numpy as np
+import onnx
 import pytest
 from support import small_model
 
@@ -33,7 +35,9 @@ def traced_before(bundle, monkeypatch):
     """Takes the graphs from the bundle made above: tracing takes seconds and is tested elsewhere."""
     for name in ("segmenter", "text_encoder"):
         source = bundle / f"{name}.onnx"
-        monkeypatch.setattr(pcaseg.export.bundle, f"export_{name}", lambda _, path, source=source: copy(source, path))
+        monkeypatch.setattr(
+            pcaseg.export.bundle, f"export_{name}", lambda _, path, source=source: onnx.load(copy(source, path))
+        )
 
 
 def test_files_and_hashes(bundle, small):
@@ -46,6 +50,9 @@ def test_files_and_hashes(bundle, small):
     assert manifest["precision"] == "float32" and manifest["opset"] == 20
     assert manifest["inputs"]["text"]["shape"] == ["T", 64]
     assert manifest["versions"]["torch"]
+    for name in ("segmenter.onnx", "text_encoder.onnx"):
+        nodes = onnx.load(bundle / name).graph.node
+        assert manifest["graphs"][name] == {"nodes": len(nodes), "operators": Counter(node.op_type for node in nodes)}
     Bundle(bundle).verify()
     assert os.listdir(bundle.parent) == [bundle.name]
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from pcaseg.errors import BundleError
-from pcaseg.runtime.bundle import Bundle, Manifest, Weights
+from pcaseg.runtime.bundle import Bundle, FileEntry, GraphInfo, Manifest, Weights
 
 FILES = {"segmenter.onnx": b"weights" * 1000, "vocabularies/a.safetensors": b"names"}
 
@@ -38,7 +38,7 @@ def test_manifest_round_trip(make_manifest: Callable[..., Manifest]) -> None:
     assert Manifest.from_json(text, "m") == manifest
     assert Manifest.from_json(text.encode(), "m") == manifest
     data = json.loads(text)
-    assert next(iter(data)) == "schema_version" and data["schema_version"] == 1
+    assert next(iter(data)) == "schema_version" and data["schema_version"] == 2
     assert data["image"] == {"size_px": 32}
     assert data["inputs"]["image"]["shape"] == ["N", 3, 32, 32]
 
@@ -47,6 +47,18 @@ def test_manifest_round_trip(make_manifest: Callable[..., Manifest]) -> None:
 def test_every_kind_of_weights_is_read(make_manifest: Callable[..., Manifest], kind: Any) -> None:
     manifest = make_manifest(weights=Weights(kind=kind, path="m.pth", sha256="c" * 64, seed=None))
     assert Manifest.from_json(manifest.to_json(), "m").weights == manifest.weights
+
+
+def test_manifest_of_a_label_graph(make_manifest: Callable[..., Manifest]) -> None:
+    files = {"segmenter.onnx": FileEntry("b" * 64, 9)}
+    graphs = {"segmenter.onnx": GraphInfo(3, {"Add": 1, "Resize": 2})}
+    for strategy, size in (("single", None), ("sliding", (720, 1280))):
+        manifest = make_manifest(graph="labels", strategy=strategy, image_size=size, files=files, graphs=graphs)
+        assert Manifest.from_json(manifest.to_json(), "m") == manifest
+    for size in ((0, 640), (480, 8193)):
+        manifest = make_manifest(graph="labels", strategy="single", image_size=size)
+        with pytest.raises(BundleError, match="image_size is .*not 1 to 8192 px"):
+            Manifest.from_json(manifest.to_json(), "m")
 
 
 def test_unknown_fields_are_ignored(make_manifest: Callable[..., Manifest]) -> None:
@@ -89,9 +101,10 @@ def test_every_field_missing_or_ill_typed_is_named(make_manifest: Callable[..., 
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("schema_version", 2, "newer than 1.*upgrade pcaseg"),
+        ("schema_version", 3, "newer than 2.*upgrade pcaseg"),
+        ("schema_version", 1, "schema_version is 1, not 2; export the bundle anew"),
         ("schema_version", 0, "schema_version is 0"),
-        ("schema_version", "1", "schema_version is '1'"),
+        ("schema_version", "2", "schema_version is '2'"),
         ("aggregation", "other", "aggregation is .*parallel, serial"),
         ("weights.kind", None, "weights.kind is null"),
         ("weights.sha256", "ab", "not a SHA-256"),
@@ -100,11 +113,21 @@ def test_every_field_missing_or_ill_typed_is_named(make_manifest: Callable[..., 
         ("sliding.stride_px", 17, "do not cover"),
         ("sliding.window_px", 41, "do not cover"),
         ("text.template", "a photo", "lacks one"),
+        ("graph", "masks", "graph is .*not one of logits, labels"),
+        ("graph", "labels", "strategy is null for a graph of labels"),
+        ("strategy", "single", 'strategy is "single" for a graph of logits'),
+        ("strategy", "both", 'strategy is "both", not one of single, sliding'),
+        ("image_size", [480, 640], "image_size is set for a graph of logits"),
+        ("image_size", [480], "image_size has 1 entries, not 2"),
+        ("image_size", 480, "image_size is 480"),
+        ("graphs", {"other.onnx": {"nodes": 0, "operators": {}}}, "graphs.other.onnx is of no file"),
+        ("graphs", {"segmenter.onnx": {"nodes": 2, "operators": {"Add": 1}}}, "counts 2 nodes wrongly"),
+        ("graphs", {"segmenter.onnx": {"nodes": 0, "operators": {"Add": 0}}}, "counts 0 nodes wrongly"),
         ("inputs.image.shape", [None], r"inputs.image.shape\[0\] is null, not int or str"),
     ],
 )
 def test_values_out_of_range(make_manifest: Callable[..., Manifest], path: str, value: object, message: str) -> None:
-    data = json.loads(make_manifest().to_json())
+    data = json.loads(make_manifest(files={"segmenter.onnx": FileEntry("b" * 64, 9)}).to_json())
     *parents, last = path.split(".")
     inner = data
     for key in parents:
