@@ -15,7 +15,7 @@ from pcaseg.configs import MAX_CLASSES
 from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
 from pcaseg.deploy.semantic import ClassSums, FoldedSemanticStream
-from pcaseg.deploy.spatial import FoldedSpatialStream
+from pcaseg.deploy.spatial import FoldedSpatialStream, Share
 from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
 from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
 from pcaseg.model.semantic_stream import pool_positions, upsample_positions
@@ -161,7 +161,7 @@ class ParallelStep(Step):
         self.epl = epl
 
     def forward(
-        self, x: Tensor, image: list[Tensor], share: Tensor, pooling: tuple[int, int], chunk: int | None
+        self, x: Tensor, image: list[Share], share: Tensor, pooling: tuple[int, int], chunk: int | None
     ) -> Tensor:
         """x (B, T, HW, C), image shares, text share (B or 1, T, 2C) -> (B, T, HW, C)."""
         z = self.pool(x, pooling)
@@ -177,7 +177,7 @@ class SerialStep(Step):
     """A serial layer: the semantic stream reads what the spatial stream made."""
 
     def forward(
-        self, x: Tensor, image: list[Tensor], share: Tensor, pooling: tuple[int, int], chunk: int | None
+        self, x: Tensor, image: list[Share], share: Tensor, pooling: tuple[int, int], chunk: int | None
     ) -> Tensor:
         """As `ParallelStep.forward`."""
         parts = list(chunks(x.shape[1], chunk))

@@ -13,13 +13,16 @@ from pcaseg.model.epl import EPL
 class FoldedEPL(nn.Module):
     """Reads cat(s, m) directly: the stream projections, BatchNorms and residual scale are in the weights.
 
-    The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, runs as one depthwise convolution over the even
-    channels of all experts followed by the odd ones; the two halves are added.
+    The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, runs as two depthwise convolutions, one over the
+    even and one over the odd channels of all experts; their outputs are added.
     """
 
-    parse: Tensor
-    parse_bias: Tensor
-    depthwise: Tensor
+    parse_even: Tensor
+    parse_even_bias: Tensor
+    parse_odd: Tensor
+    parse_odd_bias: Tensor
+    depthwise_even: Tensor
+    depthwise_odd: Tensor
     depthwise_bias: Tensor
     mapper: Tensor
     mapper_bias: Tensor
@@ -37,15 +40,19 @@ class FoldedEPL(nn.Module):
         """(B, T, HW, C) twice -> (B, T, HW, C)."""
         B, T, _, C = spatial.shape
         u = torch.cat([spatial, semantic], dim=-1).flatten(0, 1)
-        parsed = F.gelu(F.linear(u, self.parse, self.parse_bias))
-        maps = parsed.unflatten(1, self.grid).permute(0, 3, 1, 2)
-        maps = F.conv2d(maps, self.depthwise, padding=1, groups=self.depthwise.shape[0])
-        even, odd = maps.permute(0, 2, 3, 1).flatten(1, 2).chunk(2, dim=-1)
-        experts = F.gelu(even + odd + self.depthwise_bias).unflatten(-1, (self.experts, C))
+        even = self._maps(F.gelu(F.linear(u, self.parse_even, self.parse_even_bias)))
+        odd = self._maps(F.gelu(F.linear(u, self.parse_odd, self.parse_odd_bias)))
+        even = F.conv2d(even, self.depthwise_even, self.depthwise_bias, padding=1, groups=self.experts * C)
+        maps = even + F.conv2d(odd, self.depthwise_odd, padding=1, groups=self.experts * C)
+        experts = F.gelu(maps.permute(0, 2, 3, 1).flatten(1, 2)).unflatten(-1, (self.experts, C))
         hidden = F.relu(F.linear(u, self.mapper, self.mapper_bias))
         coefficients = F.linear(hidden, self.coefficients, self.coefficients_bias).softmax(dim=-1)
         mixed = (coefficients[..., None, :] @ experts)[..., 0, :]
         return (mixed + F.linear(u, self.residual, self.residual_bias)).unflatten(0, (B, T))
+
+    def _maps(self, tokens: Tensor) -> Tensor:
+        """(B * T, HW, N) -> (B * T, N, H, W), without a copy."""
+        return tokens.unflatten(1, self.grid).permute(0, 3, 1, 2)
 
 
 def fold_epl(epl: EPL) -> dict[str, Tensor]:
@@ -70,9 +77,12 @@ def fold_epl(epl: EPL) -> dict[str, Tensor]:
     mapper, mapper_bias = compose(matrix(epl.coefficient_mapper[0]), project)  # type: ignore[arg-type]
     coefficients, coefficients_bias = matrix(epl.coefficient_mapper[2])  # type: ignore[arg-type]
     return {
-        "parse": torch.cat([parse[0::2], parse[1::2]]),
-        "parse_bias": torch.cat([parse_bias[0::2], parse_bias[1::2]]),
-        "depthwise": torch.cat([weight[:, i : i + 1] for i in (0, 1) for weight, _ in threes]),
+        "parse_even": parse[0::2],
+        "parse_even_bias": parse_bias[0::2],
+        "parse_odd": parse[1::2],
+        "parse_odd_bias": parse_bias[1::2],
+        "depthwise_even": torch.cat([weight[:, :1] for weight, _ in threes]),
+        "depthwise_odd": torch.cat([weight[:, 1:] for weight, _ in threes]),
         "depthwise_bias": torch.cat([bias for _, bias in threes]),
         "mapper": mapper,
         "mapper_bias": mapper_bias,

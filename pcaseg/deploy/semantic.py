@@ -32,7 +32,9 @@ class ClassSums:
 class FoldedSemanticStream(nn.Module):
     """Linear attention over classes in two passes, so that classes may come in chunks."""
 
-    qkv: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
     v_bias: Tensor
     guidance: Tensor
     guidance_bias: Tensor
@@ -62,15 +64,15 @@ class FoldedSemanticStream(nn.Module):
     def sums(self, z: Tensor, share: Tensor) -> ClassSums:
         """First pass, over any chunk of classes: z (B, T, HW, C), share (B, T, 2C)."""
         C = z.shape[-1]
-        kv = F.linear(F.layer_norm(z, (C,)), self.qkv[C:])
-        k = self._heads(F.elu(kv[..., :C] + share[:, :, None, C:]) + 1)
-        v = self._heads(kv[..., C:] + self.v_bias)
-        return ClassSums(torch.einsum("bhntd,bhnte->bhnde", k, v), k.sum(dim=3))
+        n = F.layer_norm(z, (C,))
+        k = self._heads(F.elu(F.linear(n, self.k) + share[:, :, None, C:]) + 1)
+        v = self._heads(F.linear(n, self.v, self.v_bias))
+        return ClassSums(k.transpose(-1, -2) @ v, k.sum(dim=3))
 
     def attend(self, z: Tensor, share: Tensor, sums: ClassSums) -> Tensor:
         """Second pass, over any chunk of classes: z after attention and MLP, (B, T, HW, C) in and out."""
         C = z.shape[-1]
-        q = self._heads(F.elu(F.linear(F.layer_norm(z, (C,)), self.qkv[:C]) + share[:, :, None, :C]) + 1)
+        q = self._heads(F.elu(F.linear(F.layer_norm(z, (C,)), self.q) + share[:, :, None, :C]) + 1)
         normaliser = q @ sums.normaliser[..., None] + NORMALISER_EPS
         attended = (q @ sums.matrix) / normaliser
         z = z + attended.permute(0, 3, 1, 2, 4).flatten(3)
@@ -92,7 +94,9 @@ def fold_class_attention(stream: SemanticStream) -> dict[str, Tensor]:
     k_x, k_bias = fold_layer_norm(k_x, k_bias, stream.norm1)
     v_x, v_bias = fold_layer_norm(weights_of(attention.v)[0], no_bias, stream.norm1)
     return {
-        "qkv": torch.cat([q_x, k_x, v_x]),
+        "q": q_x,
+        "k": k_x,
+        "v": v_x,
         "v_bias": v_bias,
         "guidance": torch.cat([q_g, k_g]),
         "guidance_bias": torch.cat([q_bias, k_bias]),

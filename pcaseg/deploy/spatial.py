@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from pcaseg.deploy.algebra import buffers, compose, fold_layer_norm, split_guidance, weights_of
 from pcaseg.model.spatial_stream import GuidedSwinBlock, SpatialStream
 
+Share = tuple[Tensor, Tensor]
+"""What the guidance adds to q and to k."""
+
 
 class FoldedSpatialStream(nn.Module):
     """Two folded Swin blocks on one grid."""
@@ -30,12 +33,12 @@ class FoldedSpatialStream(nn.Module):
         self.block_1 = FoldedSwinBlock(stream.block_1, stream.guidance_norm, grid, dtype)
         self.block_2 = FoldedSwinBlock(stream.block_2, stream.guidance_norm, grid, dtype)
 
-    def shares(self, guidance: Tensor) -> list[Tensor]:
-        """What the guidance adds to q and k, once per image: (B, HW, C) -> (B, HW, 2C) for each block."""
+    def shares(self, guidance: Tensor) -> list[Share]:
+        """What the guidance adds to q and k, once per image: (B, HW, C) -> twice (B, 1, HW, C) for each block."""
         normed = F.layer_norm(guidance, guidance.shape[-1:])
         return [self.block_1.share(normed), self.block_2.share(normed)]
 
-    def forward(self, x: Tensor, shares: list[Tensor]) -> Tensor:
+    def forward(self, x: Tensor, shares: list[Share]) -> Tensor:
         """x (B, T, HW, C), shares of `shares` -> (B, T, HW, C)."""
         return self.block_2(self.block_1(x, shares[0]), shares[1])
 
@@ -45,10 +48,12 @@ class FoldedSwinBlock(nn.Module):
 
     order: Tensor
     inverse: Tensor
-    qkv: Tensor
-    qkv_bias: Tensor
-    guidance: Tensor
-    guidance_bias: Tensor
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    q_guidance: Tensor
+    q_bias: Tensor
+    k_guidance: Tensor
     proj: Tensor
     proj_bias: Tensor
     fc1: Tensor
@@ -66,18 +71,18 @@ class FoldedSwinBlock(nn.Module):
         self.register_buffer("inverse", order.argsort())
         buffers(self, dtype, **fold_window_attention(block, guidance_norm), **fold_mlp(block))
 
-    def share(self, normed_guidance: Tensor) -> Tensor:
-        """(B, HW, C) normalised -> (B, HW, 2C), in the order of the rectangles, with the biases of q and k."""
-        return F.linear(normed_guidance[:, self.order], self.guidance, self.guidance_bias)
+    def share(self, normed_guidance: Tensor) -> Share:
+        """(B, HW, C) normalised -> twice (B, 1, HW, C), in the order of the rectangles, with the bias of q."""
+        ordered = normed_guidance[:, None].index_select(2, self.order)
+        return F.linear(ordered, self.q_guidance, self.q_bias), F.linear(ordered, self.k_guidance)
 
-    def forward(self, x: Tensor, share: Tensor) -> Tensor:
-        """x (B, T, HW, C), share (B, HW, 2C) -> (B, T, HW, C)."""
+    def forward(self, x: Tensor, share: Share) -> Tensor:
+        """x (B, T, HW, C), share of `share` -> (B, T, HW, C)."""
         C = x.shape[-1]
         x = x.index_select(2, self.order)
-        qkv = F.linear(F.layer_norm(x, (C,)), self.qkv)
-        qk, v = qkv.split([2 * C, C], dim=-1)
-        qk = qk + share[:, None]
-        x = x + F.linear(self._attend(qk[..., :C], qk[..., C:], v), self.proj, self.proj_bias)
+        n = F.layer_norm(x, (C,))
+        q, k = F.linear(n, self.q) + share[0], F.linear(n, self.k) + share[1]
+        x = x + F.linear(self._attend(q, k, F.linear(n, self.v)), self.proj, self.proj_bias)
         hidden = F.gelu(F.linear(F.layer_norm(x, (C,)), self.fc1, self.fc1_bias))
         x = x + F.linear(hidden, self.fc2, self.fc2_bias)
         return x.index_select(2, self.inverse)
@@ -115,9 +120,12 @@ def fold_window_attention(block: GuidedSwinBlock, guidance_norm: nn.LayerNorm) -
     k_g, _ = fold_layer_norm(k_g, no_bias, guidance_norm)
     _, proj_bias = compose(weights_of(attention.proj), (v_x, v_shift))
     return {
-        "qkv": torch.cat([q_x, k_x, v_x]),
-        "guidance": torch.cat([q_g, k_g]),
-        "guidance_bias": torch.cat([q_shift, no_bias]),
+        "q": q_x,
+        "k": k_x,
+        "v": v_x,
+        "q_guidance": q_g,
+        "q_bias": q_shift,
+        "k_guidance": k_g,
         "proj": weights_of(attention.proj)[0],
         "proj_bias": proj_bias,
     }
