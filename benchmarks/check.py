@@ -12,6 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 
 from pcaseg.benchmarks.environment import environment
 from pcaseg.class_lists import class_list
@@ -46,7 +47,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What float32 must reach: relative error of logits, share of pixels with the same label."""
+    """What float32 must reach: error as `Row.relative_error` has it, share of pixels with the same label."""
 
     relative_error: float = 1e-4
     label_agreement: float = 0.999
@@ -58,7 +59,8 @@ class Row:
 
     Attributes:
         relative_error: largest difference of a logit over the largest eager logit (both in absolute value); a
-            class kept by one and dropped by the other of two top-256 selections counts in full.
+            class kept by one and dropped by the other of two top-256 selections counts in full. Of a graph of labels,
+            which shows no logits: the largest difference of a pixel's confidence, 0..1.
         label_agreement: share of the image's pixels with the same label, 0..1.
         worst_class: the class whose pixels agree least, and
         worst_iou: the intersection over union of its two masks, 0..1.
@@ -98,12 +100,32 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def cases(images: dict[str, np.ndarray], class_counts: Sequence[int], strategy: Strategy) -> list[Case]:
-    """Every class count on one image in turn, and every image at least once, noise last."""
+def cases(
+    images: dict[str, np.ndarray],
+    class_counts: Sequence[int],
+    strategy: Strategy,
+    *,
+    image_size: tuple[int, int] | None = None,
+) -> list[Case]:
+    """Every class count on one image in turn, and every image at least once, noise last.
+
+    Args:
+        images: (H, W, 3) uint8 by name.
+        class_counts: sizes of the vocabularies.
+        strategy: of all cases.
+        image_size: (height, width) that all images are resized to first; None leaves them as they are.
+    """
     named = [*images.items(), ("noise, seed 0", noise(0, 240, 320))]
+    if image_size is not None:
+        named = [(name, resized(image, image_size)) for name, image in named]
     rounds = max(len(class_counts), len(named))
     pairs = [(named[i % len(named)], class_counts[i % len(class_counts)]) for i in range(rounds)]
     return [Case(name, image, count, strategy) for (name, image), count in pairs]
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """An image, (H, W, 3) uint8, at another (height, width)."""
+    return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = Thresholds()) -> Row:
@@ -122,10 +144,13 @@ def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = 
     recorder = _Recorder(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)
-    eager_s, labels = _timed(lambda: eager(case.image))
+    eager_s, (labels, confidence) = _timed(lambda: eager(case.image))
     bundle_s, result = _timed(lambda: segmenter(case.image))
-    reference, logits = np.concatenate(eager.logits), np.concatenate(recorder.recorded)
-    error = float(np.abs(logits - reference).max() / np.abs(reference[reference > DROPPED_LOGIT]).max())
+    if backend.manifest.graph == "labels":
+        error = float(np.abs(result.confidence - confidence).max())
+    else:
+        reference, logits = np.concatenate(eager.logits), np.concatenate(recorder.recorded)
+        error = float(np.abs(logits - reference).max() / np.abs(reference[reference > DROPPED_LOGIT]).max())
     agreement = float((labels == result.labels).mean())
     worst, iou = worst_class(labels, result.labels)
     passed = error <= thresholds.relative_error and agreement >= thresholds.label_agreement
@@ -154,9 +179,11 @@ class _EagerRun:
         self.logits: list[np.ndarray] = []
 
     @torch.no_grad()
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence, (H, W) each."""
         pixels = image_tensor(image).float()
-        return segment_image(pixels, self._logits, self.model.preset, self.strategy).argmax(dim=0).numpy()
+        scores = segment_image(pixels, self._logits, self.model.preset, self.strategy)
+        return scores.argmax(dim=0).numpy(), scores.amax(dim=0).numpy()
 
     def _logits(self, windows: torch.Tensor) -> torch.Tensor:
         logits = self.model(windows, self.text)
@@ -169,7 +196,7 @@ class _Recorder:
 
     def __init__(self, backend: Backend) -> None:
         self.backend, self.name, self.manifest = backend, backend.name, backend.manifest
-        self.encode_text = backend.encode_text
+        self.encode_text, self.labels = backend.encode_text, backend.labels
         self.recorded: list[np.ndarray] = []
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
@@ -194,6 +221,7 @@ def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend,
         "preset": bundle.manifest.preset,
         "aggregation": bundle.manifest.aggregation,
         "weights": bundle.manifest.weights.kind,
+        "graph": backend.manifest.graph,
         "bundle_sha256": bundle.sha256,
         "backend": backend.name,
         "environment": environment(),
@@ -212,11 +240,12 @@ def is_report(path: Path) -> bool:
     return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
 
 
-def verdict(backend: str, rows: Sequence[Row], thresholds: Thresholds) -> str:
+def verdict(backend: Backend, rows: Sequence[Row], thresholds: Thresholds) -> str:
     """One sentence on all rows."""
+    error = {"logits": "relative error", "labels": "difference of confidence"}[backend.manifest.graph]
     agree = "agree" if all(row.passed for row in rows) else "DISAGREE"
     return (
-        f"{backend} and eager float32 {agree}: relative error at most {max(r.relative_error for r in rows):.1e} "
+        f"{backend.name} and eager float32 {agree}: {error} at most {max(r.relative_error for r in rows):.1e} "
         f"(allowed {thresholds.relative_error:.0e}), labels at least {min(r.label_agreement for r in rows):.3%} "
         f"(wanted {thresholds.label_agreement:.1%})"
     )
@@ -225,7 +254,7 @@ def verdict(backend: str, rows: Sequence[Row], thresholds: Thresholds) -> str:
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, for a terminal."""
     lines = [
-        f"{'image':16} {'classes':>7} {'strategy':8} {'rel. error':>10} {'labels':>8}  "
+        f"{'image':16} {'classes':>7} {'strategy':8} {'error':>10} {'labels':>8}  "
         f"{'worst class (IoU)':28} {'eager s':>8} {'bundle s':>8}"
     ]
     for row in rows:

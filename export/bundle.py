@@ -15,13 +15,22 @@ import torch
 from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
-from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
+from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, GraphKind, Strategy, check_choice
 from pcaseg.errors import BundleError, OutputError, PcasegError
 from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder, segmenter_signature
+from pcaseg.export.label_graph import export_label_graph, label_signature
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
-from pcaseg.runtime.manifest import FileEntry, GraphInfo, ImageSpec, Manifest, TextSpec, Weights
+from pcaseg.runtime.manifest import (
+    LARGEST_SIDE_PX,
+    FileEntry,
+    GraphInfo,
+    ImageSpec,
+    Manifest,
+    TextSpec,
+    Weights,
+)
 from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -31,13 +40,23 @@ RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "
 
 
 def write_bundle(
-    model: PCASeg, out: str | os.PathLike[str], *, overwrite: bool = False, progress: bool = False
+    model: PCASeg,
+    out: str | os.PathLike[str],
+    *,
+    graph: GraphKind = "logits",
+    strategy: Strategy | None = None,
+    image_size: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
 ) -> Manifest:
     """Exports a model to a bundle.
 
     Args:
         model: of `pcaseg.load_model`.
         out: the folder to make, by custom `NAME.pcaseg`; with the ending `.zip` the same as one file.
+        graph: `logits` of windows, for any strategy, or `labels` of whole images, all steps in the graph.
+        strategy: what a label graph holds, `single` if None; not for logits.
+        image_size: (height, width) in pixels that a label graph is fixed to; None for any; not for logits.
         overwrite: replace a bundle that stands there. Anything else that stands there is never replaced.
         progress: show a progress bar on standard error.
 
@@ -46,28 +65,57 @@ def write_bundle(
 
     Raises:
         OutputError: the destination exists or cannot be written; nothing is left behind.
-        PcasegError: the model is not float32 on the CPU, or the traced graph breaks a promise of `export.graphs`.
+        PcasegError: the model is not float32 on the CPU, of `check_graph_options`, or the traced graph breaks a promise
+            of `export.graphs`.
     """
     out = Path(out)
+    check_graph_options(graph, strategy, image_size)
     check_destination(out, overwrite=overwrite)
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise PcasegError(f"export takes a float32 model on the CPU, not {weight.dtype} on {weight.device}; convert it")
+    if graph == "labels":
+        strategy = strategy or "single"
     zipped = out.suffix.lower() == ".zip"
     with atomic_path(out.with_suffix("") if zipped else out, folder=True, keep=not zipped) as folder:
-        graphs = _write_files(model, folder, progress=progress)
+        graphs = _write_files(model, folder, strategy=strategy, image_size=image_size, progress=progress)
         files = {name: _entry(folder / name) for name in (*graphs, TOKENIZER_NAME)}
-        manifest = describe(model, files=files, graphs=graphs)
+        manifest = describe(model, files=files, graphs=graphs, strategy=strategy, image_size=image_size)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         if zipped:
             _zip(folder, out)
     return manifest
 
 
-def _write_files(model: PCASeg, folder: Path, *, progress: bool) -> dict[str, GraphInfo]:
-    """Writes everything but the manifest; gives the graphs' statistics by file name."""
+def check_graph_options(graph: GraphKind, strategy: Strategy | None, image_size: tuple[int, int] | None) -> None:
+    """Refuses options that contradict each other, before a model is loaded for them.
+
+    Raises:
+        PcasegError: an unknown choice, a strategy or a size for a graph of logits, or a side out of range.
+    """
+    check_choice(graph, GraphKind, what="graph")
+    if graph == "logits" and strategy is not None:
+        raise PcasegError(f"strategy={strategy!r}: a graph of logits runs any strategy; leave it out or ask for labels")
+    if graph == "logits" and image_size is not None:
+        raise PcasegError(f"image_size={image_size}: a graph of logits takes any; leave it out or ask for labels")
+    if strategy is not None:
+        check_choice(strategy, Strategy, what="strategy")
+    if image_size is not None and not all(1 <= side <= LARGEST_SIDE_PX for side in image_size):
+        raise PcasegError(f"image_size={image_size}: give a height and a width from 1 to {LARGEST_SIDE_PX} pixels")
+
+
+def _write_files(
+    model: PCASeg, folder: Path, *, strategy: Strategy | None, image_size: tuple[int, int] | None, progress: bool
+) -> dict[str, GraphInfo]:
+    """Writes everything but the manifest; gives the graphs' statistics by file name. A strategy asks for labels."""
+
+    def segmenter(path: Path) -> onnx.ModelProto:
+        if strategy is None:
+            return export_segmenter(model, path)
+        return export_label_graph(model, path, strategy=strategy, image_size=image_size)
+
     exports: dict[str, Callable[[Path], onnx.ModelProto]] = {
-        SEGMENTER_NAME: lambda path: export_segmenter(model, path),
+        SEGMENTER_NAME: segmenter,
         TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
     }
     graphs = {}
@@ -105,10 +153,17 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{out}: exists; choose another name or pass --overwrite")
 
 
-def describe(model: PCASeg, *, files: dict[str, FileEntry], graphs: dict[str, GraphInfo]) -> Manifest:
-    """The manifest of a model's bundle; with no files and graphs, of the model alone."""
+def describe(
+    model: PCASeg,
+    *,
+    files: dict[str, FileEntry],
+    graphs: dict[str, GraphInfo],
+    strategy: Strategy | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> Manifest:
+    """The manifest of a model's bundle; with no files and graphs, of the model alone. A strategy means labels."""
     preset, source = model.preset, model.source
-    signature = segmenter_signature(preset)
+    signature = segmenter_signature(preset) if strategy is None else label_signature(preset, image_size)
     return Manifest(
         preset=preset.name,
         aggregation=model.aggregation,
@@ -116,9 +171,9 @@ def describe(model: PCASeg, *, files: dict[str, FileEntry], graphs: dict[str, Gr
         weights=Weights(source.kind, source.path, source.sha256, source.seed),
         precision="float32",
         opset=OPSET,
-        graph="logits",
-        strategy=None,
-        image_size=None,
+        graph="logits" if strategy is None else "labels",
+        strategy=strategy,
+        image_size=image_size,
         image=ImageSpec(preset.image_px),
         sliding=preset.sliding,
         text=TextSpec(

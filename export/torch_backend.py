@@ -73,6 +73,10 @@ class TorchBackend:
         pixels, embeddings = (torch.tensor(array, device=self._device) for array in (images, text))
         return self._model(pixels, embeddings[:, None]).cpu().numpy()
 
+    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Not offered: the eager model ends in logits, as its manifest says, whatever the bundle's graph ends in."""
+        raise PcasegError(f"{self.name}: the eager model has no graph of labels; merge its logits")
+
 
 def source_model(bundle: Bundle) -> PCASeg:
     """The eager model that a bundle was exported from: rebuilt from its seed, or loaded from its checkpoint.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 import pcaseg
 from pcaseg.class_lists import class_list_names
 from pcaseg.class_names import check_class_names, split_class_names
-from pcaseg.configs import Aggregation, DenseMode, Strategy, get_preset, presets
+from pcaseg.configs import Aggregation, DenseMode, GraphKind, Strategy, get_preset, presets
 from pcaseg.errors import OutputError, PcasegError, install_hint
 
 if TYPE_CHECKING:
@@ -98,6 +98,15 @@ def _add_import(command: argparse.ArgumentParser) -> None:
 def _add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument("model", help="model file of `pcaseg import`, or a preset's name for seeded weights")
     command.add_argument("--out", required=True, type=some_path, help="bundle to write, NAME.pcaseg or NAME.pcaseg.zip")
+    command.add_argument(
+        "--graph", choices=get_args(GraphKind), default="logits", help="labels: whole images, all steps in the graph"
+    )
+    command.add_argument(
+        "--strategy", choices=get_args(Strategy), help="of a graph of labels: single (default), or sliding: 5 passes"
+    )
+    command.add_argument(
+        "--image-size", type=image_size, metavar="HEIGHTxWIDTH", help="fixes a graph of labels to it, such as 720x1280"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace a bundle that stands there")
     command.set_defaults(run=run_export)
 
@@ -109,8 +118,10 @@ def _add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--classes", type=class_counts, default=(59, 20, 5, 1), help="vocabulary sizes, such as 1,20,300"
     )
-    command.add_argument("--strategy", choices=get_args(Strategy), default="single")
-    command.add_argument("--max-relative-error", type=float, default=1e-4)
+    command.add_argument("--strategy", choices=get_args(Strategy), help="default: the bundle's own, or single")
+    command.add_argument(
+        "--max-relative-error", type=float, default=1e-4, help="of logits; of a graph of labels, of confidence (0..1)"
+    )
     command.add_argument("--min-label-agreement", type=float, default=0.999)
     command.add_argument("--json", type=some_path, help="write the rows to this file too")
     _add_backend(command)
@@ -124,7 +135,9 @@ def _add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--out", type=some_path, default=Path("segmented"), help="folder to write (default: segmented)"
     )
-    command.add_argument("--strategy", choices=get_args(Strategy), default="single", help="sliding: 5 passes, finer")
+    command.add_argument(
+        "--strategy", choices=get_args(Strategy), help="sliding: 5 passes, finer (default: the bundle's own, or single)"
+    )
     _add_backend(command)
     command.set_defaults(run=run_segment)
 
@@ -134,7 +147,7 @@ def _add_vocab(command: argparse.ArgumentParser) -> None:
     _add_vocabulary(command)
     command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     _add_backend(command)
-    command.set_defaults(run=run_vocab, strategy="single")
+    command.set_defaults(run=run_vocab, strategy=None)
 
 
 def _add_network(command: argparse.ArgumentParser) -> None:
@@ -194,13 +207,26 @@ def run_import(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from pcaseg.export.bundle import check_destination, write_bundle
+    from pcaseg.export.bundle import check_destination, check_graph_options, write_bundle
 
+    check_graph_options(options.graph, options.strategy, options.image_size)
     check_destination(options.out, overwrite=options.overwrite)
     model = _load_model(options.model)
-    manifest = write_bundle(model, options.out, overwrite=options.overwrite, progress=True)
+    manifest = write_bundle(
+        model,
+        options.out,
+        graph=options.graph,
+        strategy=options.strategy,
+        image_size=options.image_size,
+        overwrite=options.overwrite,
+        progress=True,
+    )
     size = sum(entry.bytes for entry in manifest.files.values())
-    print(f"{options.out}: {manifest.preset}, {manifest.aggregation}, {manifest.precision}, {size / 2**20:.0f} MiB")
+    graph = f"{manifest.graph} ({manifest.strategy})" if manifest.strategy else manifest.graph
+    print(
+        f"{options.out}: {manifest.preset}, {manifest.aggregation}, {graph}, {manifest.precision}, "
+        f"{size / 2**20:.0f} MiB"
+    )
     _say_weights(manifest.weights.kind)
     return EXIT_OK
 
@@ -214,10 +240,12 @@ def run_check(options: argparse.Namespace) -> int:
     from pcaseg.runtime.backends import open_backend
     from pcaseg.runtime.batch import expand_images
     from pcaseg.runtime.bundle import Bundle
+    from pcaseg.runtime.segmenter import choose_strategy
 
     if options.json and options.json.exists() and not is_report(options.json):
         raise OutputError(f"{options.json}: exists and is not a report of pcaseg check; choose another name")
     bundle = Bundle(options.bundle)
+    strategy = choose_strategy(bundle.manifest, options.strategy)
     bundle.verify()
     if options.images:
         images = {path.name: read_image(path) for path in expand_images(options.images)}
@@ -226,12 +254,12 @@ def run_check(options: argparse.Namespace) -> int:
     backend = open_backend(options.backend, bundle, device=options.device, threads=options.threads)
     model = _load_model(options.model) if options.model else source_model(bundle)
     thresholds = Thresholds(options.max_relative_error, options.min_label_agreement)
-    todo = tqdm(cases(images, options.classes, options.strategy), desc="check", unit="case")
-    rows = [check(model, backend, case, thresholds) for case in todo]
+    todo = cases(images, options.classes, strategy, image_size=bundle.manifest.image_size)
+    rows = [check(model, backend, case, thresholds) for case in tqdm(todo, desc="check", unit="case")]
     print(table(rows))
     _say_weights(bundle.manifest.weights.kind)
     passed = all(row.passed for row in rows)
-    print(verdict(backend.name, rows, thresholds))
+    print(verdict(backend, rows, thresholds))
     if options.json:
         write_report(options.json, bundle, backend, rows)
     return EXIT_OK if passed else EXIT_FAILED
@@ -320,6 +348,14 @@ def natural(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0")
     return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) from `720x1280`, for argparse; their range is checked by what uses them."""
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and side.isascii() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r}: give height x width in pixels, such as 720x1280")
+    return int(sides[0]), int(sides[1])
 
 
 def some_path(text: str) -> Path:

@@ -38,7 +38,17 @@ class Backend(Protocol):
         ...
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Images `(N, 3, R, R)` float32 0..255 and embeddings `(T, D)` float32 to logits `(N, T, h, w)` float32."""
+        """Images `(N, 3, R, R)` float32 0..255 and embeddings `(T, D)` float32 to logits `(N, T, h, w)` float32.
+
+        Where the manifest's `graph` is `logits`.
+        """
+        ...
+
+    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images `(N, H, W, 3)` uint8 RGB and embeddings `(T, D)` float32 to labels int32 and confidence float32.
+
+        Both `(N, H, W)`. Where the manifest's `graph` is `labels`.
+        """
         ...
 
 

@@ -42,7 +42,8 @@ class OnnxRuntimeBackend:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise PcasegError(f"threads={threads}: give 1 or more")
         self._threads = threads
-        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), output="logits")
+        self._outputs = ("logits",) if bundle.manifest.graph == "logits" else ("labels", "confidence")
+        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=self._outputs)
         self._check_sizes()
 
     @classmethod
@@ -90,9 +91,10 @@ class OnnxRuntimeBackend:
             `(N, T, h, w)` float32.
 
         Raises:
+            PcasegError: the bundle's graph ends in labels.
             BundleError: the graph returns another number of windows or classes.
         """
-        logits: np.ndarray = self._segmenter.run(["logits"], {"image": images, "text": text})[0]
+        (logits,) = self._run(("logits",), images, text)
         if logits.ndim != 4 or logits.shape[:2] != (len(images), len(text)):
             raise BundleError(
                 f"{SEGMENTER_NAME} returned {logits.shape} for {len(images)} windows and {len(text)} classes; "
@@ -100,11 +102,43 @@ class OnnxRuntimeBackend:
             )
         return logits
 
+    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segments whole images.
+
+        Args:
+            images: `(N, H, W, 3)` uint8 RGB.
+            text: `(T, D)` float32, unit norm.
+
+        Returns:
+            labels `(N, H, W)` int32 and confidence `(N, H, W)` float32.
+
+        Raises:
+            PcasegError: the bundle's graph ends in logits.
+            BundleError: the graph returns other sizes than the images'.
+        """
+        labels, confidence = self._run(("labels", "confidence"), images, text)
+        if not labels.shape == confidence.shape == images.shape[:3]:
+            raise BundleError(
+                f"{SEGMENTER_NAME} returned {labels.shape} and {confidence.shape} for images of {images.shape[:3]}; "
+                "export the bundle anew"
+            )
+        return labels, confidence
+
+    def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
+        if outputs != self._outputs:
+            raise PcasegError(
+                f"{self._bundle.path}: its graph ends in {' and '.join(self._outputs)}, not {' and '.join(outputs)}; "
+                "segment with pcaseg.Segmenter, which asks for the right ones"
+            )
+        return self._segmenter.run(list(outputs), {"image": images, "text": text})
+
     def _check_sizes(self) -> None:
         """The manifest's sizes against the graph's: otherwise a wrong manifest fails deep within ONNX Runtime."""
         shapes = {value.name: value.shape for value in self._segmenter.get_inputs()}
-        side, width = self.manifest.image.size_px, self.manifest.text.embed_dim
-        for name, wanted in (("image", [3, side, side]), ("text", [width])):
+        manifest = self.manifest
+        side, width = manifest.image.size_px, manifest.text.embed_dim
+        image = [3, side, side] if manifest.graph == "logits" else [*(manifest.image_size or ("H", "W")), 3]
+        for name, wanted in (("image", image), ("text", [width])):
             if shapes[name][1:] != wanted:
                 raise BundleError(
                     f"{self._bundle.path / SEGMENTER_NAME}: {name} has the shape {shapes[name]}, but the manifest says "
@@ -117,9 +151,9 @@ class OnnxRuntimeBackend:
 
     @cached_property
     def _text_encoder(self) -> onnxruntime.InferenceSession:
-        return self._session(TEXT_ENCODER_NAME, inputs=("tokens",), output="text")
+        return self._session(TEXT_ENCODER_NAME, inputs=("tokens",), outputs=("text",))
 
-    def _session(self, name: str, *, inputs: tuple[str, ...], output: str) -> onnxruntime.InferenceSession:
+    def _session(self, name: str, *, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> onnxruntime.InferenceSession:
         """A session of one of the bundle's graphs, on the chosen provider and no other."""
         data = self._bundle.read(name)
         options = onnxruntime.SessionOptions()
@@ -139,10 +173,10 @@ class OnnxRuntimeBackend:
                 f"device='cuda': ONNX Runtime could not start {self._provider} (its log says why); install the CUDA "
                 "and cuDNN versions it needs, or choose device='cpu'"
             )
-        found = tuple(sorted(i.name for i in session.get_inputs())), [o.name for o in session.get_outputs()]
-        if found != (tuple(sorted(inputs)), [output]):
+        found = tuple(sorted(i.name for i in session.get_inputs())), tuple(o.name for o in session.get_outputs())
+        if found != (tuple(sorted(inputs)), outputs):
             raise BundleError(
-                f"{shown}: the graph maps {found[0]} to {found[1]}, not {inputs} to {output}; export the bundle anew"
+                f"{shown}: the graph maps {found[0]} to {found[1]}, not {inputs} to {outputs}; export the bundle anew"
             )
         return session
 

@@ -34,7 +34,8 @@ class Result:
         confidence: `(H, W)` float32 in 0..1, the score of the label.
         classes: T names.
         image: `(H, W, 3)` uint8 RGB, the image upright as it was segmented.
-        timings_ms: milliseconds of the stages read, prepare, network, labels, and of all together: total.
+        timings_ms: milliseconds of the stages read, prepare, network, labels, and of all together: total. Of a graph
+            of labels, read and network, which there does the others' work too.
         backend: what ran the network, such as `onnxruntime-cpu`.
         weights: `checkpoint`; with `clip-only` or `seeded` weights, never trained as a whole, labels mean nothing.
         bundle_sha256: hash of the bundle's manifest; None where no bundle on disk was opened.

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from pcaseg.configs import Strategy, check_choice
-from pcaseg.errors import PcasegError, VocabularyError
+from pcaseg.errors import ImageError, PcasegError, VocabularyError
 from pcaseg.images import as_rgb, read_image
 from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
-from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
+from pcaseg.runtime.windows import check_class_count, label_map, merge_windows, prepare_windows
 
 _KEPT_VOCABULARIES = 64
 
@@ -39,7 +40,7 @@ class Segmenter:
         *,
         device: str | None = None,
         threads: int | None = None,
-        strategy: Strategy = "single",
+        strategy: Strategy | None = None,
         window_batch: int = 1,
     ) -> None:
         """Opens a bundle.
@@ -49,26 +50,27 @@ class Segmenter:
             backend: name of the backend that runs a bundle, see `pcaseg.runtime.backends.BACKENDS`.
             device: the backend's device, such as `cpu` or `cuda`; None for its default.
             threads: CPU threads; None for the backend's default.
-            strategy: `single` (whole image, one pass) or `sliding` (published protocol, five passes).
-            window_batch: windows that run at once; more takes more memory.
+            strategy: `single` (whole image, one pass) or `sliding` (published protocol, five passes); None for the
+                one that the bundle's graph holds, or `single` where it holds none.
+            window_batch: windows that run at once; more takes more memory. A graph of labels runs all of its own.
 
         Raises:
             PcasegError: an option outside its choices; the subclasses name what else can be wrong with the bundle.
         """
-        check_choice(strategy, Strategy, what="strategy")
         if window_batch < 1:
             raise PcasegError(f"window_batch={window_batch}: give 1 or more")
-        self.strategy: Strategy = strategy
         self._window_batch = window_batch
         self._bundle_sha256: str | None = None
         if isinstance(source, (str, os.PathLike)):
             bundle = Bundle(source)
+            self.strategy: Strategy = choose_strategy(bundle.manifest, strategy)
             self._bundle_sha256 = bundle.sha256
             self._backend = open_backend(backend, bundle, device=device, threads=threads)
         elif device is not None or threads is not None:
             raise PcasegError("device and threads belong to a bundle's path; an opened backend has its own")
         else:
             self._backend = source
+            self.strategy = choose_strategy(source.manifest, strategy)
         self._vocabulary: Vocabulary | None = None
         self._encoded: dict[tuple[str, ...], Vocabulary] = {}
 
@@ -124,13 +126,11 @@ class Segmenter:
         # An array is copied: the caller's camera buffer may hold the next frame when the overlay is drawn.
         rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image).copy()
         clock.lap("read")
-        windows = prepare_windows(rgb, self.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
-        clock.lap("prepare")
-        logits = self._run(windows, vocabulary.embeddings)
-        clock.lap("network")
-        scores = merge_windows(logits, self.strategy, manifest.sliding)
-        labels, confidence = label_map(scores, (rgb.shape[0], rgb.shape[1]))
-        clock.lap("labels")
+        if manifest.graph == "labels":
+            name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
+            labels, confidence = self._run_labels(rgb, vocabulary.embeddings, clock, name=name)
+        else:
+            labels, confidence = self._run_windows(rgb, vocabulary.embeddings, clock)
         return Result(
             labels=labels,
             confidence=confidence,
@@ -142,17 +142,42 @@ class Segmenter:
             bundle_sha256=self._bundle_sha256,
         )
 
-    def _run(self, windows: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Logits `(N, T, h, w)` of all windows, `window_batch` at a time."""
-        step = self._window_batch
+    def _run_windows(self, rgb: np.ndarray, text: np.ndarray, clock: _Clock) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence through a graph of logits, `window_batch` windows at a time."""
+        manifest, step = self._backend.manifest, self._window_batch
+        windows = prepare_windows(rgb, self.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
+        clock.lap("prepare")
         parts = [self._backend.logits(windows[i : i + step], text) for i in range(0, len(windows), step)]
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if not np.isfinite(logits).all():
+        self._check_finite(logits)
+        clock.lap("network")
+        scores = merge_windows(logits, self.strategy, manifest.sliding)
+        labels, confidence = label_map(scores, (rgb.shape[0], rgb.shape[1]))
+        clock.lap("labels")
+        return labels, confidence
+
+    def _run_labels(
+        self, rgb: np.ndarray, text: np.ndarray, clock: _Clock, *, name: str
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and confidence as a graph of labels gives them."""
+        size = self._backend.manifest.image_size
+        if size is not None and rgb.shape[:2] != size:
+            raise ImageError(
+                f"{name}: {rgb.shape[0]} x {rgb.shape[1]} pixels (height x width), but the bundle takes {size[0]} x "
+                f"{size[1]} alone; resize the frame, or export without --image-size"
+            )
+        check_class_count(len(text))
+        labels, confidence = self._backend.labels(rgb[None], text)
+        self._check_finite(confidence)
+        clock.lap("network")
+        return labels[0].astype(np.uint16), confidence[0]
+
+    def _check_finite(self, values: np.ndarray) -> None:
+        if not np.isfinite(values).all():
             raise PcasegError(
                 f"{self._backend.name}: the network returned values that are not finite; check the bundle with "
                 "pcaseg check, or export it in float32"
             )
-        return logits
 
     def _encode(self, names: tuple[str, ...]) -> Vocabulary:
         vocabulary = self._encoded.pop(names, None)
@@ -176,6 +201,22 @@ class Segmenter:
                 f"{source}: embeddings of {vocabulary.embeddings.shape[1]} numbers, the bundle takes {text.embed_dim}; "
                 "make it anew with pcaseg vocab and this bundle"
             )
+
+
+def choose_strategy(manifest: Manifest, asked: Strategy | None) -> Strategy:
+    """The strategy of a bundle's graph, or where it holds none the one asked for, `single` by default.
+
+    Raises:
+        PcasegError: an unknown strategy, or another than the graph's.
+    """
+    if asked is not None:
+        check_choice(asked, Strategy, what="strategy")
+    if manifest.strategy is not None and asked not in (None, manifest.strategy):
+        raise PcasegError(
+            f"strategy={asked!r}: the bundle's graph holds {manifest.strategy!r}; leave the strategy out, or export "
+            f"with --strategy {asked}"
+        )
+    return manifest.strategy or asked or "single"
 
 
 class _Clock:

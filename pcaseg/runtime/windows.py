@@ -98,8 +98,7 @@ def label_map(scores: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
     Raises:
         ValueError: more classes than labels can tell apart.
     """
-    if len(scores) > _LARGEST_LABEL + 1:
-        raise ValueError(f"{len(scores)} classes do not fit 16-bit labels; give at most {_LARGEST_LABEL + 1}")
+    check_class_count(len(scores))
     all_rows, all_columns = (bilinear_taps(n_in, n_out) for n_in, n_out in zip(scores.shape[1:], size, strict=True))
     labels, confidence = np.empty(size, np.uint16), np.empty(size, np.float32)
     # A class of a tile needs at most 8 times the tile: twice the rows while its columns are blended, two operands,
@@ -113,6 +112,16 @@ def label_map(scores: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
             tile = slice(top, top + side), slice(left, left + side)
             labels[tile], confidence[tile] = _label_tile(_take(band, used_columns, axis=2), rows, columns)
     return labels, confidence
+
+
+def check_class_count(count: int) -> None:
+    """Refuses more classes than labels can tell apart.
+
+    Raises:
+        ValueError: more than 65536.
+    """
+    if count > _LARGEST_LABEL + 1:
+        raise ValueError(f"{count} classes do not fit 16-bit labels; give at most {_LARGEST_LABEL + 1}")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

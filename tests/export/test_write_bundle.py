@@ -142,6 +142,39 @@ def test_only_float32_models(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_options_of_a_label_graph_are_checked(small, tmp_path):
+    for options, message in (
+        ({"strategy": "sliding"}, "strategy='sliding': a graph of logits runs any strategy; leave it out"),
+        ({"image_size": (480, 640)}, r"image_size=\(480, 640\): a graph of logits takes any; leave it out"),
+        ({"graph": "masks"}, "graph='masks': choose one of logits, labels"),
+        ({"graph": "labels", "strategy": "both"}, "strategy='both': choose one of single, sliding"),
+        ({"graph": "labels", "image_size": (0, 640)}, r"image_size=\(0, 640\): give .* from 1 to 8192 pixels"),
+        ({"graph": "labels", "image_size": (480, 8193)}, "from 1 to 8192 pixels"),
+    ):
+        with pytest.raises(PcasegError, match=message):
+            write_bundle(small, tmp_path / "b.pcaseg", **options)
+    assert os.listdir(tmp_path) == []
+
+
+def test_eager_backend_follows_the_strategy_of_a_label_graph(tmp_path, small_preset, bundle, monkeypatch):
+    """It runs its logits, merged as the bundle's graph would."""
+
+    def written(_, path, **options):
+        return onnx.load(copy(bundle / "segmenter.onnx", path))
+
+    model = small_model(seed=4)
+    monkeypatch.setattr(pcaseg.export.bundle, "export_label_graph", written)
+    write_bundle(model, tmp_path / "b.pcaseg", graph="labels", strategy="sliding")
+    segmenter = Segmenter(tmp_path / "b.pcaseg", backend="torch")
+    assert segmenter.strategy == "sliding" and segmenter.backend.manifest.graph == "logits"
+    segmenter.set_vocabulary(["cat", "grass"])
+    image = np.random.default_rng(3).integers(0, 256, (30, 41, 3), dtype=np.uint8)
+    scores = model.segment(image, model.encode_text(["cat", "grass"]), strategy="sliding")
+    assert (segmenter(image).labels == scores.argmax(dim=0).numpy()).mean() >= 0.999
+    with pytest.raises(PcasegError, match="has no graph of labels"):
+        segmenter.backend.labels(image[None], segmenter.vocabulary.embeddings)
+
+
 def test_unwritable_destination(small, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot be written"):

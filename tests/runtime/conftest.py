@@ -84,6 +84,12 @@ class FakeBackend:
         blocks = images.reshape(n, 3, height // 4, 4, width // 4, 4).mean(axis=(3, 5)) / 64 - 2
         return np.einsum("td,dc,nchw->nthw", text, COLOUR_WEIGHTS, blocks).astype(np.float32)
 
+    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Brightness: as label of T, and as confidence."""
+        self.batches.append(len(images))
+        brightness = images.mean(axis=3, dtype=np.float32) / 256
+        return (brightness * len(text)).astype(np.int32), brightness
+
 
 def segmenter_graph() -> bytes:
     """`FakeBackend.logits` as ONNX, with dynamic N and T."""
@@ -108,6 +114,30 @@ def segmenter_graph() -> bytes:
         helper.make_tensor_value_info("text", TensorProto.FLOAT, ["T", EMBED]),
     ]
     outputs = [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", "T", SIDE // 4, SIDE // 4])]
+    return serialise(nodes, inputs, outputs, {k: numpy_helper.from_array(v, k) for k, v in constants.items()})
+
+
+def label_graph(size: tuple[int, int] | None = None) -> bytes:
+    """A graph of labels: of each pixel the brightest channel, and its value."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["pixels"], ["brightest"], axis=3, keepdims=0),
+        helper.make_node("Cast", ["brightest"], ["labels"], to=TensorProto.INT32),
+        helper.make_node("Div", ["pixels", "white"], ["scores"]),
+        helper.make_node("ReduceMax", ["scores", "axis"], ["confidence"], keepdims=0),
+    ]
+    frame = ["N", *(size or ("H", "W"))]
+    inputs = [
+        helper.make_tensor_value_info("image", TensorProto.UINT8, [*frame, 3]),
+        helper.make_tensor_value_info("text", TensorProto.FLOAT, ["T", EMBED]),
+    ]
+    outputs = [
+        helper.make_tensor_value_info("labels", TensorProto.INT32, frame),
+        helper.make_tensor_value_info("confidence", TensorProto.FLOAT, frame),
+    ]
+    constants = {"white": np.array(255, np.float32), "axis": np.array([3], np.int64)}
     return serialise(nodes, inputs, outputs, {k: numpy_helper.from_array(v, k) for k, v in constants.items()})
 
 
@@ -154,6 +184,18 @@ def bundle_files(tokenizer_bytes: bytes) -> dict[str, bytes]:
 @pytest.fixture
 def bundle_path(tmp_path: Path, bundle_files: dict[str, bytes]) -> Path:
     return write_bundle(tmp_path / "tiny.pcaseg", bundle_files)
+
+
+@pytest.fixture
+def write_label_bundle(tmp_path: Path, bundle_files: dict[str, bytes]) -> Callable[..., Path]:
+    """Writes a bundle of labels, its graph fixed to `size` if given."""
+
+    def write(size: tuple[int, int] | None = None, **changes: object) -> Path:
+        options: dict[str, object] = {"graph": "labels", "strategy": "sliding", "image_size": size}
+        files = bundle_files | {"segmenter.onnx": label_graph(size)}
+        return write_bundle(tmp_path / "camera.pcaseg", files, **(options | changes))
+
+    return write
 
 
 @pytest.fixture(name="make_manifest")

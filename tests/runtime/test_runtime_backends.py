@@ -120,8 +120,40 @@ def test_graphs_of_another_kind(
     tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
 ) -> None:
     swapped = bundle_files | {"segmenter.onnx": bundle_files["text_encoder.onnx"]}
-    with pytest.raises(BundleError, match=r"the graph maps \('tokens',\) to \['text'\], not"):
+    with pytest.raises(BundleError, match=r"the graph maps \('tokens',\) to \('text',\), not"):
         open_backend("onnxruntime", Bundle(write_bundle(tmp_path / "b.pcaseg", swapped)))
+
+
+def test_labels_of_any_number_of_images(write_label_bundle: Callable[..., Path]) -> None:
+    backend = open_backend("onnxruntime", Bundle(write_label_bundle()), threads=1)
+    text = np.eye(3, 6, dtype=np.float32)
+    for shape in ((1, 1, 1, 3), (2, 5, 9, 3)):
+        images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+        labels, confidence = backend.labels(images, text)
+        np.testing.assert_array_equal(labels, images.argmax(axis=3))
+        np.testing.assert_allclose(confidence, images.max(axis=3) / 255, atol=1e-6)
+        assert (labels.dtype, confidence.dtype) == (np.int32, np.float32)
+
+
+def test_each_kind_of_graph_answers_its_own_call(bundle_path: Path, write_label_bundle: Callable[..., Path]) -> None:
+    text = np.eye(1, 6, dtype=np.float32)
+    with pytest.raises(PcasegError, match=r"tiny\.pcaseg: its graph ends in logits, not labels and confidence"):
+        open_backend("onnxruntime", Bundle(bundle_path)).labels(np.zeros((1, 4, 4, 3), np.uint8), text)
+    with pytest.raises(PcasegError, match=r"camera\.pcaseg: its graph ends in labels and confidence, not logits"):
+        open_backend("onnxruntime", Bundle(write_label_bundle())).logits(IMAGES, text)
+
+
+def test_label_graphs_that_the_manifest_does_not_describe(
+    tmp_path: Path, write_bundle: Callable[..., Path], bundle_path: Path, write_label_bundle: Callable[..., Path]
+) -> None:
+    files = {name: (bundle_path / name).read_bytes() for name in ("segmenter.onnx", "text_encoder.onnx")}
+    path = write_bundle(tmp_path / "swapped.pcaseg", files, graph="labels", strategy="single")
+    with pytest.raises(BundleError, match=r"to \('logits',\), not .* to \('labels', 'confidence'\)"):
+        open_backend("onnxruntime", Bundle(path))
+    with pytest.raises(
+        BundleError, match=r"image has the shape \['N', 'H', 'W', 3\], but the manifest says \[40, 60, 3\]"
+    ):
+        open_backend("onnxruntime", Bundle(write_label_bundle(image_size=(40, 60))))
 
 
 def test_nothing_is_loaded_from_a_tampered_bundle(bundle_path: Path) -> None:

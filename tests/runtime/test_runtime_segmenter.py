@@ -144,6 +144,68 @@ def test_values_that_are_not_finite_are_an_error(fake_backend: Any) -> None:
         segmenter(IMAGE)
 
 
+def label_backend(make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any], **changes: Any) -> Any:
+    return make_fake_backend(make_manifest(**({"graph": "labels", "strategy": "sliding"} | changes)))
+
+
+def test_a_graph_of_labels(make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any]) -> None:
+    backend = label_backend(make_fake_backend, make_manifest)
+    segmenter = Segmenter(backend)
+    assert segmenter.strategy == "sliding"
+    segmenter.set_vocabulary(["cat", "grass", "sky"])
+    result = segmenter(IMAGE)
+    labels, confidence = backend.labels(IMAGE[None], segmenter.vocabulary.embeddings)  # type: ignore[union-attr]
+    assert result.labels.dtype == np.uint16 and len(np.unique(result.labels)) == 3
+    np.testing.assert_array_equal(result.labels, labels[0])
+    np.testing.assert_array_equal(result.confidence, confidence[0])
+    assert list(result.timings_ms) == ["read", "network", "total"]
+    assert backend.batches == [1, 1]
+
+
+def test_another_strategy_than_the_graphs(
+    make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any]
+) -> None:
+    backend = label_backend(make_fake_backend, make_manifest)
+    assert Segmenter(backend, strategy="sliding").strategy == "sliding"
+    with pytest.raises(
+        PcasegError, match="strategy='single': the bundle's graph holds 'sliding'; leave .*--strategy single"
+    ):
+        Segmenter(backend, strategy="single")
+    with pytest.raises(PcasegError, match="strategy='both': choose one of"):
+        Segmenter(backend, strategy="both")  # type: ignore[arg-type]
+    assert Segmenter(make_fake_backend()).strategy == "single"
+
+
+def test_images_of_another_size_than_a_fixed_one(
+    tmp_path: Path, make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any]
+) -> None:
+    segmenter = Segmenter(label_backend(make_fake_backend, make_manifest, image_size=(40, 60)))
+    segmenter.set_vocabulary(["cat"])
+    assert segmenter(IMAGE[:40, :60]).labels.shape == (40, 60)
+    message = r"45 x 70 pixels .*takes 40 x 60 alone; resize the frame, or export without --image-size"
+    with pytest.raises(ImageError, match="^image: " + message):
+        segmenter(IMAGE)
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    with pytest.raises(ImageError, match=r"a\.png: " + message):
+        segmenter(tmp_path / "a.png")
+
+
+def test_labels_whose_confidence_is_not_finite(
+    make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any]
+) -> None:
+    backend = label_backend(make_fake_backend, make_manifest)
+    backend.labels = lambda images, text: (np.zeros((1, 45, 70), np.int32), np.full((1, 45, 70), np.nan, np.float32))
+    segmenter = Segmenter(backend)
+    segmenter.set_vocabulary(["cat"])
+    with pytest.raises(PcasegError, match="fake-numpy: the network returned values that are not finite"):
+        segmenter(IMAGE)
+
+
+def test_a_bundle_of_labels_without_torch(write_label_bundle: Callable[..., Path], tmp_path: Path) -> None:
+    done = run_without_torch(write_label_bundle((45, 70)), tmp_path)
+    assert done.startswith("onnxruntime-cpu (45, 70) 3")
+
+
 def test_published_window_sizes(make_fake_backend: Callable[..., Any], make_manifest: Callable[..., Any]) -> None:
     backend = make_fake_backend(make_manifest(sliding=Sliding()))
     segmenter = Segmenter(backend, strategy="sliding")
@@ -170,14 +232,20 @@ print("foreign", *sorted(foreign))
 """
 
 
-def test_without_torch_ftfy_open_clip_and_safetensors(bundle_path: Path, tmp_path: Path) -> None:
+def run_without_torch(bundle: Path, tmp_path: Path) -> str:
+    """What `SCRIPT` prints of a bundle, in a process that can import neither torch nor its company."""
     root = Path(pcaseg.__file__).parents[1]
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", SCRIPT, str(bundle_path), str(tmp_path / "out")]
+    command = [sys.executable, "-c", SCRIPT, str(bundle), str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("onnxruntime-cpu (45, 70) ")
-    foreign = set(done.stdout.split("foreign", 1)[1].split())
+    return done.stdout
+
+
+def test_without_torch_ftfy_open_clip_and_safetensors(bundle_path: Path, tmp_path: Path) -> None:
+    printed = run_without_torch(bundle_path, tmp_path)
+    assert printed.startswith("onnxruntime-cpu (45, 70) ")
+    foreign = set(printed.split("foreign", 1)[1].split())
     assert {"numpy", "PIL", "tokenizers", "onnxruntime"} <= foreign
     assert not foreign & {"torch", "ftfy", "open_clip", "safetensors", "onnx", "regex", "scipy", "matplotlib"}
     assert not {m for m in foreign if m.startswith("pcaseg.model")}

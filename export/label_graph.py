@@ -1,0 +1,142 @@
+"""ONNX graphs for a camera: from uint8 images of any size to a label and a confidence per pixel, all in the graph.
+
+The steps are those of `pcaseg.model.inference.segment_image`, for a batch of images that share a vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import onnx
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pcaseg.configs import Preset, Sliding, Strategy
+from pcaseg.deploy.network import fold
+from pcaseg.export.graphs import SegmenterGraph, Signature, export_graph, text_spec
+from pcaseg.runtime.manifest import TensorSpec
+
+if TYPE_CHECKING:
+    from pcaseg.model.network import PCASeg
+
+PERMITTED_OPS = frozenset({"Resize"})
+"""Of the forbidden operators: here pixels and scores are resized; position tables still never are."""
+
+
+class LabelGraph(nn.Module):
+    """Images and class embeddings in, labels and confidence out, for any number of either."""
+
+    overlap: Tensor
+
+    def __init__(self, logits: nn.Module, preset: Preset, *, strategy: Strategy) -> None:
+        """Wraps a logit graph.
+
+        Args:
+            logits: windows (N, 3, R, R) float in 0..255 and text -> (N, T, h, w).
+            preset: gives R and the windows.
+            strategy: `single` or `sliding`.
+        """
+        super().__init__()
+        self.logits, self.strategy = logits, strategy
+        self.input_px, self.sliding = preset.image_px, preset.sliding
+        ones = torch.ones(len(self.sliding.origins()), self.sliding.window_px, self.sliding.window_px)
+        self.register_buffer("overlap", place_windows(ones, self.sliding), persistent=False)
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels a batch of images.
+
+        Args:
+            image: (N, H, W, 3) uint8 RGB.
+            text: (T, D) float, unit norm.
+
+        Returns:
+            labels (N, H, W) int32, of equal scores the lowest; confidence (N, H, W) float in 0..1, their scores, or NaN
+            throughout an image of which a logit is not finite.
+        """
+        pixels = image.permute(0, 3, 1, 2).to(text.dtype)
+        logits = self.logits(self._windows(pixels), text)
+        scores = resize(self._merge(logits), pixels.shape[-2:])
+        unsound = self._by_window((logits - logits).sum(dim=(1, 2, 3))).sum(dim=0)  # 0, or NaN; a maximum may hide it
+        return scores.argmax(dim=1).to(torch.int32), scores.amax(dim=1) + unsound[:, None, None]
+
+    def _windows(self, pixels: Tensor) -> Tensor:
+        """(N, 3, H, W) -> (windows * N, 3, R, R), the first window of every image first and the whole images last."""
+        R = _square(self.input_px)
+        if self.strategy == "single":
+            return resize(pixels, R)
+        side = self.sliding.window_px
+        canvas = resize(pixels, _square(self.sliding.image_px))
+        crops = [canvas[..., top : top + side, left : left + side] for top, left in self.sliding.origins()]
+        return resize(torch.cat([*crops, resize(pixels, _square(side))]), R)
+
+    def _merge(self, logits: Tensor) -> Tensor:
+        """(windows * N, T, h, w) -> scores (N, T, s, s): h x w for `single`, the canvas for `sliding`."""
+        if self.strategy == "single":
+            return logits.sigmoid()
+        parts = self._by_window(resize(logits, _square(self.sliding.window_px)).sigmoid())
+        canvas = place_windows(parts[:-1], self.sliding) / self.overlap
+        return (canvas + resize(parts[-1], _square(self.sliding.image_px))) / 2
+
+    def _by_window(self, tensor: Tensor) -> Tensor:
+        """(windows * N, ...) -> (windows, N, ...)."""
+        windows = 1 if self.strategy == "single" else len(self.sliding.origins()) + 1
+        return tensor.unflatten(0, (windows, -1))
+
+
+def place_windows(parts: Tensor, sliding: Sliding) -> Tensor:
+    """The sum of all windows, each at its place on the canvas: (windows, ..., w, w) -> (..., S, S).
+
+    By padding with constants, which any parser takes, and not by writing in place, which exports as `ScatterND`.
+    """
+    rest = sliding.image_px - sliding.window_px
+    places = [(left, rest - left, top, rest - top) for top, left in sliding.origins()]
+    first, *others = (F.pad(part, place) for part, place in zip(parts.unbind(), places, strict=True))
+    return sum(others, start=first)
+
+
+def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Bilinear, align_corners=False, no antialiasing: (N, C, H, W) -> (N, C, *size); nothing where that is its size."""
+    known = all(type(length) is int for length in (*maps.shape[-2:], *size))  # while tracing, dynamic ones are not
+    if known and tuple(maps.shape[-2:]) == tuple(size):
+        return maps
+    return F.interpolate(maps, size=tuple(size), mode="bilinear", align_corners=False, antialias=False)
+
+
+def label_signature(preset: Preset, image_size: tuple[int, int] | None) -> Signature:
+    """Of a label graph for images of (height, width) `image_size`, or of any size."""
+    frame: tuple[int | str, ...] = ("N", *(image_size or ("H", "W")))
+    return Signature(
+        {"image": TensorSpec((*frame, 3), "uint8", "RGB images"), "text": text_spec(preset)},
+        {
+            "labels": TensorSpec(frame, "int32", "class of each pixel; of equal scores the lowest"),
+            "confidence": TensorSpec(frame, "float32", "score of that class in 0..1"),
+        },
+    )
+
+
+def export_label_graph(
+    model: PCASeg, path: Path, *, strategy: Strategy, image_size: tuple[int, int] | None
+) -> onnx.ModelProto:
+    """Writes a label graph of the folded model: `image` (N, H, W, 3) and `text` (T, D) to `labels` and `confidence`.
+
+    Args:
+        model: of `pcaseg.load_model`.
+        path: the `.onnx` file.
+        strategy: `single` or `sliding`.
+        image_size: (height, width) in pixels to fix; None leaves both dynamic, as N and T always are.
+
+    Returns:
+        The graph as written.
+
+    Raises:
+        PcasegError: of `pcaseg.export.graphs.audit_graph`.
+    """
+    module = LabelGraph(SegmenterGraph(fold(model)), model.preset, strategy=strategy)
+    return export_graph(module, path, label_signature(model.preset, image_size), permitted=PERMITTED_OPS)
+
+
+def _square(side: int) -> tuple[int, int]:
+    return side, side
