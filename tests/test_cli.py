@@ -96,6 +96,43 @@ def test_import_export_segment_check(run, tmp_path, photo):
     assert code == 0
 
 
+def test_a_camera_s_bundle(run, tmp_path, photo):
+    """Export with a fixed size, segment, check; what it cannot take is said."""
+    camera, other = tmp_path / "camera.pcaseg", tmp_path / "other.png"
+    Image.open(photo).resize((61, 40)).save(other)
+    options = ("--graph", "labels", "--strategy", "sliding", "--image-size", "40x60")
+    code, out, _ = run("export", "small-eva", "--out", camera, *options)
+    assert code == 0 and "labels (sliding), float32" in out and SEEDED in out
+    names = ("--bundle", camera, "--classes", "cat, grass, sky")
+    assert run("segment", photo, *names, "--out", tmp_path / "o")[0] == 0
+    assert json.loads((tmp_path / "o" / "photo.json").read_text())["strategy"] == "sliding"
+    code, _, err = run("segment", other, *names, "--out", tmp_path / "o")
+    assert code == 2 and f"{other}: 40 x 61 pixels" in err and "takes 40 x 60 alone; resize the frame" in err
+    answer = run("segment", photo, *names, "--strategy", "single", "--out", tmp_path / "o")
+    assert_refused(answer, "the bundle's graph holds 'sliding'", "leave the strategy out")
+    rows = tmp_path / "rows.json"
+    code, out, _ = run("check", camera, "--images", photo, other, "--classes", "3,20", "--json", rows)
+    assert code == 0 and "agree: difference of confidence at most" in out
+    report = json.loads(rows.read_text())
+    assert report["graph"] == "labels" and {row["strategy"] for row in report["rows"]} == {"sliding"}
+    assert all(row["passed"] and row["label_agreement"] >= 0.999 for row in report["rows"])
+    assert_refused(run("check", camera, "--strategy", "single"), "the bundle's graph holds 'sliding'")
+
+
+def test_export_options_that_cannot_be_used(run, tmp_path):
+    out = tmp_path / "b.pcaseg"
+    export = ("export", "small-eva", "--out", out)
+    assert_refused(run(*export, "--strategy", "sliding"), "a graph of logits runs any strategy; leave it out")
+    assert_refused(run(*export, "--image-size", "480x640"), "a graph of logits takes any; leave it out")
+    for size in ("0x640", "480x8193"):
+        assert_refused(run(*export, "--graph", "labels", "--image-size", size), "from 1 to 8192 pixels")
+    for size in ("720", "720x", "720x1280x3", "-1x5", "1e3x5", "²x5", "720 x 1280", ""):
+        with pytest.raises(SystemExit) as caught:
+            run(*export, "--graph", "labels", "--image-size", size)
+        assert caught.value.code == 2
+    assert files_in(tmp_path) == []
+
+
 def test_check_finds_a_wrong_bundle(run, bundle, tmp_path, photo):
     """The bundle of one seed against the model of another: exit code 1, and the table says so."""
     save_model(small_model(seed=9), tmp_path / "other.safetensors")
