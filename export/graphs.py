@@ -8,17 +8,20 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
+import onnx.version_converter
+import onnxslim
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import CONTEXT_LENGTH, Preset
+from pcaseg.configs import CONTEXT_LENGTH, Preset, check_choice
 from pcaseg.deploy.network import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
+from pcaseg.export.translations import LayerNormForm, Precision, translations
 from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 OPSET = 20
 """The first opset with GELU as one operator."""
+
+OPSETS = range(17, 26)
+"""17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
 
 FORBIDDEN_OPS = frozenset(
     {"If", "Loop", "Scan", "Range", "ScatterND", "ScatterElements", "Einsum", "NonZero", "Resize"}
@@ -40,11 +46,41 @@ RESIZE_ATTRIBUTES: dict[str, object] = {
 }
 """What every `Resize` must say: bilinear, align_corners=False, without antialiasing."""
 
+OLDEST_TRACED = 18
+"""The first opset that the exporter writes; older ones are converted."""
+
 EXAMPLE_LENGTHS = {"N": 3, "T": 7, "H": 50, "W": 70}
 """Of the dynamic axes while tracing."""
 
 _RESIZE_DEFAULTS = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", "antialias": 0}
 _REPORT = "report this with your torch version"
+
+
+@dataclass(frozen=True)
+class GraphOptions:
+    """How a segmenter graph is written; what it computes is the same up to rounding.
+
+    Attributes:
+        opset: one of `OPSETS`.
+        precision: of weights and tensors; inputs and outputs are float32 in either, and so are the islands of
+            `pcaseg.export.translations`.
+        layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.
+    """
+
+    opset: int = OPSET
+    precision: Precision = "float32"
+    layer_norm: LayerNormForm = "operator"
+
+    def __post_init__(self) -> None:
+        if self.opset not in OPSETS:
+            raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
+        check_choice(self.precision, Precision, what="precision")
+        check_choice(self.layer_norm, LayerNormForm, what="layer_norm")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the folded model's weights."""
+        return torch.float32 if self.precision == "float32" else torch.float16
 
 
 @dataclass(frozen=True)
@@ -66,7 +102,7 @@ class SegmenterGraph(nn.Module):
         """image (N, 3, R, R) float 0..255, text (T, D) or, with several prompts, (T, P, D) -> (N, T, 4H, 4W)."""
         features, guidance = self.model.encode_image(image)
         vocabulary = self.model.prepare_vocabulary(text[:, None] if text.dim() == 2 else text)
-        return self.model.aggregator.aggregate_best(features, vocabulary, guidance)
+        return self.model.aggregator.aggregate_best(features, vocabulary, guidance).float()
 
 
 def segmenter_signature(preset: Preset) -> Signature:
@@ -83,7 +119,7 @@ def text_spec(preset: Preset) -> TensorSpec:
     return TensorSpec(("T", *prompts, preset.embed_dim), "float32", "class embeddings of unit norm")
 
 
-def export_segmenter(model: PCASeg, path: Path) -> onnx.ModelProto:
+def export_segmenter(model: PCASeg, path: Path, *, options: GraphOptions = GraphOptions()) -> onnx.ModelProto:
     """Writes the segmenter graph of the folded model: `image` (N, 3, R, R) and `text` (T, D) to `logits`.
 
     Returns:
@@ -93,49 +129,79 @@ def export_segmenter(model: PCASeg, path: Path) -> onnx.ModelProto:
         PcasegError: a forbidden operator or a frozen axis is in the graph.
     """
     signature = segmenter_signature(model.preset)
-    return export_graph(SegmenterGraph(fold(model)), path, signature)
+    return export_graph(SegmenterGraph(fold(model, dtype=options.dtype)), path, signature, options=options)
 
 
-def export_text_encoder(model: PCASeg, path: Path) -> onnx.ModelProto:
-    """Writes the text encoder: input `tokens` (T, 77) int64, output `text` (T, D) of unit norm; T dynamic."""
+def export_text_encoder(model: PCASeg, path: Path, *, options: GraphOptions = GraphOptions()) -> onnx.ModelProto:
+    """Writes the text encoder: input `tokens` (T, 77) int64, output `text` (T, D) of unit norm; T dynamic.
+
+    Always in float32, so that vocabulary files fit every bundle of a model, and in any of `OPSETS`.
+    """
     tokens = TensorSpec(("T", CONTEXT_LENGTH), "int64", "token ids of prompts")
-    return export_graph(model.text_tower, path, Signature({"tokens": tokens}, {"text": text_spec(model.preset)}))
+    signature = Signature({"tokens": tokens}, {"text": text_spec(model.preset)})
+    return export_graph(model.text_tower, path, signature, options=replace(options, precision="float32"))
 
 
 def export_graph(
-    module: nn.Module, path: Path, signature: Signature, *, permitted: Set[str] = frozenset()
+    module: nn.Module,
+    path: Path,
+    signature: Signature,
+    *,
+    options: GraphOptions = GraphOptions(),
+    permitted: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
-    """Traces a module and writes its graph, audited.
+    """Traces a module and writes its graph, cleaned and audited.
 
     Args:
         module: takes and returns tensors in the signature's order.
         path: the `.onnx` file.
         signature: its axes with names become dynamic.
+        options: how it is written; the module's weights have their precision already.
         permitted: see `audit_graph`.
 
     Returns:
         The graph as written.
 
     Raises:
-        PcasegError: of `audit_graph`.
+        PcasegError: of `audit_graph`, or the installed packages cannot write the opset.
     """
+    traced = max(options.opset, OLDEST_TRACED)
     with torch.no_grad(), _quiet():
         program = torch.onnx.export(
             module.eval(),
             example_inputs(signature),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=traced,
             input_names=list(signature.inputs),
             output_names=list(signature.outputs),
             dynamic_shapes=tuple(_dynamic_axes(spec) for spec in signature.inputs.values()),
+            custom_translation_table=translations(options.precision, options.layer_norm),
             verbose=False,
         )
         assert program is not None  # with dynamo=True there always is one
-        proto = program.model_proto
+        proto = onnxslim.slim(program.model_proto)
+    proto = _to_opset(proto, options.opset)
     _strip_traces(proto)
     _centre_pixels(proto.graph)
     audit_graph(proto.graph, signature, permitted=permitted)
     onnx.save(proto, path)
+    return proto
+
+
+def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Writes a graph in an older opset than it was traced in; checks the version in any case."""
+    if opset < OLDEST_TRACED:
+        proto = onnx.version_converter.convert_version(proto, opset)
+        for node in proto.graph.node:  # the converter leaves an attribute that came with opset 18
+            if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
+                kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
+                del node.attribute[:]
+                node.attribute.extend(kept)
+    found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
+    if found != [opset]:
+        raise PcasegError(
+            f"opset={opset}: the installed torch and onnx write {found[0]} instead; choose that or {OPSET}"
+        )
     return proto
 
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.configs import MAX_CLASSES
+from pcaseg.deploy.algebra import wide
 from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
 from pcaseg.deploy.semantic import ClassSums, FoldedSemanticStream
@@ -50,9 +51,16 @@ class FoldedAggregator(nn.Module):
         self.steps: Sequence[ParallelStep | SerialStep] = nn.ModuleList(_steps(aggregator, grid, dtype))  # type: ignore[assignment]
         self.decoder = FoldedDecoder(aggregator.decoder, grid, dtype)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.cost_embedding.weight.dtype
+
     def prepare_vocabulary(self, text: Tensor) -> PreparedVocabulary:
         """Does the text side's work, once per vocabulary: text (T, P, D) or (B, T, P, D) float."""
-        words = F.relu(self.text_guidance(F.normalize(text.mean(dim=-2), dim=-1)))
+        text = wide(text)
+        mean = F.normalize(text.mean(dim=-2), dim=-1)
+        words = F.relu(self.text_guidance(mean.to(self.dtype)))
         return PreparedVocabulary(F.normalize(text, dim=-1), tuple(step.semantic.share(words) for step in self.steps))
 
     def forward(
@@ -73,7 +81,7 @@ class FoldedAggregator(nn.Module):
         vocabulary = text if isinstance(text, PreparedVocabulary) else self.prepare_vocabulary(text)
         if vocabulary.text.shape[-3] > MAX_CLASSES:
             return self.aggregate_best(features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk)
-        volume = cost_volume(features, text_per_image(vocabulary.text, features.shape[0]))
+        volume = self.cost_volume(features, vocabulary)
         shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
         return self.aggregate(volume, shares, guidance, class_pooling, chunk)
 
@@ -88,7 +96,7 @@ class FoldedAggregator(nn.Module):
     ) -> Tensor:
         """As `Aggregator.aggregate_best`: the min(T, 256) best classes of each image, for any T without a branch."""
         B = features.shape[0]
-        volume = cost_volume(features, text_per_image(vocabulary.text, B))
+        volume = self.cost_volume(features, vocabulary)
         order, rank = rank_classes(volume)
         kept = order.narrow(1, 0, torch.sym_min(order.shape[1], MAX_CLASSES))
         volume = take_classes(volume.transpose(1, 2), kept).transpose(1, 2)
@@ -119,9 +127,13 @@ class FoldedAggregator(nn.Module):
         logits = [self.decoder(x[:, part], decoder) for part in chunks(x.shape[1], chunk)]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
 
+    def cost_volume(self, features: Tensor, vocabulary: PreparedVocabulary) -> Tensor:
+        """As `pcaseg.model.cost_volume.cost_volume`, in float32 at least: it decides which classes are kept."""
+        return cost_volume(wide(features), text_per_image(vocabulary.text, features.shape[0]))
+
     def embed(self, volume: Tensor) -> Tensor:
         """The 7 x 7 embedding of each class's map: (B, P, T, H, W) -> (B, T, HW, C)."""
-        maps = volume.transpose(1, 2)
+        maps = volume.transpose(1, 2).to(self.dtype)
         return self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, maps.shape[:2])
 
 

@@ -72,7 +72,7 @@ class FoldedPCASeg(nn.Module):
 
     def encode_image(self, images: Tensor) -> tuple[Tensor, Guidance]:
         """As `PCASeg.encode_image`: images (B, 3, R, R) float RGB in 0..255, not normalised."""
-        return features_and_guidance(self.image_tower, self.tap_upsample, images)
+        return features_and_guidance(self.image_tower, self.tap_upsample, images.to(self.aggregator.dtype))
 
     @torch.no_grad()
     def segment(
@@ -80,7 +80,7 @@ class FoldedPCASeg(nn.Module):
     ) -> Tensor:
         """As `PCASeg.segment`."""
         check_choice(strategy, Strategy, what="strategy")
-        like: Tensor = self.aggregator.cost_embedding.weight
+        like = self.aggregator.cost_embedding.weight
         vocabulary = self.prepare_vocabulary(text.to(like))
         chunk = CPU_MAPS_PER_CHUNK if like.device.type == "cpu" else None
         return segment_image(

@@ -14,13 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.deploy.algebra import buffers, fold_layer_norm, split_guidance, weights_of
+from pcaseg.deploy.algebra import buffers, fold_layer_norm, split_guidance, weights_of, wide
 from pcaseg.model.semantic_stream import NORMALISER_EPS, SemanticStream
 
 
 @dataclass(frozen=True)
 class ClassSums:
-    """What attention over all classes needs of them: matrix (B, HW, h, d, d) and normaliser (B, HW, h, d)."""
+    """What attention over all classes needs of them: matrix (B, HW, h, d, d) and normaliser (B, HW, h, d).
+
+    Float32 or float64, whatever the weights are: they grow with the number of classes.
+    """
 
     matrix: Tensor
     normaliser: Tensor
@@ -51,7 +54,8 @@ class FoldedSemanticStream(nn.Module):
         fc1, fc1_bias = fold_layer_norm(*weights_of(stream.mlp[0]), stream.norm2)  # type: ignore[arg-type]
         fc2, fc2_bias = weights_of(stream.mlp[2])  # type: ignore[arg-type]
         buffers(self, dtype, fc1=fc1, fc1_bias=fc1_bias, fc2=fc2, fc2_bias=fc2_bias)
-        buffers(self, dtype, **fold_class_attention(stream), **padding_constants(stream))
+        buffers(self, dtype, **fold_class_attention(stream))
+        buffers(self, torch.promote_types(dtype, torch.float32), **padding_constants(stream))
 
     def share(self, guidance: Tensor) -> Tensor:
         """What a class's text adds to q and k, with their biases: (..., T, C) -> (..., T, 2C); once per vocabulary."""
@@ -65,16 +69,16 @@ class FoldedSemanticStream(nn.Module):
         """First pass, over any chunk of classes: z (B, T, HW, C), share (B, T, 2C)."""
         C = z.shape[-1]
         n = F.layer_norm(z, (C,))
-        k = self._heads(F.elu(F.linear(n, self.k) + share[:, :, None, C:]) + 1)
-        v = self._heads(F.linear(n, self.v, self.v_bias))
+        k = wide(self._heads(F.elu(F.linear(n, self.k) + share[:, :, None, C:]) + 1))
+        v = wide(self._heads(F.linear(n, self.v, self.v_bias)))
         return ClassSums(k.transpose(-1, -2) @ v, k.sum(dim=3))
 
     def attend(self, z: Tensor, share: Tensor, sums: ClassSums) -> Tensor:
         """Second pass, over any chunk of classes: z after attention and MLP, (B, T, HW, C) in and out."""
         C = z.shape[-1]
-        q = self._heads(F.elu(F.linear(F.layer_norm(z, (C,)), self.q) + share[:, :, None, :C]) + 1)
+        q = wide(self._heads(F.elu(F.linear(F.layer_norm(z, (C,)), self.q) + share[:, :, None, :C]) + 1))
         normaliser = q @ sums.normaliser[..., None] + NORMALISER_EPS
-        attended = (q @ sums.matrix) / normaliser
+        attended = ((q @ sums.matrix) / normaliser).to(z.dtype)
         z = z + attended.permute(0, 3, 1, 2, 4).flatten(3)
         return z + F.linear(F.relu(F.linear(F.layer_norm(z, (C,)), self.fc1, self.fc1_bias)), self.fc2, self.fc2_bias)
 
