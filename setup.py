@@ -20,6 +20,7 @@ TORCH = [
     "timm>=1.0.20",
     "onnx>=1.17",
     "onnxscript>=0.5",
+    "onnxslim>=0.1.80",
     *ONNXRUNTIME,
 ]
 BENCHMARKS = [*TORCH, "scikit-image>=0.22", "pytest-benchmark>=4.0"]

@@ -9,14 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from pcaseg.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
+
+Row = dict[str, Any]
 
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -38,7 +42,93 @@ def check_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"check": check_table}
+def speed_table() -> str:
+    """Folded against eager, from the rows of `pcaseg.benchmarks.folding`: medians of the rounds."""
+    lines = []
+    for path in sorted(RESULTS.glob("folding_*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        rows = {(row["part"], row["classes"], row["backend"]): row for row in report["rows"]}
+        matmul = rows["matmul", 0, "torch"]
+        rate = matmul["gmac"] / min(matmul["seconds"])
+        environment = report["environment"]
+        lines += [
+            f"{report['preset']}, float32, {report['threads']} threads of {environment['cpu']}, "
+            f"PyTorch {environment['versions']['torch']}, ONNX Runtime {environment['versions']['onnxruntime']}; "
+            f"a product of two matrices of 2048 x 2048 reaches {2 * rate:.0f} GFLOP/s here.",
+            "",
+            "| part | classes | GMAC eager | GMAC folded | eager s | folded PyTorch s | ONNX Runtime s "
+            "| bound s | folded x | ONNX Runtime x |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for part, classes, backend in rows:
+            if backend == "eager":
+                lines.append(_speed_line(*(rows[part, classes, name] for name in BACKENDS), rate=rate))
+        lines.append("")
+    return "\n".join(lines[:-1]) + "\n"
+
+
+BACKENDS = ("eager", "folded", "onnxruntime")
+
+
+def _speed_line(eager: Row, folded: Row, graph: Row, *, rate: float) -> str:
+    eager_s, folded_s, graph_s = (statistics.median(row["seconds"]) for row in (eager, folded, graph))
+    work = "| | | " if eager["gmac"] is None else f"| {eager['gmac']:.0f} | {folded['gmac']:.1f} "
+    bound = "" if eager["gmac"] is None else f"{folded['gmac'] / rate:.2f}"
+    return (
+        f"| {eager['part']} | {eager['classes']} {work.rstrip()} | {eager_s:.2f} | {folded_s:.2f} | {graph_s:.2f} "
+        f"| {bound} | {eager_s / folded_s:.1f} | {eager_s / graph_s:.1f} |"
+    )
+
+
+PRODUCTS = {
+    *("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv"),
+    *("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::_convolution"),
+    *("aten::slow_conv_transpose2d", "aten::_scaled_dot_product_flash_attention_for_cpu"),
+}
+"""Operators whose multiply-adds are counted in GMAC; PyTorch's fused attention is among them, its softmax included."""
+
+
+def operators_table() -> str:
+    """Where the time goes, from the rows of `pcaseg.benchmarks.operators`."""
+    lines = [
+        "| backend | classes | s | in products | GFLOP/s there | the largest of the rest |",
+        "|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("operators_*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            total = sum(row["seconds"].values())
+            products = sum(seconds for name, seconds in row["seconds"].items() if name in PRODUCTS)
+            rest = sorted(row["seconds"].items() - {item for item in row["seconds"].items() if item[0] in PRODUCTS})
+            rest.sort(key=lambda item: -item[1])
+            named = ", ".join(f"{name.removeprefix('aten::')} {seconds / total:.0%}" for name, seconds in rest[:4])
+            lines.append(
+                f"| {row['backend']} | {row['classes']} | {total:.2f} | {products / total:.0%} "
+                f"| {2 * row['gmac'] / products:.0f} | {named} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def islands_table() -> str:
+    """What float16 does inside norms, softmax and sums, from the rows of `pcaseg.benchmarks.islands`."""
+    lines = [
+        "| float32 island | places | error with it | error without it | largest value inside |",
+        "|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("islands_*.json")):
+        for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
+            lines.append(
+                f"| {row['island']} | {row['places']} | {row['error']:.1e} | {row['error_without']:.1e} "
+                f"| {row['largest']:.0f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "check": check_table,
+    "speed": speed_table,
+    "operators": operators_table,
+    "islands": islands_table,
+}
 
 
 def fill(text: str) -> str:

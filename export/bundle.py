@@ -15,15 +15,15 @@ import torch
 from tqdm import tqdm
 
 from pcaseg.class_names import PROMPT_TEMPLATE
-from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, GraphKind, Strategy, check_choice
+from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES
 from pcaseg.errors import BundleError, OutputError, PcasegError
-from pcaseg.export.graphs import OPSET, export_segmenter, export_text_encoder, segmenter_signature
+from pcaseg.export.graphs import export_segmenter, export_text_encoder, segmenter_signature
 from pcaseg.export.label_graph import export_label_graph, label_signature
+from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
 from pcaseg.runtime.manifest import (
-    LARGEST_SIDE_PX,
     FileEntry,
     GraphInfo,
     ImageSpec,
@@ -36,16 +36,14 @@ from pcaseg.versions import installed_versions
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
 
-RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "open_clip_torch", "timm", "tokenizers", "numpy")
+RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "open_clip_torch", "timm", "tokenizers", "numpy")
 
 
 def write_bundle(
     model: PCASeg,
     out: str | os.PathLike[str],
     *,
-    graph: GraphKind = "logits",
-    strategy: Strategy | None = None,
-    image_size: tuple[int, int] | None = None,
+    options: ExportOptions = DEFAULTS,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Manifest:
@@ -54,9 +52,7 @@ def write_bundle(
     Args:
         model: of `pcaseg.load_model`.
         out: the folder to make, by custom `NAME.pcaseg`; with the ending `.zip` the same as one file.
-        graph: `logits` of windows, for any strategy, or `labels` of whole images, all steps in the graph.
-        strategy: what a label graph holds, `single` if None; not for logits.
-        image_size: (height, width) in pixels that a label graph is fixed to; None for any; not for logits.
+        options: what the segmenter graph is, and how it is written.
         overwrite: replace a bundle that stands there. Anything else that stands there is never replaced.
         progress: show a progress bar on standard error.
 
@@ -65,58 +61,30 @@ def write_bundle(
 
     Raises:
         OutputError: the destination exists or cannot be written; nothing is left behind.
-        PcasegError: the model is not float32 on the CPU, of `check_graph_options`, or the traced graph breaks a promise
-            of `export.graphs`.
+        PcasegError: the model is not float32 on the CPU, or the traced graph breaks a promise of `export.graphs`.
     """
     out = Path(out)
-    check_graph_options(graph, strategy, image_size)
     check_destination(out, overwrite=overwrite)
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         raise PcasegError(f"export takes a float32 model on the CPU, not {weight.dtype} on {weight.device}; convert it")
-    if graph == "labels":
-        strategy = strategy or "single"
     zipped = out.suffix.lower() == ".zip"
     with atomic_path(out.with_suffix("") if zipped else out, folder=True, keep=not zipped) as folder:
-        graphs = _write_files(model, folder, strategy=strategy, image_size=image_size, progress=progress)
+        graphs = _write_files(model, folder, options, progress=progress)
         files = {name: _entry(folder / name) for name in (*graphs, TOKENIZER_NAME)}
-        manifest = describe(model, files=files, graphs=graphs, strategy=strategy, image_size=image_size)
+        manifest = describe(model, options, files=files, graphs=graphs)
         (folder / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         if zipped:
             _zip(folder, out)
     return manifest
 
 
-def check_graph_options(graph: GraphKind, strategy: Strategy | None, image_size: tuple[int, int] | None) -> None:
-    """Refuses options that contradict each other, before a model is loaded for them.
-
-    Raises:
-        PcasegError: an unknown choice, a strategy or a size for a graph of logits, or a side out of range.
-    """
-    check_choice(graph, GraphKind, what="graph")
-    if graph == "logits" and strategy is not None:
-        raise PcasegError(f"strategy={strategy!r}: a graph of logits runs any strategy; leave it out or ask for labels")
-    if graph == "logits" and image_size is not None:
-        raise PcasegError(f"image_size={image_size}: a graph of logits takes any; leave it out or ask for labels")
-    if strategy is not None:
-        check_choice(strategy, Strategy, what="strategy")
-    if image_size is not None and not all(1 <= side <= LARGEST_SIDE_PX for side in image_size):
-        raise PcasegError(f"image_size={image_size}: give a height and a width from 1 to {LARGEST_SIDE_PX} pixels")
-
-
-def _write_files(
-    model: PCASeg, folder: Path, *, strategy: Strategy | None, image_size: tuple[int, int] | None, progress: bool
-) -> dict[str, GraphInfo]:
-    """Writes everything but the manifest; gives the graphs' statistics by file name. A strategy asks for labels."""
-
-    def segmenter(path: Path) -> onnx.ModelProto:
-        if strategy is None:
-            return export_segmenter(model, path)
-        return export_label_graph(model, path, strategy=strategy, image_size=image_size)
-
+def _write_files(model: PCASeg, folder: Path, options: ExportOptions, *, progress: bool) -> dict[str, GraphInfo]:
+    """Writes everything but the manifest; gives the graphs' statistics by file name."""
+    segmenter = export_segmenter if options.graph == "logits" else export_label_graph
     exports: dict[str, Callable[[Path], onnx.ModelProto]] = {
-        SEGMENTER_NAME: segmenter,
-        TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path),
+        SEGMENTER_NAME: lambda path: segmenter(model, path, options=options),
+        TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path, options=options),
     }
     graphs = {}
     with tqdm(total=len(exports) + 1, desc="export", unit="file", disable=not progress) as bar:
@@ -155,25 +123,26 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
 
 def describe(
     model: PCASeg,
+    options: ExportOptions = DEFAULTS,
     *,
     files: dict[str, FileEntry],
     graphs: dict[str, GraphInfo],
-    strategy: Strategy | None = None,
-    image_size: tuple[int, int] | None = None,
 ) -> Manifest:
-    """The manifest of a model's bundle; with no files and graphs, of the model alone. A strategy means labels."""
+    """The manifest of a model's bundle; with no files and graphs, of the model alone."""
     preset, source = model.preset, model.source
-    signature = segmenter_signature(preset) if strategy is None else label_signature(preset, image_size)
+    labels = options.graph == "labels"
+    signature = label_signature(preset, options.image_size) if labels else segmenter_signature(preset)
     return Manifest(
         preset=preset.name,
         aggregation=model.aggregation,
         dense_mode=model.dense_mode,
         weights=Weights(source.kind, source.path, source.sha256, source.seed),
-        precision="float32",
-        opset=OPSET,
-        graph="logits" if strategy is None else "labels",
-        strategy=strategy,
-        image_size=image_size,
+        precision=options.precision,
+        opset=options.opset,
+        layer_norm=options.layer_norm,
+        graph=options.graph,
+        strategy=options.strategy,
+        image_size=options.image_size,
         image=ImageSpec(preset.image_px),
         sliding=preset.sliding,
         text=TextSpec(

@@ -18,20 +18,15 @@ import onnxslim
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import CONTEXT_LENGTH, Preset, check_choice
+from pcaseg.configs import CONTEXT_LENGTH, Preset
 from pcaseg.deploy.network import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
-from pcaseg.export.translations import LayerNormForm, Precision, translations
+from pcaseg.export.options import DEFAULTS, OPSET, ExportOptions
+from pcaseg.export.translations import translations
 from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
-
-OPSET = 20
-"""The first opset with GELU as one operator."""
-
-OPSETS = range(17, 26)
-"""17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
 
 FORBIDDEN_OPS = frozenset(
     {"If", "Loop", "Scan", "Range", "ScatterND", "ScatterElements", "Einsum", "NonZero", "Resize"}
@@ -54,33 +49,6 @@ EXAMPLE_LENGTHS = {"N": 3, "T": 7, "H": 50, "W": 70}
 
 _RESIZE_DEFAULTS = {"mode": b"nearest", "coordinate_transformation_mode": b"half_pixel", "antialias": 0}
 _REPORT = "report this with your torch version"
-
-
-@dataclass(frozen=True)
-class GraphOptions:
-    """How a segmenter graph is written; what it computes is the same up to rounding.
-
-    Attributes:
-        opset: one of `OPSETS`.
-        precision: of weights and tensors; inputs and outputs are float32 in either, and so are the islands of
-            `pcaseg.export.translations`.
-        layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.
-    """
-
-    opset: int = OPSET
-    precision: Precision = "float32"
-    layer_norm: LayerNormForm = "operator"
-
-    def __post_init__(self) -> None:
-        if self.opset not in OPSETS:
-            raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
-        check_choice(self.precision, Precision, what="precision")
-        check_choice(self.layer_norm, LayerNormForm, what="layer_norm")
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the folded model's weights."""
-        return torch.float32 if self.precision == "float32" else torch.float16
 
 
 @dataclass(frozen=True)
@@ -119,7 +87,7 @@ def text_spec(preset: Preset) -> TensorSpec:
     return TensorSpec(("T", *prompts, preset.embed_dim), "float32", "class embeddings of unit norm")
 
 
-def export_segmenter(model: PCASeg, path: Path, *, options: GraphOptions = GraphOptions()) -> onnx.ModelProto:
+def export_segmenter(model: PCASeg, path: Path, *, options: ExportOptions = DEFAULTS) -> onnx.ModelProto:
     """Writes the segmenter graph of the folded model: `image` (N, 3, R, R) and `text` (T, D) to `logits`.
 
     Returns:
@@ -132,7 +100,7 @@ def export_segmenter(model: PCASeg, path: Path, *, options: GraphOptions = Graph
     return export_graph(SegmenterGraph(fold(model, dtype=options.dtype)), path, signature, options=options)
 
 
-def export_text_encoder(model: PCASeg, path: Path, *, options: GraphOptions = GraphOptions()) -> onnx.ModelProto:
+def export_text_encoder(model: PCASeg, path: Path, *, options: ExportOptions = DEFAULTS) -> onnx.ModelProto:
     """Writes the text encoder: input `tokens` (T, 77) int64, output `text` (T, D) of unit norm; T dynamic.
 
     Always in float32, so that vocabulary files fit every bundle of a model, and in any of `OPSETS`.
@@ -147,7 +115,7 @@ def export_graph(
     path: Path,
     signature: Signature,
     *,
-    options: GraphOptions = GraphOptions(),
+    options: ExportOptions = DEFAULTS,
     permitted: Set[str] = frozenset(),
 ) -> onnx.ModelProto:
     """Traces a module and writes its graph, cleaned and audited.

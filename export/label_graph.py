@@ -5,6 +5,7 @@ The steps are those of `pcaseg.model.inference.segment_image`, for a batch of im
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from pcaseg.configs import Preset, Sliding, Strategy
 from pcaseg.deploy.network import fold
 from pcaseg.export.graphs import SegmenterGraph, Signature, export_graph, text_spec
+from pcaseg.export.options import ExportOptions
 from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ class LabelGraph(nn.Module):
         self.logits, self.strategy = logits, strategy
         self.input_px, self.sliding = preset.image_px, preset.sliding
         ones = torch.ones(len(self.sliding.origins()), self.sliding.window_px, self.sliding.window_px)
-        self.register_buffer("overlap", place_windows(ones, self.sliding), persistent=False)
+        self.register_buffer("overlap", join_windows(ones, self.sliding), persistent=False)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Labels a batch of images.
@@ -77,7 +79,7 @@ class LabelGraph(nn.Module):
         if self.strategy == "single":
             return logits.sigmoid()
         parts = self._by_window(resize(logits, _square(self.sliding.window_px)).sigmoid())
-        canvas = place_windows(parts[:-1], self.sliding) / self.overlap
+        canvas = join_windows(parts[:-1], self.sliding) / self.overlap
         return (canvas + resize(parts[-1], _square(self.sliding.image_px))) / 2
 
     def _by_window(self, tensor: Tensor) -> Tensor:
@@ -86,15 +88,30 @@ class LabelGraph(nn.Module):
         return tensor.unflatten(0, (windows, -1))
 
 
-def place_windows(parts: Tensor, sliding: Sliding) -> Tensor:
+def join_windows(parts: Tensor, sliding: Sliding) -> Tensor:
     """The sum of all windows, each at its place on the canvas: (windows, ..., w, w) -> (..., S, S).
 
-    By padding with constants, which any parser takes, and not by writing in place, which exports as `ScatterND`.
+    Row by row and then the rows, by slices, which any parser takes, and not by writing in place, which exports as
+    `ScatterND`.
     """
-    rest = sliding.image_px - sliding.window_px
-    places = [(left, rest - left, top, rest - top) for top, left in sliding.origins()]
-    first, *others = (F.pad(part, place) for part, place in zip(parts.unbind(), places, strict=True))
-    return sum(others, start=first)
+    starts = sorted({left for _, left in sliding.origins()})
+    rows = [_overlap_add(row.unbind(), starts, dim=-1) for row in parts.unflatten(0, (len(starts), -1)).unbind()]
+    return _overlap_add(rows, starts, dim=-2)
+
+
+def _overlap_add(parts: Sequence[Tensor], starts: Sequence[int], *, dim: int) -> Tensor:
+    """Parts of equal length that begin at `starts` of one axis: those that cover a stretch of it are added there."""
+    length = parts[0].shape[dim]
+    cuts = sorted({*starts, *(start + length for start in starts)})
+    stretches = []
+    for low, high in itertools.pairwise(cuts):
+        first, *others = (
+            part.narrow(dim, low - start, high - low)
+            for part, start in zip(parts, starts, strict=True)
+            if start <= low and high <= start + length
+        )
+        stretches.append(sum(others, start=first))
+    return torch.cat(stretches, dim=dim)
 
 
 def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
@@ -117,16 +134,13 @@ def label_signature(preset: Preset, image_size: tuple[int, int] | None) -> Signa
     )
 
 
-def export_label_graph(
-    model: PCASeg, path: Path, *, strategy: Strategy, image_size: tuple[int, int] | None
-) -> onnx.ModelProto:
+def export_label_graph(model: PCASeg, path: Path, *, options: ExportOptions) -> onnx.ModelProto:
     """Writes a label graph of the folded model: `image` (N, H, W, 3) and `text` (T, D) to `labels` and `confidence`.
 
     Args:
         model: of `pcaseg.load_model`.
         path: the `.onnx` file.
-        strategy: `single` or `sliding`.
-        image_size: (height, width) in pixels to fix; None leaves both dynamic, as N and T always are.
+        options: with the graph `labels`. N and T are always dynamic, H and W if no image size is fixed.
 
     Returns:
         The graph as written.
@@ -134,8 +148,11 @@ def export_label_graph(
     Raises:
         PcasegError: of `pcaseg.export.graphs.audit_graph`.
     """
-    module = LabelGraph(SegmenterGraph(fold(model)), model.preset, strategy=strategy)
-    return export_graph(module, path, label_signature(model.preset, image_size), permitted=PERMITTED_OPS)
+    assert options.strategy is not None  # of every label graph
+    logits = SegmenterGraph(fold(model, dtype=options.dtype))
+    module = LabelGraph(logits, model.preset, strategy=options.strategy)
+    signature = label_signature(model.preset, options.image_size)
+    return export_graph(module, path, signature, options=options, permitted=PERMITTED_OPS)
 
 
 def _square(side: int) -> tuple[int, int]:

@@ -1,25 +1,22 @@
 """How some of PyTorch's operators are written in a graph: attention, norms and softmax.
 
 In a float16 graph these are the islands: float32 from a Cast at their input to a Cast at their output, whatever the
-engine would choose. `python -m pcaseg.benchmarks.islands` measures the reason of each. (The other two islands, cosine
-norms and the sums of linear attention, are written in the folded model itself.)
+engine would choose. `python -m pcaseg.benchmarks.islands` measures the reason of each. (The cost volume and the sums of
+linear attention are float32 in the folded model itself.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 from onnxscript import opset18
 
-LayerNormForm = Literal["operator", "decomposed"]
-"""LayerNormalization as one operator, or as means and a root, for parsers that lack it (TensorRT before 8.6)."""
-
-Precision = Literal["float32", "float16"]
+from pcaseg.configs import LayerNormForm, Precision
 
 op: Any = opset18  # what the exporter itself is written in; it converts to newer opsets
 Translations = dict[Callable[..., Any], Callable[..., Any]]
@@ -29,40 +26,38 @@ def translations(precision: Precision, layer_norm: LayerNormForm) -> Translation
     """The table for `torch.onnx.export`: operators that it would write otherwise."""
     half = precision == "float16"
     aten = torch.ops.aten
-    table: Translations = {aten.scaled_dot_product_attention.default: _attention(half)}
+    table: Translations = {aten.scaled_dot_product_attention.default: _attention}
     if half or layer_norm == "decomposed":
-        table[aten.layer_norm.default] = _layer_norm(half, layer_norm)
+        table[aten.layer_norm.default] = _layer_norm(layer_norm)
     if half:
-        table |= {aten.softmax.int: _softmax, aten.group_norm.default: _group_norm}
+        table |= {
+            aten.softmax.int: _softmax,
+            aten.group_norm.default: _group_norm,
+            aten.linalg_vector_norm.default: _vector_norm,
+        }
     return table
 
 
-def _attention(half: bool) -> Callable[..., Any]:
+def _attention(
+    query: Any,
+    key: Any,
+    value: Any,
+    attn_mask: None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
     """Two products around a softmax, which ONNX Runtime fuses with the transpose of the keys."""
-
-    def attention(
-        query: Any,
-        key: Any,
-        value: Any,
-        attn_mask: None = None,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        scale: float | None = None,
-        enable_gqa: bool = False,
-    ) -> Any:
-        scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        scores = op.MatMul(
-            query if scale == 1 else op.Mul(query, _constant(scale, half)), op.Transpose(key, perm=[0, 1, 3, 2])
-        )
-        if attn_mask is not None:
-            scores = op.Add(scores, attn_mask)
-        weights = _narrow(op.Softmax(_wide(scores, half), axis=-1), half)
-        return op.MatMul(weights, value)
-
-    return attention
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scaled = query if scale == 1 else op.Mul(query, _narrow(op.Constant(value_float=scale), query))
+    scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
+    if attn_mask is not None:
+        scores = op.Add(scores, attn_mask)
+    return op.MatMul(_narrow(op.Softmax(_wide(scores, query), axis=-1), query), value)
 
 
-def _layer_norm(half: bool, form: LayerNormForm) -> Callable[..., Any]:
+def _layer_norm(form: LayerNormForm) -> Callable[..., Any]:
     def layer_norm(
         input: Any,
         normalized_shape: Sequence[int],
@@ -71,47 +66,50 @@ def _layer_norm(half: bool, form: LayerNormForm) -> Callable[..., Any]:
         eps: float = 1e-5,
         cudnn_enable: bool = True,
     ) -> Any:
-        x = _wide(input, half)
-        weight, bias = (None if tensor is None else _wide(tensor, half) for tensor in (weight, bias))
+        x = _wide(input, input)
+        weight, bias = (None if tensor is None else _wide(tensor, input) for tensor in (weight, bias))
         axes = list(range(-len(normalized_shape), 0))
         if form == "operator":
             if weight is None:
                 weight = op.Constant(value=onnx.numpy_helper.from_array(np.ones(normalized_shape, np.float32)))
             normed, _, _ = op.LayerNormalization(x, weight, bias, axis=axes[0], epsilon=eps)
-            return _narrow(normed, half)
+            return _narrow(normed, input)
         where = op.Constant(value_ints=axes)
         centred = op.Sub(x, op.ReduceMean(x, where, keepdims=1))
         variance = op.ReduceMean(op.Mul(centred, centred), where, keepdims=1)
         normed = op.Div(centred, op.Sqrt(op.Add(variance, op.Constant(value_float=eps))))
         normed = normed if weight is None else op.Mul(normed, weight)
-        return _narrow(normed if bias is None else op.Add(normed, bias), half)
+        return _narrow(normed if bias is None else op.Add(normed, bias), input)
 
     return layer_norm
 
 
 def _softmax(self: Any, dim: int, dtype: int | None = None) -> Any:
-    return _narrow(op.Softmax(_wide(self, True), axis=dim), True)
+    return _narrow(op.Softmax(_wide(self, self), axis=dim), self)
 
 
 def _group_norm(
     input: Any, num_groups: int, weight: Any, bias: Any, eps: float = 1e-5, cudnn_enabled: bool = True
 ) -> Any:
-    x = _wide(input, True)
+    x = _wide(input, input)
     ones, zeros = (op.Constant(value_floats=[value] * num_groups) for value in (1.0, 0.0))
     grouped = op.Reshape(x, op.Constant(value_ints=[0, num_groups, -1]))
     normed = op.Reshape(op.InstanceNormalization(grouped, ones, zeros, epsilon=eps), op.Shape(x))
     shape = op.Constant(value_ints=[-1, 1, 1])
-    weight, bias = (op.Reshape(_wide(tensor, True), shape) for tensor in (weight, bias))
-    return _narrow(op.Add(op.Mul(normed, weight), bias), True)
+    weight, bias = (op.Reshape(_wide(tensor, input), shape) for tensor in (weight, bias))
+    return _narrow(op.Add(op.Mul(normed, weight), bias), input)
 
 
-def _wide(tensor: Any, half: bool) -> Any:
-    return op.Cast(tensor, to=onnx.TensorProto.FLOAT) if half else tensor
+def _vector_norm(self: Any, ord: float, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
+    assert ord == 2
+    return _narrow(op.ReduceL2(_wide(self, self), op.Constant(value_ints=list(dim)), keepdims=int(keepdim)), self)
 
 
-def _narrow(tensor: Any, half: bool) -> Any:
-    return op.Cast(tensor, to=onnx.TensorProto.FLOAT16) if half else tensor
+def _wide(tensor: Any, like: Any) -> Any:
+    """To float32 where `like`, what the operator was given, is float16."""
+    return op.Cast(tensor, to=onnx.TensorProto.FLOAT) if like.dtype == onnx.TensorProto.FLOAT16 else tensor
 
 
-def _constant(value: float, half: bool) -> Any:
-    return _narrow(op.Constant(value_float=value), half)
+def _narrow(tensor: Any, like: Any) -> Any:
+    """Back to float16 where `like` is."""
+    return op.Cast(tensor, to=onnx.TensorProto.FLOAT16) if like.dtype == onnx.TensorProto.FLOAT16 else tensor

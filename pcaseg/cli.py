@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, get_args
 import pcaseg
 from pcaseg.class_lists import class_list_names
 from pcaseg.class_names import check_class_names, split_class_names
-from pcaseg.configs import Aggregation, DenseMode, GraphKind, Strategy, get_preset, presets
+from pcaseg.configs import Aggregation, DenseMode, GraphKind, LayerNormForm, Precision, Strategy, get_preset, presets
 from pcaseg.errors import OutputError, PcasegError, install_hint
 
 if TYPE_CHECKING:
@@ -106,6 +106,19 @@ def _add_export(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--image-size", type=image_size, metavar="HEIGHTxWIDTH", help="fixes a graph of labels to it, such as 720x1280"
+    )
+    command.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="float32",
+        help="of weights and tensors; float16 keeps its delicate sums in float32",
+    )
+    command.add_argument("--opset", type=natural, default=20, help="ONNX opset, 17 to 25 (default: 20)")
+    command.add_argument(
+        "--layer-norm",
+        choices=get_args(LayerNormForm),
+        default="operator",
+        help="decomposed: for parsers without LayerNormalization, such as TensorRT 8.5 with --opset 17",
     )
     command.add_argument("--overwrite", action="store_true", help="replace a bundle that stands there")
     command.set_defaults(run=run_export)
@@ -207,20 +220,20 @@ def run_import(options: argparse.Namespace) -> int:
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from pcaseg.export.bundle import check_destination, check_graph_options, write_bundle
+    from pcaseg.export.bundle import check_destination, write_bundle
+    from pcaseg.export.options import ExportOptions
 
-    check_graph_options(options.graph, options.strategy, options.image_size)
-    check_destination(options.out, overwrite=options.overwrite)
-    model = _load_model(options.model)
-    manifest = write_bundle(
-        model,
-        options.out,
+    wanted = ExportOptions(
         graph=options.graph,
         strategy=options.strategy,
         image_size=options.image_size,
-        overwrite=options.overwrite,
-        progress=True,
+        precision=options.precision,
+        opset=options.opset,
+        layer_norm=options.layer_norm,
     )
+    check_destination(options.out, overwrite=options.overwrite)
+    model = _load_model(options.model)
+    manifest = write_bundle(model, options.out, options=wanted, overwrite=options.overwrite, progress=True)
     size = sum(entry.bytes for entry in manifest.files.values())
     graph = f"{manifest.graph} ({manifest.strategy})" if manifest.strategy else manifest.graph
     print(
@@ -234,7 +247,17 @@ def run_export(options: argparse.Namespace) -> int:
 def run_check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from pcaseg.benchmarks.check import Thresholds, cases, check, is_report, photographs, table, verdict, write_report
+    from pcaseg.benchmarks.check import (
+        DEFAULTS,
+        Thresholds,
+        cases,
+        check,
+        is_report,
+        photographs,
+        table,
+        verdict,
+        write_report,
+    )
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
@@ -253,7 +276,11 @@ def run_check(options: argparse.Namespace) -> int:
         images = photographs()
     backend = open_backend(options.backend, bundle, device=options.device, threads=options.threads)
     model = _load_model(options.model) if options.model else source_model(bundle)
-    thresholds = Thresholds(options.max_relative_error, options.min_label_agreement)
+    default = DEFAULTS[bundle.manifest.precision]
+    thresholds = Thresholds(
+        default.relative_error if options.max_relative_error is None else options.max_relative_error,
+        default.label_agreement if options.min_label_agreement is None else options.min_label_agreement,
+    )
     todo = cases(images, options.classes, strategy, image_size=bundle.manifest.image_size)
     rows = [check(model, backend, case, thresholds) for case in tqdm(todo, desc="check", unit="case")]
     print(table(rows))

@@ -10,6 +10,10 @@ from pcaseg.errors import PcasegError
 Aggregation = Literal["parallel", "serial"]
 DenseMode = Literal["csa", "qq"]
 Strategy = Literal["single", "sliding"]
+Precision = Literal["float32", "float16"]
+LayerNormForm = Literal["operator", "decomposed"]
+"""LayerNormalization as one operator, or as means and a root, for parsers that lack it (TensorRT before 8.6)."""
+
 GraphKind = Literal["logits", "labels"]
 """What a segmenter graph computes: logits of windows, or labels and confidence of whole images."""
 WeightsKind = Literal["checkpoint", "clip-only", "seeded"]

@@ -122,7 +122,7 @@ def test_a_camera_s_bundle(run, tmp_path, photo):
 def test_export_options_that_cannot_be_used(run, tmp_path):
     out = tmp_path / "b.pcaseg"
     export = ("export", "small-eva", "--out", out)
-    assert_refused(run(*export, "--strategy", "sliding"), "a graph of logits runs any strategy; leave it out")
+    assert_refused(run(*export, "--strategy", "sliding"), "a graph of logits runs any; leave it out")
     assert_refused(run(*export, "--image-size", "480x640"), "a graph of logits takes any; leave it out")
     for size in ("0x640", "480x8193"):
         assert_refused(run(*export, "--graph", "labels", "--image-size", size), "from 1 to 8192 pixels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -43,10 +43,9 @@ class FoldedAggregator(nn.Module):
     def __init__(self, aggregator: Aggregator, grid: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
         self.grid = grid
-        self.cost_embedding, self.image_guidance, self.text_guidance = (
-            _copy(layer, dtype)
-            for layer in (aggregator.cost_embedding, aggregator.image_guidance, aggregator.text_guidance)
-        )
+        self.cost_embedding = _copy(aggregator.cost_embedding, dtype)
+        self.image_guidance = _copy(aggregator.image_guidance, dtype)
+        self.text_guidance = _copy(aggregator.text_guidance, dtype)
         self.decoder_guidance = nn.ModuleList(_copy(layer, dtype) for layer in aggregator.decoder_guidance)
         self.steps: Sequence[ParallelStep | SerialStep] = nn.ModuleList(_steps(aggregator, grid, dtype))  # type: ignore[assignment]
         self.decoder = FoldedDecoder(aggregator.decoder, grid, dtype)
@@ -55,6 +54,12 @@ class FoldedAggregator(nn.Module):
     def dtype(self) -> torch.dtype:
         """Of the weights."""
         return self.cost_embedding.weight.dtype
+
+    @property
+    def map_bytes(self) -> int:
+        """Of one class map, HW x C numbers; some are float32 whatever the weights are."""
+        size = torch.promote_types(self.dtype, torch.float32).itemsize
+        return self.grid[0] * self.grid[1] * self.cost_embedding.out_channels * size
 
     def prepare_vocabulary(self, text: Tensor) -> PreparedVocabulary:
         """Does the text side's work, once per vocabulary: text (T, P, D) or (B, T, P, D) float."""
@@ -178,11 +183,12 @@ class ParallelStep(Step):
         """x (B, T, HW, C), image shares, text share (B or 1, T, 2C) -> (B, T, HW, C)."""
         z = self.pool(x, pooling)
         sums = self.sums(z, share, chunk)
-        merged = []
-        for part in chunks(x.shape[1], chunk):
+
+        def merge(part: slice) -> Tensor:
             semantic = x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
-            merged.append(self.epl(self.spatial(x[:, part], image), semantic))
-        return merged[0] if len(merged) == 1 else torch.cat(merged, dim=1)
+            return self.epl(self.spatial(x[:, part], image), semantic)
+
+        return merge(slice(None)) if chunk is None else overwrite(x, chunk, merge)
 
 
 class SerialStep(Step):
@@ -192,12 +198,21 @@ class SerialStep(Step):
         self, x: Tensor, image: list[Share], share: Tensor, pooling: tuple[int, int], chunk: int | None
     ) -> Tensor:
         """As `ParallelStep.forward`."""
-        parts = list(chunks(x.shape[1], chunk))
-        x = torch.cat([self.spatial(x[:, part], image) for part in parts], dim=1)
+        x = self.spatial(x, image) if chunk is None else overwrite(x, chunk, lambda p: self.spatial(x[:, p], image))
         z = self.pool(x, pooling)
         sums = self.sums(z, share, chunk)
-        attended = [self.semantic.attend(z[:, part], share[:, part], sums) for part in parts]
-        return x + self.unpool(torch.cat(attended, dim=1), pooling)
+
+        def attend(part: slice) -> Tensor:
+            return x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
+
+        return attend(slice(None)) if chunk is None else overwrite(x, chunk, attend)
+
+
+def overwrite(x: Tensor, chunk: int, compute: Callable[[slice], Tensor]) -> Tensor:
+    """Replaces x, (B, T, ...), by what `compute` makes of each chunk of classes, in x's own memory."""
+    for part in chunks(x.shape[1], chunk):
+        x[:, part] = compute(part)
+    return x
 
 
 def chunks(T: int, chunk: int | None) -> Iterator[slice]:

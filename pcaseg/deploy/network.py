@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pcaseg.configs import Strategy, check_choice
 from pcaseg.deploy.aggregator import FoldedAggregator, PreparedVocabulary
 from pcaseg.deploy.algebra import fold_statistics, weights_of
+from pcaseg.deploy.memory import largest_chunk
 from pcaseg.model.aggregator import Guidance
 from pcaseg.model.image_tower import EvaTower, ImageTower
 from pcaseg.model.inference import image_tensor, segment_image
@@ -23,24 +24,27 @@ CPU_MAPS_PER_CHUNK = 8
 """Class maps that run at a time on a CPU: their intermediates then stay in its caches."""
 
 
-def fold(model: PCASeg, *, dtype: torch.dtype | None = None) -> FoldedPCASeg:
+def fold(model: PCASeg, *, dtype: torch.dtype | None = None, memory_mib: float | None = None) -> FoldedPCASeg:
     """Folds a model for inference.
 
     Args:
         model: of `pcaseg.load_model`, in evaluation mode; not changed.
         dtype: of the weights; the model's own if None. The algebra runs in float64.
+        memory_mib: budget of the aggregator's intermediates, in MiB, kept by running few classes at a time; None for no
+            limit. See `pcaseg.deploy.memory`.
 
     Returns:
         A module with the model's call signatures, on the preset's grid, without gradients.
     """
-    return FoldedPCASeg(model, dtype or next(model.parameters()).dtype)
+    return FoldedPCASeg(model, dtype or next(model.parameters()).dtype, memory_mib=memory_mib)
 
 
 class FoldedPCASeg(nn.Module):
     """What `PCASeg` computes, with everything removed that can be removed exactly."""
 
-    def __init__(self, model: PCASeg, dtype: torch.dtype) -> None:
+    def __init__(self, model: PCASeg, dtype: torch.dtype, *, memory_mib: float | None = None) -> None:
         super().__init__()
+        self.memory_mib = memory_mib
         self.preset, self.source = model.preset, model.source
         self.aggregation, self.dense_mode = model.aggregation, model.dense_mode
         grid = (model.preset.grid, model.preset.grid)
@@ -58,8 +62,16 @@ class FoldedPCASeg(nn.Module):
         class_pooling: tuple[int, int] = (1, 1),
         chunk: int | None = None,
     ) -> Tensor:
-        """As `PCASeg.forward`; `text` may be what `prepare_vocabulary` made; `chunk` as `FoldedAggregator.forward`."""
+        """As `PCASeg.forward`; `text` may be what `prepare_vocabulary` made; `chunk` as `FoldedAggregator.forward`.
+
+        Raises:
+            PcasegError: the memory budget is too small for these images and classes.
+        """
         features, guidance = self.encode_image(images)
+        if self.memory_mib is not None:
+            T = (text.text if isinstance(text, PreparedVocabulary) else text).shape[-3]
+            fits = largest_chunk(self.memory_mib, len(images), T, map_bytes=self.aggregator.map_bytes)
+            chunk = fits if chunk is None else min(chunk, fits)
         return self.aggregator(features, text, guidance, class_pooling=class_pooling, chunk=chunk)
 
     def encode_text(self, names: Sequence[str]) -> Tensor:

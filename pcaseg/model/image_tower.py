@@ -7,8 +7,6 @@ block's dense path. Facts: PCA-Seg and CAT-Seg, published code and configuration
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -59,17 +57,6 @@ class ImageTower(nn.Module):
     def position_table(self) -> nn.Parameter:
         """The learned position embedding, (..., 1 + N, width)."""
         raise NotImplementedError
-
-    @contextmanager
-    def fixed_positions(self, grid: tuple[int, int]) -> Iterator[None]:
-        """While open, the position embedding is stored at this grid, so that a traced graph holds no resize."""
-        table, original = self.position_table, self.position_table.data
-        resized = resize_position_embedding(original.flatten(0, -2), grid)
-        table.data = resized.reshape(*original.shape[:-2], *resized.shape)
-        try:
-            yield
-        finally:
-            table.data = original
 
     def grid_of(self, images: Tensor) -> tuple[int, int]:
         """(H, W) of the feature grid for these images.

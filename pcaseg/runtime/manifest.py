@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pcaseg.configs import Aggregation, DenseMode, GraphKind, Sliding, Strategy, WeightsKind
+from pcaseg.configs import Aggregation, DenseMode, GraphKind, LayerNormForm, Precision, Sliding, Strategy, WeightsKind
 from pcaseg.errors import BundleError
 
 SCHEMA_VERSION = 2
@@ -95,8 +95,9 @@ class Manifest:
     aggregation: Aggregation
     dense_mode: DenseMode
     weights: Weights
-    precision: Literal["float32", "float16"]
+    precision: Precision
     opset: int
+    layer_norm: LayerNormForm
     graph: GraphKind
     strategy: Strategy | None
     image_size: tuple[int, int] | None

@@ -20,6 +20,7 @@ from pcaseg.errors import PcasegError
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.graphs import FORBIDDEN_OPS, RESIZE_ATTRIBUTES, audit_graph, export_graph
 from pcaseg.export.label_graph import PERMITTED_OPS, LabelGraph, label_signature
+from pcaseg.export.options import ExportOptions
 from pcaseg.model.inference import segment_image
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -152,7 +153,7 @@ def labelled(request, tmp_path_factory):
     """A row of `MODELS`: its name, the model, and its bundle of labels."""
     preset, strategy, size = MODELS[request.param]
     model, path = small_model(preset), tmp_path_factory.mktemp("labelled") / "camera.pcaseg"
-    write_bundle(model, path, graph="labels", strategy=strategy, image_size=size)
+    write_bundle(model, path, options=ExportOptions(graph="labels", strategy=strategy, image_size=size))
     return request.param, model, path
 
 

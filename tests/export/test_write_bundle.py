@@ -15,6 +15,7 @@ from support import small_model
 import pcaseg.export.bundle
 from pcaseg.errors import BundleError, OutputError, PcasegError
 from pcaseg.export.bundle import write_bundle
+from pcaseg.export.options import ExportOptions
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import sha256_of
 from pcaseg.runtime.bundle import Bundle
@@ -36,7 +37,9 @@ def traced_before(bundle, monkeypatch):
     for name in ("segmenter", "text_encoder"):
         source = bundle / f"{name}.onnx"
         monkeypatch.setattr(
-            pcaseg.export.bundle, f"export_{name}", lambda _, path, source=source: onnx.load(copy(source, path))
+            pcaseg.export.bundle,
+            f"export_{name}",
+            lambda _, path, source=source, options=None: onnx.load(copy(source, path)),
         )
 
 
@@ -142,18 +145,23 @@ def test_only_float32_models(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_options_of_a_label_graph_are_checked(small, tmp_path):
-    for options, message in (
-        ({"strategy": "sliding"}, "strategy='sliding': a graph of logits runs any strategy; leave it out"),
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"strategy": "sliding"}, "strategy='sliding': a graph of logits runs any; leave it out"),
         ({"image_size": (480, 640)}, r"image_size=\(480, 640\): a graph of logits takes any; leave it out"),
         ({"graph": "masks"}, "graph='masks': choose one of logits, labels"),
         ({"graph": "labels", "strategy": "both"}, "strategy='both': choose one of single, sliding"),
         ({"graph": "labels", "image_size": (0, 640)}, r"image_size=\(0, 640\): give .* from 1 to 8192 pixels"),
         ({"graph": "labels", "image_size": (480, 8193)}, "from 1 to 8192 pixels"),
-    ):
-        with pytest.raises(PcasegError, match=message):
-            write_bundle(small, tmp_path / "b.pcaseg", **options)
-    assert os.listdir(tmp_path) == []
+        ({"precision": "int8"}, "precision='int8': choose one of float32, float16"),
+        ({"layer_norm": "fused"}, "layer_norm='fused': choose one of operator, decomposed"),
+        ({"opset": 16}, "opset=16: choose one from 17 to 25"),
+    ],
+)
+def test_options_are_checked(options, message):
+    with pytest.raises(PcasegError, match=message):
+        ExportOptions(**options)
 
 
 def test_eager_backend_follows_the_strategy_of_a_label_graph(tmp_path, small_preset, bundle, monkeypatch):
@@ -164,7 +172,7 @@ def test_eager_backend_follows_the_strategy_of_a_label_graph(tmp_path, small_pre
 
     model = small_model(seed=4)
     monkeypatch.setattr(pcaseg.export.bundle, "export_label_graph", written)
-    write_bundle(model, tmp_path / "b.pcaseg", graph="labels", strategy="sliding")
+    write_bundle(model, tmp_path / "b.pcaseg", options=ExportOptions(graph="labels", strategy="sliding"))
     segmenter = Segmenter(tmp_path / "b.pcaseg", backend="torch")
     assert segmenter.strategy == "sliding" and segmenter.backend.manifest.graph == "logits"
     segmenter.set_vocabulary(["cat", "grass"])

@@ -26,6 +26,7 @@ def make_manifest(**changes: object) -> Manifest:
         weights=Weights(kind="seeded", path=None, sha256="a" * 64, seed=0),
         precision="float32",
         opset=18,
+        layer_norm="operator",
         graph="logits",
         strategy=None,
         image_size=None,

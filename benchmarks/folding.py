@@ -1,0 +1,222 @@
+"""What folding buys on this machine: `python -m pcaseg.benchmarks.folding --out rows.json`.
+
+At each size the eager model, which computes as published, the folded model in PyTorch and the folded graph in ONNX
+Runtime run in turn, round after round, on the same inputs and threads, so that drift hits all alike. Each is held
+against the eager result first. Preparing the vocabulary is not timed; it runs once per vocabulary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import onnxruntime
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+import pcaseg
+from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.flops import folded_macs, published_macs
+from pcaseg.deploy.aggregator import FoldedAggregator
+from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.export.graphs import Signature, export_graph, export_segmenter, text_spec
+from pcaseg.files import atomic_path
+from pcaseg.model.network import PCASeg
+from pcaseg.runtime.manifest import TensorSpec
+
+Part = Literal["aggregator", "image", "matmul"]
+CLASS_COUNTS: dict[Part, tuple[int, ...]] = {"aggregator": (1, 5, 20, 59, 150, 256), "image": (5, 20, 150)}
+MATMUL_SIDE = 2048
+
+
+@dataclass
+class Row:
+    """One backend on one part of the model.
+
+    Attributes:
+        part: `aggregator`, the whole `image` (network input to logits), or `matmul`: a float32 product of two square
+            matrices, as the measure of what the machine can do at all.
+        classes: T; 0 for `matmul`.
+        backend: `eager`, `folded` (PyTorch), `onnxruntime` (folded graph); `torch` for `matmul`.
+        gmac: 10^9 multiply-adds of a call; None for whole images.
+        relative_error: largest difference of a logit from eager's over the largest eager logit.
+        seconds: of each round.
+    """
+
+    part: Part
+    classes: int
+    backend: str
+    gmac: float | None
+    relative_error: float | None
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+
+Call = Callable[[], "Tensor | np.ndarray"]
+
+
+class AggregatorGraph(nn.Module):
+    """The folded aggregator alone, as a graph."""
+
+    def __init__(self, aggregator: FoldedAggregator) -> None:
+        super().__init__()
+        self.aggregator = aggregator
+
+    def forward(self, features: Tensor, first: Tensor, second: Tensor, text: Tensor) -> Tensor:
+        """Features, both taps and text (T, D) -> logits; the features are the spatial guidance too."""
+        vocabulary = self.aggregator.prepare_vocabulary(text[:, None])
+        return self.aggregator.aggregate_best(features, vocabulary, (features, first, second))
+
+
+class Subjects:
+    """The three backends of a preset with seeded weights, and their inputs."""
+
+    def __init__(self, preset: str, folder: Path, *, threads: int) -> None:
+        torch.set_num_threads(threads)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self.eager: PCASeg = pcaseg.load_model(preset)
+        self.folded: FoldedPCASeg = pcaseg.fold(self.eager)
+        self.preset = self.eager.preset
+        generator = torch.Generator().manual_seed(0)
+        R = self.preset.image_px
+        self.image = torch.rand(1, 3, R, R, generator=generator) * 255
+        self.text = F.normalize(torch.randn(256, 1, self.preset.embed_dim, generator=generator), dim=-1)
+        with torch.no_grad():
+            self.features, self.guidance = self.eager.encode_image(self.image)
+        export_segmenter(self.eager, folder / "image.onnx")
+        self._export_aggregator(folder / "aggregator.onnx")
+        self.folder, self.threads = folder, threads
+
+    def calls(self, part: Part, T: int) -> dict[str, Call]:
+        """What to time, by backend."""
+        text = self.text[:T]
+        vocabulary = self.folded.prepare_vocabulary(text)
+        session = self.session(part)
+        feeds = self.feeds(part, T)
+        if part == "image":
+            return {
+                "eager": lambda: self.eager(self.image, text),
+                "folded": lambda: self.folded(self.image, vocabulary, chunk=CPU_MAPS_PER_CHUNK),
+                "onnxruntime": lambda: session.run(None, feeds)[0],
+            }
+        guidance = (self.features, *self.guidance[1:])
+        return {
+            "eager": lambda: self.eager.aggregator(self.features, text, guidance),
+            "folded": lambda: self.folded.aggregator(self.features, vocabulary, guidance, chunk=CPU_MAPS_PER_CHUNK),
+            "onnxruntime": lambda: session.run(None, feeds)[0],
+        }
+
+    def session(self, part: Part, *, profile: bool = False) -> onnxruntime.InferenceSession:
+        """A new session of a part's graph: what an older one keeps in its arena would crowd the memory."""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.enable_profiling = profile
+        options.profile_file_prefix = str(self.folder / part)
+        return onnxruntime.InferenceSession(self.folder / f"{part}.onnx", options, providers=["CPUExecutionProvider"])
+
+    def feeds(self, part: Part, T: int) -> dict[str, np.ndarray]:
+        """What a part's graph takes."""
+        text = {"text": self.text[:T, 0].numpy()}
+        if part == "image":
+            return {"image": self.image.numpy()} | text
+        taps = zip(("features", "first", "second"), (self.features, *self.guidance[1:]), strict=True)
+        return {name: tensor.numpy() for name, tensor in taps} | text
+
+    def _export_aggregator(self, path: Path) -> None:
+        names = ("features", "first", "second")
+        tensors = (self.features, *self.guidance[1:])
+        inputs = {
+            name: TensorSpec(("N", *tensor.shape[1:]), "float32", "of the image tower")
+            for name, tensor in zip(names, tensors, strict=True)
+        }
+        side = 4 * self.preset.grid
+        logits = TensorSpec(("N", "T", side, side), "float32", "before the sigmoid")
+        signature = Signature(inputs | {"text": text_spec(self.preset)}, {"logits": logits})
+        export_graph(AggregatorGraph(self.folded.aggregator), path, signature)
+
+
+@torch.no_grad()
+def measure(subjects: Subjects, *, rounds: int) -> list[Row]:
+    """Size by size, all backends in turn, `rounds` times after one call of each that warms up and compares."""
+    rows: list[Row] = []
+    sizes = [(part, T) for part, counts in CLASS_COUNTS.items() for T in counts]
+    matmul, square = Row("matmul", 0, "torch", MATMUL_SIDE**3 / 1e9, None), torch.ones(MATMUL_SIDE, MATMUL_SIDE)
+    for part, T in tqdm(sizes, desc="folding", unit="size"):
+        calls = subjects.calls(part, T)
+        logits = {backend: np.asarray(call()) for backend, call in calls.items()}
+        largest = np.abs(logits["eager"]).max()
+        errors = {
+            backend: float(np.abs(values - logits["eager"]).max() / largest) for backend, values in logits.items()
+        }
+        block = {
+            backend: Row(part, T, backend, _gmac(subjects, part, T, backend), errors[backend]) for backend in calls
+        }
+        for _ in range(rounds):
+            for backend, call in calls.items():
+                block[backend].seconds.append(_timed(call))
+            matmul.seconds.append(_timed(lambda: square @ square))
+        rows += block.values()
+    return [*rows, matmul]
+
+
+def _timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def _gmac(subjects: Subjects, part: Part, T: int, backend: str) -> float | None:
+    if part != "aggregator":
+        return None
+    return (published_macs if backend == "eager" else folded_macs)(subjects.preset, T) / 1e9
+
+
+def report(rows: Sequence[Row], preset: str, *, threads: int) -> str:
+    """The rows with what they were measured on, as JSON."""
+    content = {
+        "schema_version": 1,
+        "preset": preset,
+        "weights": "seeded",
+        "threads": threads,
+        "chunk": CPU_MAPS_PER_CHUNK,
+        "environment": environment(),
+        "rows": [asdict(row) for row in rows],
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and writes the rows."""
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.folding", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--preset", default="eva-b-384")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        rows = measure(Subjects(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)
+    with atomic_path(options.out) as temporary:
+        temporary.write_text(report(rows, options.preset, threads=options.threads), encoding="utf-8")
+    for row in rows:
+        print(f"{row.part:10} {row.classes:4} {row.backend:12} {row.median_s:8.3f} s")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Where the folded aggregator's time goes: `python -m pcaseg.benchmarks.operators --out rows.json`.
+
+Profiles one call per vocabulary size and backend, after one that warms up, and sums the time of each operator.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.flops import folded_macs
+from pcaseg.benchmarks.folding import CLASS_COUNTS, Subjects
+from pcaseg.files import atomic_path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One call.
+
+    Attributes:
+        gmac: 10^9 multiply-adds of the call.
+        seconds: by operator, its own time.
+    """
+
+    backend: str
+    classes: int
+    gmac: float
+    seconds: dict[str, float]
+
+
+@torch.no_grad()
+def profile_folded(subjects: Subjects, T: int) -> dict[str, float]:
+    """Seconds by operator of the folded model in PyTorch."""
+    call = subjects.calls("aggregator", T)["folded"]
+    call()
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        call()
+    return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
+
+
+def profile_graph(subjects: Subjects, T: int) -> dict[str, float]:
+    """Seconds by operator of the folded graph in ONNX Runtime."""
+    session = subjects.session("aggregator", profile=True)
+    feeds = subjects.feeds("aggregator", T)
+    for _ in range(2):
+        session.run(None, feeds)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    runs = [event for event in events if event["name"] == "model_run"]
+    totals: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time") and event["ts"] >= runs[-1]["ts"]:
+            totals[event["args"]["op_name"]] += event["dur"] / 1e6
+    return dict(totals)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and writes the rows."""
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.operators", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--preset", default="eva-b-384")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args(arguments)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = Subjects(options.preset, Path(folder), threads=options.threads)
+        for T in CLASS_COUNTS["aggregator"]:
+            gmac = folded_macs(subjects.preset, T) / 1e9
+            rows.append(Row("folded", T, gmac, profile_folded(subjects, T)))
+            rows.append(Row("onnxruntime", T, gmac, profile_graph(subjects, T)))
+    content = {
+        "schema_version": 1,
+        "preset": options.preset,
+        "weights": "seeded",
+        "threads": options.threads,
+        "environment": environment(),
+        "rows": [asdict(row) for row in rows],
+    }
+    with atomic_path(options.out) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""What `pcaseg export` may be asked for, checked before a model is loaded for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from pcaseg.configs import GraphKind, LayerNormForm, Precision, Strategy, check_choice
+from pcaseg.errors import PcasegError
+from pcaseg.runtime.manifest import LARGEST_SIDE_PX
+
+OPSET = 20
+"""The default: the first opset with GELU as one operator."""
+
+OPSETS = range(17, 26)
+"""17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How a segmenter graph is written; what it computes is the same up to rounding.
+
+    Attributes:
+        graph: `logits` of windows, for any strategy, or `labels` of whole images, all steps in the graph.
+        strategy: what a label graph holds, None for `single`; not for logits.
+        image_size: (height, width) in pixels that a label graph is fixed to; None for any; not for logits.
+        precision: of weights and tensors; inputs and outputs are float32 in either, and so are the islands of
+            `pcaseg.export.translations`.
+        opset: one of `OPSETS`.
+        layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.
+
+    Raises:
+        PcasegError: an unknown choice, a strategy or a size for a graph of logits, or a side out of range.
+    """
+
+    graph: GraphKind = "logits"
+    strategy: Strategy | None = None
+    image_size: tuple[int, int] | None = None
+    precision: Precision = "float32"
+    opset: int = OPSET
+    layer_norm: LayerNormForm = "operator"
+
+    def __post_init__(self) -> None:
+        check_choice(self.graph, GraphKind, what="graph")
+        check_choice(self.precision, Precision, what="precision")
+        check_choice(self.layer_norm, LayerNormForm, what="layer_norm")
+        if self.opset not in OPSETS:
+            raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
+        if self.graph == "labels":
+            self._check_labels()
+        elif self.strategy is not None:
+            raise PcasegError(f"strategy={self.strategy!r}: a graph of logits runs any; leave it out or ask for labels")
+        elif self.image_size is not None:
+            raise PcasegError(
+                f"image_size={self.image_size}: a graph of logits takes any; leave it out or ask for labels"
+            )
+
+    def _check_labels(self) -> None:
+        if self.strategy is None:
+            object.__setattr__(self, "strategy", "single")
+        check_choice(self.strategy or "", Strategy, what="strategy")
+        if self.image_size is not None and not all(1 <= side <= LARGEST_SIDE_PX for side in self.image_size):
+            raise PcasegError(
+                f"image_size={self.image_size}: give a height and a width from 1 to {LARGEST_SIDE_PX} pixels"
+            )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the folded model's weights."""
+        return torch.float32 if self.precision == "float32" else torch.float16
+
+
+DEFAULTS = ExportOptions()
