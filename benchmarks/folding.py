@@ -29,6 +29,7 @@ from tqdm import tqdm
 import pcaseg
 from pcaseg.benchmarks.environment import environment
 from pcaseg.benchmarks.flops import folded_macs, published_macs
+from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
 from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.export.graphs import Signature, export_graph, export_segmenter, text_spec
@@ -86,7 +87,7 @@ class AggregatorGraph(nn.Module):
 class Subjects:
     """The three backends of a preset with seeded weights, and their inputs."""
 
-    def __init__(self, preset: str, folder: Path, *, threads: int) -> None:
+    def __init__(self, preset: str | Preset, folder: Path, *, threads: int) -> None:
         torch.set_num_threads(threads)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

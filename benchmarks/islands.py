@@ -26,6 +26,7 @@ import pcaseg
 from pcaseg.benchmarks.check import photographs
 from pcaseg.benchmarks.environment import environment
 from pcaseg.class_lists import class_list
+from pcaseg.configs import Preset
 from pcaseg.files import atomic_path
 from pcaseg.model.inference import image_tensor, resize
 
@@ -132,7 +133,7 @@ def _error(values: Tensor, truth: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(preset: str, *, classes: int) -> list[Row]:
+def measure(preset: str | Preset, *, classes: int) -> list[Row]:
     """All islands of a preset with seeded weights on the photographs, with the first names of ade20k_847."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

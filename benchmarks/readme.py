@@ -72,10 +72,10 @@ BACKENDS = ("eager", "folded", "onnxruntime")
 
 def _speed_line(eager: Row, folded: Row, graph: Row, *, rate: float) -> str:
     eager_s, folded_s, graph_s = (statistics.median(row["seconds"]) for row in (eager, folded, graph))
-    work = "| | | " if eager["gmac"] is None else f"| {eager['gmac']:.0f} | {folded['gmac']:.1f} "
+    work = "| | " if eager["gmac"] is None else f"| {eager['gmac']:.0f} | {folded['gmac']:.1f} "
     bound = "" if eager["gmac"] is None else f"{folded['gmac'] / rate:.2f}"
     return (
-        f"| {eager['part']} | {eager['classes']} {work.rstrip()} | {eager_s:.2f} | {folded_s:.2f} | {graph_s:.2f} "
+        f"| {eager['part']} | {eager['classes']} {work}| {eager_s:.2f} | {folded_s:.2f} | {graph_s:.2f} "
         f"| {bound} | {eager_s / folded_s:.1f} | {eager_s / graph_s:.1f} |"
     )
 

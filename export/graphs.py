@@ -18,10 +18,10 @@ import onnxslim
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import CONTEXT_LENGTH, Preset
+from pcaseg.configs import CONTEXT_LENGTH, OPSET, Preset
 from pcaseg.deploy.network import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
-from pcaseg.export.options import DEFAULTS, OPSET, ExportOptions
+from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.translations import translations
 from pcaseg.runtime.manifest import TensorSpec
 

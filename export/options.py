@@ -6,15 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from pcaseg.configs import GraphKind, LayerNormForm, Precision, Strategy, check_choice
+from pcaseg.configs import OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.manifest import LARGEST_SIDE_PX
-
-OPSET = 20
-"""The default: the first opset with GELU as one operator."""
-
-OPSETS = range(17, 26)
-"""17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, get_args
 import pcaseg
 from pcaseg.class_lists import class_list_names
 from pcaseg.class_names import check_class_names, split_class_names
-from pcaseg.configs import Aggregation, DenseMode, GraphKind, LayerNormForm, Precision, Strategy, get_preset, presets
+from pcaseg.configs import (
+    OPSET,
+    OPSETS,
+    Aggregation,
+    DenseMode,
+    GraphKind,
+    LayerNormForm,
+    Precision,
+    Strategy,
+    get_preset,
+    presets,
+)
 from pcaseg.errors import OutputError, PcasegError, install_hint
 
 if TYPE_CHECKING:
@@ -113,7 +124,7 @@ def _add_export(command: argparse.ArgumentParser) -> None:
         default="float32",
         help="of weights and tensors; float16 keeps its delicate sums in float32",
     )
-    command.add_argument("--opset", type=natural, default=20, help="ONNX opset, 17 to 25 (default: 20)")
+    command.add_argument("--opset", type=natural, default=OPSET, help=f"{OPSETS[0]} to {OPSETS[-1]} (default: {OPSET})")
     command.add_argument(
         "--layer-norm",
         choices=get_args(LayerNormForm),

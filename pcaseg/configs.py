@@ -22,6 +22,12 @@ WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
 MAX_CLASSES = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
 
+OPSET = 20
+"""Of exported graphs by default: the first ONNX opset with GELU as one operator."""
+
+OPSETS = range(17, 26)
+"""17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
+
 CONTEXT_LENGTH = 77
 """Tokens per prompt."""
 

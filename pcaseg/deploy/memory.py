@@ -22,6 +22,11 @@ MAPS_PER_CLASS_AT_WORK = 24.0
 def peak_mib(images: int, classes: int, chunk: int | None, *, map_bytes: int) -> float:
     """Peak memory of the aggregator's intermediates.
 
+    Five windows with 256 classes, all at once and eight at a time, in float32:
+
+    >>> [round(peak_mib(5, 256, chunk, map_bytes=24 * 24 * 128 * 4)) for chunk in (None, 8)]
+    [9219, 849]
+
     Args:
         images: B.
         classes: T; those beyond 256 are dropped before any map is made of them.
