@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +14,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.environment import write_rows
 from pcaseg.class_lists import class_list
 from pcaseg.configs import Precision, Strategy
 from pcaseg.errors import MissingDependencyError, install_hint
-from pcaseg.files import atomic_path
 from pcaseg.model.cost_volume import DROPPED_LOGIT
 from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.network import PCASeg
@@ -148,8 +147,8 @@ def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = 
     recorder = _Recorder(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)
-    eager_s, (labels, confidence) = _timed(lambda: eager(case.image))
-    bundle_s, result = _timed(lambda: segmenter(case.image))
+    eager_s, (labels, confidence) = timed(lambda: eager(case.image))
+    bundle_s, result = timed(lambda: segmenter(case.image))
     if backend.manifest.graph == "labels":
         error = float(np.abs(result.confidence - confidence).max())
     else:
@@ -208,7 +207,8 @@ class _Recorder:
         return self.recorded[-1]
 
 
-def _timed(call: Callable[[], T]) -> tuple[float, T]:
+def timed(call: Callable[[], T]) -> tuple[float, T]:
+    """Seconds of a call, and what it returned."""
     start = time.perf_counter()
     result = call()
     return time.perf_counter() - start, result
@@ -220,19 +220,16 @@ def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend,
     Raises:
         OutputError: the path cannot be written.
     """
-    report = {
-        "schema_version": 1,
-        "preset": bundle.manifest.preset,
-        "aggregation": bundle.manifest.aggregation,
-        "weights": bundle.manifest.weights.kind,
-        "graph": backend.manifest.graph,
-        "bundle_sha256": bundle.sha256,
-        "backend": backend.name,
-        "environment": environment(),
-        "rows": [asdict(row) for row in rows],
-    }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_rows(
+        path,
+        rows,
+        preset=bundle.manifest.preset,
+        aggregation=bundle.manifest.aggregation,
+        weights=bundle.manifest.weights.kind,
+        graph=backend.manifest.graph,
+        bundle_sha256=bundle.sha256,
+        backend=backend.name,
+    )
 
 
 def is_report(path: Path) -> bool:

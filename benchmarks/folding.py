@@ -8,14 +8,12 @@ against the eager result first. Preparing the vocabulary is not timed; it runs o
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,13 +25,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.check import timed
+from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
 from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.export.graphs import Signature, export_graph, export_segmenter, text_spec
-from pcaseg.files import atomic_path
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.manifest import TensorSpec
 
@@ -116,10 +114,11 @@ class Subjects:
                 "folded": lambda: self.folded(self.image, vocabulary, chunk=CPU_MAPS_PER_CHUNK),
                 "onnxruntime": lambda: session.run(None, feeds)[0],
             }
-        guidance = (self.features, *self.guidance[1:])
         return {
-            "eager": lambda: self.eager.aggregator(self.features, text, guidance),
-            "folded": lambda: self.folded.aggregator(self.features, vocabulary, guidance, chunk=CPU_MAPS_PER_CHUNK),
+            "eager": lambda: self.eager.aggregator(self.features, text, self.guidance),
+            "folded": lambda: self.folded.aggregator(
+                self.features, vocabulary, self.guidance, chunk=CPU_MAPS_PER_CHUNK
+            ),
             "onnxruntime": lambda: session.run(None, feeds)[0],
         }
 
@@ -136,15 +135,16 @@ class Subjects:
         text = {"text": self.text[:T, 0].numpy()}
         if part == "image":
             return {"image": self.image.numpy()} | text
-        taps = zip(("features", "first", "second"), (self.features, *self.guidance[1:]), strict=True)
-        return {name: tensor.numpy() for name, tensor in taps} | text
+        return {name: tensor.numpy() for name, tensor in self._of_the_image().items()} | text
+
+    def _of_the_image(self) -> dict[str, Tensor]:
+        """What the aggregator's graph takes beside the text; the features are the spatial guidance too."""
+        return dict(zip(("features", "first", "second"), (self.features, *self.guidance[1:]), strict=True))
 
     def _export_aggregator(self, path: Path) -> None:
-        names = ("features", "first", "second")
-        tensors = (self.features, *self.guidance[1:])
         inputs = {
             name: TensorSpec(("N", *tensor.shape[1:]), "float32", "of the image tower")
-            for name, tensor in zip(names, tensors, strict=True)
+            for name, tensor in self._of_the_image().items()
         }
         side = 4 * self.preset.grid
         logits = TensorSpec(("N", "T", side, side), "float32", "before the sigmoid")
@@ -170,36 +170,16 @@ def measure(subjects: Subjects, *, rounds: int) -> list[Row]:
         }
         for _ in range(rounds):
             for backend, call in calls.items():
-                block[backend].seconds.append(_timed(call))
-            matmul.seconds.append(_timed(lambda: square @ square))
+                block[backend].seconds.append(timed(call)[0])
+            matmul.seconds.append(timed(lambda: square @ square)[0])
         rows += block.values()
     return [*rows, matmul]
-
-
-def _timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def _gmac(subjects: Subjects, part: Part, T: int, backend: str) -> float | None:
     if part != "aggregator":
         return None
     return (published_macs if backend == "eager" else folded_macs)(subjects.preset, T) / 1e9
-
-
-def report(rows: Sequence[Row], preset: str, *, threads: int) -> str:
-    """The rows with what they were measured on, as JSON."""
-    content = {
-        "schema_version": 1,
-        "preset": preset,
-        "weights": "seeded",
-        "threads": threads,
-        "chunk": CPU_MAPS_PER_CHUNK,
-        "environment": environment(),
-        "rows": [asdict(row) for row in rows],
-    }
-    return json.dumps(content, indent=2) + "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -212,8 +192,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(Subjects(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(report(rows, options.preset, threads=options.threads), encoding="utf-8")
+    subject = {"preset": options.preset, "weights": "seeded", "threads": options.threads, "chunk": CPU_MAPS_PER_CHUNK}
+    write_rows(options.out, rows, **subject)
     for row in rows:
         print(f"{row.part:10} {row.classes:4} {row.backend:12} {row.median_s:8.3f} s")
     return 0

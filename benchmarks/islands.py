@@ -9,11 +9,10 @@ float16 does worse than what is shown here.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ from torch.overrides import TorchFunctionMode
 
 import pcaseg
 from pcaseg.benchmarks.check import photographs
-from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.environment import write_rows
 from pcaseg.class_lists import class_list
 from pcaseg.configs import Preset
-from pcaseg.files import atomic_path
 from pcaseg.model.inference import image_tensor, resize
 
 Formula = Callable[..., Tensor]
@@ -156,16 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--classes", type=int, default=20)
     options = parser.parse_args(arguments)
     rows = measure(options.preset, classes=options.classes)
-    content = {
-        "schema_version": 1,
-        "preset": options.preset,
-        "weights": "seeded",
-        "classes": options.classes,
-        "environment": environment(),
-        "rows": [asdict(row) for row in rows],
-    }
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_rows(options.out, rows, preset=options.preset, weights="seeded", classes=options.classes)
     for row in rows:
         print(f"{row.island:16} {row.places:4} {row.error:.1e} {row.error_without:.1e} largest {row.largest:.3g}")
     return 0

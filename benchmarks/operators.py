@@ -11,16 +11,15 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pcaseg.benchmarks.environment import environment
+from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs
 from pcaseg.benchmarks.folding import CLASS_COUNTS, Subjects
-from pcaseg.files import atomic_path
 
 
 @dataclass(frozen=True)
@@ -77,16 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gmac = folded_macs(subjects.preset, T) / 1e9
             rows.append(Row("folded", T, gmac, profile_folded(subjects, T)))
             rows.append(Row("onnxruntime", T, gmac, profile_graph(subjects, T)))
-    content = {
-        "schema_version": 1,
-        "preset": options.preset,
-        "weights": "seeded",
-        "threads": options.threads,
-        "environment": environment(),
-        "rows": [asdict(row) for row in rows],
-    }
-    with atomic_path(options.out) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    write_rows(options.out, rows, preset=options.preset, weights="seeded", threads=options.threads)
     return 0
 
 

@@ -97,10 +97,9 @@ def operators_table() -> str:
     for path in sorted(RESULTS.glob("operators_*.json")):
         for row in json.loads(path.read_text(encoding="utf-8"))["rows"]:
             total = sum(row["seconds"].values())
-            products = sum(seconds for name, seconds in row["seconds"].items() if name in PRODUCTS)
-            rest = sorted(row["seconds"].items() - {item for item in row["seconds"].items() if item[0] in PRODUCTS})
-            rest.sort(key=lambda item: -item[1])
-            named = ", ".join(f"{name.removeprefix('aten::')} {seconds / total:.0%}" for name, seconds in rest[:4])
+            rest = sorted((-seconds, name) for name, seconds in row["seconds"].items() if name not in PRODUCTS)
+            products = total + sum(seconds for seconds, _ in rest)
+            named = ", ".join(f"{name.removeprefix('aten::')} {-seconds / total:.0%}" for seconds, name in rest[:4])
             lines.append(
                 f"| {row['backend']} | {row['classes']} | {total:.2f} | {products / total:.0%} "
                 f"| {2 * row['gmac'] / products:.0f} | {named} |"

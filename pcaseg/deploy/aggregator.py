@@ -188,7 +188,7 @@ class ParallelStep(Step):
             semantic = x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
             return self.epl(self.spatial(x[:, part], image), semantic)
 
-        return merge(slice(None)) if chunk is None else overwrite(x, chunk, merge)
+        return by_chunks(x, chunk, merge)
 
 
 class SerialStep(Step):
@@ -198,18 +198,20 @@ class SerialStep(Step):
         self, x: Tensor, image: list[Share], share: Tensor, pooling: tuple[int, int], chunk: int | None
     ) -> Tensor:
         """As `ParallelStep.forward`."""
-        x = self.spatial(x, image) if chunk is None else overwrite(x, chunk, lambda p: self.spatial(x[:, p], image))
+        x = by_chunks(x, chunk, lambda part: self.spatial(x[:, part], image))
         z = self.pool(x, pooling)
         sums = self.sums(z, share, chunk)
 
         def attend(part: slice) -> Tensor:
             return x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
 
-        return attend(slice(None)) if chunk is None else overwrite(x, chunk, attend)
+        return by_chunks(x, chunk, attend)
 
 
-def overwrite(x: Tensor, chunk: int, compute: Callable[[slice], Tensor]) -> Tensor:
-    """Replaces x, (B, T, ...), by what `compute` makes of each chunk of classes, in x's own memory."""
+def by_chunks(x: Tensor, chunk: int | None, compute: Callable[[slice], Tensor]) -> Tensor:
+    """What `compute` makes of x, (B, T, ...), all classes at once or chunk by chunk, then in x's own memory."""
+    if chunk is None:
+        return compute(slice(None))
     for part in chunks(x.shape[1], chunk):
         x[:, part] = compute(part)
     return x
