@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent.parent
 FOLDERS = {"pcaseg": ROOT / "pcaseg"} | {f"pcaseg.{name}": ROOT / name for name in ("kernels", "export", "benchmarks")}
 
 BASE = {"pcaseg"} | {
-    f"pcaseg.{name}" for name in ("class_lists", "class_names", "configs", "errors", "files", "images", "versions")
+    f"pcaseg.{name}"
+    for name in ("class_lists", "class_names", "configs", "errors", "files", "images", "typed_json", "versions")
 }
 TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "onnxscript"}
 MAY_IMPORT = {

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from pcaseg.configs import Aggregation, DenseMode, GraphKind, LayerNormForm, Precision, Sliding, Strategy, WeightsKind
 from pcaseg.errors import BundleError
+from pcaseg.typed_json import load_typed, shown
 
 SCHEMA_VERSION = 2
 
@@ -22,9 +21,6 @@ MOST_WINDOWS = 256
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
-_UNIONS = (types.UnionType, Union)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,21 +124,7 @@ class Manifest:
         Raises:
             BundleError: not JSON, another schema version, or a field is missing, ill-typed or out of range.
         """
-        try:
-            data = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{source}: not readable as JSON ({error}); {_EXPORT_ANEW}") from error
-        if not isinstance(data, dict):
-            raise BundleError(f"{source}: not a JSON object; {_EXPORT_ANEW}")
-        version = data.get("schema_version")
-        if type(version) is int and version > SCHEMA_VERSION:
-            raise BundleError(
-                f"{source}: schema_version {version} is newer than {SCHEMA_VERSION}, which this pcaseg reads; "
-                "upgrade pcaseg"
-            )
-        if version != SCHEMA_VERSION or type(version) is not int:
-            raise BundleError(f"{source}: schema_version is {version!r}, not {SCHEMA_VERSION}; {_EXPORT_ANEW}")
-        manifest = _decode_fields(cls, data, "", source)
+        manifest = load_typed(cls, text, source, version=SCHEMA_VERSION, error=BundleError, mend=_EXPORT_ANEW)
         _check_values(manifest, source)
         return manifest
 
@@ -161,47 +143,6 @@ def check_file_name(name: str, *, source: str) -> None:
         or set(parts) & set(("", ".", ".."))
     ):
         raise BundleError(f"{source}: files has the unsafe name {name!r}; do not use this bundle, {_EXPORT_ANEW}")
-
-
-def _decode_fields(cls: type[T], data: Any, where: str, source: str) -> T:
-    """An instance of the dataclass `cls` from a JSON object; `where` is the dotted path to it."""
-    if not isinstance(data, dict):
-        raise BundleError(f"{source}: {where} is {_shown(data)}, not an object; {_EXPORT_ANEW}")
-    values = {}
-    for name, kind in get_type_hints(cls).items():
-        path = f"{where}.{name}" if where else name
-        if name not in data:
-            raise BundleError(f"{source}: {path} is missing; {_EXPORT_ANEW}")
-        values[name] = _decode(kind, data[name], path, source)
-    return cls(**values)
-
-
-def _decode(kind: Any, value: Any, where: str, source: str) -> Any:
-    """`value` as the type `kind`, which is one of those that the dataclasses above use."""
-    origin, arguments = get_origin(kind), get_args(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_fields(kind, value, where, source)
-    if origin is dict and isinstance(value, dict):
-        return {key: _decode(arguments[1], item, f"{where}.{key}", source) for key, item in value.items()}
-    if origin is tuple and isinstance(value, list):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(value) != len(kinds):
-            raise BundleError(f"{source}: {where} has {len(value)} entries, not {len(kinds)}; {_EXPORT_ANEW}")
-        return tuple(
-            _decode(item_kind, item, f"{where}[{i}]", source)
-            for i, (item_kind, item) in enumerate(zip(kinds, value, strict=True))
-        )
-    if origin in _UNIONS and value is not None and get_origin(arguments[0]) is not None:  # such as tuple or null
-        return _decode(arguments[0], value, where, source)
-    if origin is Literal:
-        if isinstance(value, str) and value in arguments:
-            return value
-        raise BundleError(f"{source}: {where} is {_shown(value)}, not one of {', '.join(arguments)}; {_EXPORT_ANEW}")
-    plain = arguments if origin in _UNIONS else (kind,)
-    if type(value) in plain:  # not isinstance: True is no int here
-        return value
-    names = " or ".join(getattr(k, "__name__", str(k)).replace("NoneType", "null") for k in plain)
-    raise BundleError(f"{source}: {where} is {_shown(value)}, not {names}; {_EXPORT_ANEW}")
 
 
 def _check_values(manifest: Manifest, source: str) -> None:
@@ -230,9 +171,9 @@ def _check_values(manifest: Manifest, source: str) -> None:
             raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
     for where, digest in hashes.items():
         if not _SHA256.fullmatch(digest):
-            raise BundleError(f"{source}: {where} is not a SHA-256 ({_shown(digest)}); {_EXPORT_ANEW}")
+            raise BundleError(f"{source}: {where} is not a SHA-256 ({shown(digest)}); {_EXPORT_ANEW}")
     if text.template.count("{}") != 1:
-        raise BundleError(f"{source}: text.template {_shown(text.template)} lacks one {{}}; {_EXPORT_ANEW}")
+        raise BundleError(f"{source}: text.template {shown(text.template)} lacks one {{}}; {_EXPORT_ANEW}")
     _check_graphs(manifest, source)
     rest = sliding.image_px - sliding.window_px
     if rest < 0 or rest % sliding.stride_px or sliding.stride_px > sliding.window_px:
@@ -245,22 +186,17 @@ def _check_graphs(manifest: Manifest, source: str) -> None:
     """What a label graph must say and a logit graph must not, and that the statistics add up."""
     if (manifest.graph == "labels") != (manifest.strategy is not None):
         raise BundleError(
-            f"{source}: strategy is {_shown(manifest.strategy)} for a graph of {manifest.graph}; {_EXPORT_ANEW}"
+            f"{source}: strategy is {shown(manifest.strategy)} for a graph of {manifest.graph}; {_EXPORT_ANEW}"
         )
     if manifest.image_size is not None:
         if manifest.graph != "labels":
             raise BundleError(f"{source}: image_size is set for a graph of {manifest.graph}; {_EXPORT_ANEW}")
         if not all(1 <= side <= LARGEST_SIDE_PX for side in manifest.image_size):
             raise BundleError(
-                f"{source}: image_size is {_shown(manifest.image_size)}, not 1 to {LARGEST_SIDE_PX} px; {_EXPORT_ANEW}"
+                f"{source}: image_size is {shown(manifest.image_size)}, not 1 to {LARGEST_SIDE_PX} px; {_EXPORT_ANEW}"
             )
     for name, info in manifest.graphs.items():
         if name not in manifest.files:
             raise BundleError(f"{source}: graphs.{name} is of no file of the bundle; {_EXPORT_ANEW}")
         if info.nodes != sum(info.operators.values()) or any(count < 1 for count in info.operators.values()):
             raise BundleError(f"{source}: graphs.{name} counts {info.nodes} nodes wrongly; {_EXPORT_ANEW}")
-
-
-def _shown(value: Any) -> str:
-    shown = json.dumps(value, ensure_ascii=False)
-    return shown if len(shown) <= 60 else shown[:57] + "..."
