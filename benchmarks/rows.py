@@ -1,0 +1,243 @@
+"""Rows of `pcaseg bench`: JSON lines, one backend at one point each, complete in itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pcaseg.configs import Strategy, WeightsKind
+from pcaseg.errors import OutputError, PcasegError
+from pcaseg.typed_json import load_typed
+
+SCHEMA_VERSION = 1
+
+Computation = Literal["published", "folded"]
+"""`published`: the class axis padded to 256 and the guidance repeated per class, as the published code computes; its
+time is the published model's. `folded`: the same numbers without that work."""
+
+Status = Literal["ok", "failed", "skipped"]
+"""`failed`: it ran, but is not right by its gate; its speed counts for nothing."""
+
+
+class RowsError(PcasegError):
+    """A file of rows that is incomplete, altered or of another schema."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What all backends of a comparison run.
+
+    Attributes:
+        classes: T.
+        strategy: `single` or `sliding`.
+        images: of one call. With more than one only the engine runs, on network inputs.
+        precision: asked for; a backend that always has its own says so in its row.
+        threads: CPU threads per call.
+        streams: calls at the same time.
+        height, width: of each image in pixels.
+    """
+
+    classes: int
+    strategy: Strategy
+    images: int
+    precision: str
+    threads: int
+    streams: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of one call in milliseconds, and all of them.
+
+    Attributes:
+        per_s: images per second: of the median call, or with several streams of the whole time.
+        samples_ms: in the order they were taken, `rounds` of equal length.
+    """
+
+    n: int
+    rounds: int
+    mean_ms: float
+    min_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    per_s: float
+    samples_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times faster than eager float32, with a 95 % bootstrap interval over the rounds."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One scope of one backend: `ratio` is None where eager float32 was not measured."""
+
+    latency: Latency
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True)
+class Cold:
+    """A start in a process of its own, seconds; peak memory of that process, weights and first frame included.
+
+    Attributes:
+        import_s: the interpreter's start and the packages.
+        load_s: weights, graph or engine; compilation where it happens then.
+        vocabulary_s: embedding the names.
+        first_frame_s: the first image; compilation where it happens then.
+    """
+
+    import_s: float
+    load_s: float
+    vocabulary_s: float
+    first_frame_s: float
+    peak_host_mib: float
+    peak_device_mib: float | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Against eager float32, on the images of the run.
+
+    Attributes:
+        relative_error: largest difference of a logit over the largest eager logit; of a graph of labels, the largest
+            difference of a pixel's confidence.
+        label_agreement: share of pixels with the same label, 0..1.
+        boundary_agreement: the same among pixels within 2 px of a border between eager labels; 1 without borders.
+        worst_class: the class whose pixels agree least, and
+        worst_iou: the intersection over union of its two masks, 0..1.
+        miou: mean intersection over union with the labelled set, percent; None without one.
+        miou_difference: that minus eager's, percent points.
+    """
+
+    relative_error: float
+    label_agreement: float
+    boundary_agreement: float
+    worst_class: str
+    worst_iou: float
+    miou: float | None
+    miou_difference: float | None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine reached in this run: the roofline that calls are held against.
+
+    Attributes:
+        matmul_gflops: a float32 product of two square matrices, 10^9 operations per second.
+        copy_gb_s: copying an array beyond the caches, 10^9 bytes read and written per second.
+    """
+
+    matmul_gflops: float
+    copy_gb_s: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend at one point.
+
+    Attributes:
+        run: the same in all rows of a run.
+        created: UTC, ISO 8601.
+        backend: `eager`, `eager-autocast`, `eager-compiled`, `folded`, `folded-triton`, `onnxruntime-cpu`,
+            `onnxruntime-cuda`, `onnxruntime-tensorrt`, `tensorrt`.
+        runs: what really ran, such as `PyTorch on cpu, bfloat16`; empty if nothing did.
+        reason: of a row that is skipped or failed; empty otherwise.
+        noise: why the ratio of this row should not be quoted; empty where it may be.
+        engine: network inputs to logits, on memory where the network runs.
+        end_to_end: image file to label map; None with several images per call.
+        stages_ms: medians; `engine` stands for stages that a graph does not show.
+        energy_j: of one call of the engine; None where nothing measures it.
+        gmac: 10^9 multiply-adds of one call of the engine, by formula and counter.
+        least_mb: 10^6 bytes that one call of the engine cannot avoid: weights once, inputs, outputs.
+    """
+
+    run: str
+    created: str
+    preset: str
+    aggregation: str
+    weights: WeightsKind
+    bundle_sha256: str | None
+    engine_sha256: str | None
+    backend: str
+    runs: str
+    computation: Computation
+    precision: str
+    point: Point
+    status: Status
+    reason: str = ""
+    noise: str = ""
+    engine: Timing | None = None
+    end_to_end: Timing | None = None
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    cold: Cold | None = None
+    energy_j: float | None = None
+    accuracy: Accuracy | None = None
+    gate: dict[str, float] = field(default_factory=dict)
+    gmac: float | None = None
+    least_mb: float | None = None
+    machine: Machine | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    schema_version: int = SCHEMA_VERSION
+
+
+def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
+    """Adds rows at the end of a file, or makes it.
+
+    Raises:
+        OutputError: it cannot be written, or holds something else than rows.
+    """
+    path = Path(path)
+    if path.exists() and path.stat().st_size:
+        try:
+            read_rows([path])
+        except RowsError as error:
+            raise OutputError(f"{error}; nothing was added to it, choose another file") from error
+    text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
+    """All rows of some files, in order.
+
+    Raises:
+        RowsError: a file cannot be read, is empty, or a line of it is no row of this schema.
+    """
+    rows = []
+    for path in paths:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            raise RowsError(f"{path}: cannot be read ({reason}); give a file of pcaseg bench --out") from error
+        if not lines:
+            raise RowsError(f"{path}: holds no rows; give a file of pcaseg bench --out")
+        for number, line in enumerate(lines, start=1):
+            rows.append(
+                load_typed(
+                    Row,
+                    line,
+                    f"{path}, line {number}",
+                    version=SCHEMA_VERSION,
+                    error=RowsError,
+                    mend="measure anew with pcaseg bench",
+                )
+            )
+    return rows
