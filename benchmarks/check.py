@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 from PIL import Image
 
+from pcaseg.benchmarks.accuracy import compare
 from pcaseg.benchmarks.environment import write_rows
+from pcaseg.benchmarks.gates import GATES, gate_failures
+from pcaseg.benchmarks.reference import EagerRun, Recorder
 from pcaseg.class_lists import class_list
-from pcaseg.configs import Precision, Strategy
+from pcaseg.configs import Strategy
 from pcaseg.errors import MissingDependencyError, install_hint
-from pcaseg.model.cost_volume import DROPPED_LOGIT
-from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
@@ -45,18 +45,6 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Thresholds:
-    """What a bundle must reach: error as `Row.relative_error` has it, share of pixels with the same label."""
-
-    relative_error: float = 1e-4
-    label_agreement: float = 0.999
-
-
-DEFAULTS: dict[Precision, Thresholds] = {"float32": Thresholds(), "float16": Thresholds(1e-2, 0.99)}
-"""By the bundle's precision. Seeded weights leave classes so close that float16 misses the second."""
-
-
-@dataclass(frozen=True)
 class Row:
     """What one case showed.
 
@@ -65,6 +53,7 @@ class Row:
             class kept by one and dropped by the other of two top-256 selections counts in full. Of a graph of labels,
             which shows no logits: the largest difference of a pixel's confidence, 0..1.
         label_agreement: share of the image's pixels with the same label, 0..1.
+        boundary_agreement: the same among pixels near a border between labels.
         worst_class: the class whose pixels agree least, and
         worst_iou: the intersection over union of its two masks, 0..1.
         eager_s, bundle_s: seconds of each whole call, once, not a benchmark.
@@ -75,6 +64,7 @@ class Row:
     strategy: Strategy
     relative_error: float
     label_agreement: float
+    boundary_agreement: float
     worst_class: str
     worst_iou: float
     eager_s: float
@@ -131,7 +121,7 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = Thresholds()) -> Row:
+def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float] = GATES["float32"]) -> Row:
     """Compares a backend with the eager model from pixels and names to labels.
 
     Each side tokenises, embeds, resizes and merges by its own code.
@@ -140,71 +130,28 @@ def check(model: PCASeg, backend: Backend, case: Case, thresholds: Thresholds = 
         model: the eager float32 reference.
         backend: what is checked.
         case: what to run.
-        thresholds: what it must reach.
+        gate: what it must reach, see `pcaseg.benchmarks.accuracy`.
     """
     names = class_list(VOCABULARY)[: case.classes]
-    eager = _EagerRun(model, names, case.strategy)
-    recorder = _Recorder(backend)
+    eager, recorder = EagerRun(model, names, case.strategy), Recorder(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)
-    eager_s, (labels, confidence) = timed(lambda: eager(case.image))
+    eager_s, reference = timed(lambda: eager(case.image))
     bundle_s, result = timed(lambda: segmenter(case.image))
-    if backend.manifest.graph == "labels":
-        error = float(np.abs(result.confidence - confidence).max())
-    else:
-        reference, logits = np.concatenate(eager.logits), np.concatenate(recorder.recorded)
-        error = float(np.abs(logits - reference).max() / np.abs(reference[reference > DROPPED_LOGIT]).max())
-    agreement = float((labels == result.labels).mean())
-    worst, iou = worst_class(labels, result.labels)
-    passed = error <= thresholds.relative_error and agreement >= thresholds.label_agreement
+    found = compare(recorder.output(result), reference, names)
     return Row(
-        case.name, case.classes, case.strategy, error, agreement, names[worst], iou, eager_s, bundle_s, bool(passed)
+        case=case.name,
+        classes=case.classes,
+        strategy=case.strategy,
+        relative_error=found.relative_error,
+        label_agreement=found.label_agreement,
+        boundary_agreement=found.boundary_agreement,
+        worst_class=found.worst_class,
+        worst_iou=found.worst_iou,
+        eager_s=eager_s,
+        bundle_s=bundle_s,
+        passed=not gate_failures(found, gate),
     )
-
-
-def worst_class(reference: np.ndarray, labels: np.ndarray) -> tuple[int, float]:
-    """The class whose masks in two label maps agree least, and their intersection over union."""
-    present = np.union1d(reference, labels)
-    ious = []
-    for index in present:
-        a, b = reference == index, labels == index
-        ious.append(float((a & b).sum() / (a | b).sum()))
-    worst = int(np.argmin(ious))
-    return int(present[worst]), ious[worst]
-
-
-class _EagerRun:
-    """The eager model from image to labels, keeping the logits of every window."""
-
-    def __init__(self, model: PCASeg, names: Sequence[str], strategy: Strategy) -> None:
-        self.model, self.strategy = model, strategy
-        self.text = model.encode_text(names)
-        self.logits: list[np.ndarray] = []
-
-    @torch.no_grad()
-    def __call__(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and confidence, (H, W) each."""
-        pixels = image_tensor(image).float()
-        scores = segment_image(pixels, self._logits, self.model.preset, self.strategy)
-        return scores.argmax(dim=0).numpy(), scores.amax(dim=0).numpy()
-
-    def _logits(self, windows: torch.Tensor) -> torch.Tensor:
-        logits = self.model(windows, self.text)
-        self.logits.append(logits.numpy())
-        return logits
-
-
-class _Recorder:
-    """A backend that keeps the logits it passes on."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend, self.name, self.manifest = backend, backend.name, backend.manifest
-        self.encode_text, self.labels = backend.encode_text, backend.labels
-        self.recorded: list[np.ndarray] = []
-
-    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
-        self.recorded.append(self.backend.logits(images, text))
-        return self.recorded[-1]
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
@@ -241,14 +188,14 @@ def is_report(path: Path) -> bool:
     return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
 
 
-def verdict(backend: Backend, rows: Sequence[Row], thresholds: Thresholds) -> str:
+def verdict(backend: Backend, rows: Sequence[Row], gate: Mapping[str, float]) -> str:
     """One sentence on all rows."""
     error = {"logits": "relative error", "labels": "difference of confidence"}[backend.manifest.graph]
     agree = "agree" if all(row.passed for row in rows) else "DISAGREE"
+    bounds = ", ".join(f"{name} {value:g}" for name, value in gate.items())
     return (
-        f"{backend.name} and eager float32 {agree}: {error} at most {max(r.relative_error for r in rows):.1e} "
-        f"(allowed {thresholds.relative_error:.0e}), labels at least {min(r.label_agreement for r in rows):.3%} "
-        f"(wanted {thresholds.label_agreement:.1%})"
+        f"{backend.name} and eager float32 {agree}: {error} at most {max(r.relative_error for r in rows):.1e}, "
+        f"same label for at least {min(r.label_agreement for r in rows):.3%} of an image's pixels (gate: {bounds})"
     )
 
 

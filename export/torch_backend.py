@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 import pcaseg
 from pcaseg.errors import BundleError, PcasegError
@@ -15,17 +16,18 @@ from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
+    from pcaseg.deploy.network import FoldedPCASeg
     from pcaseg.model.network import PCASeg
 
 
 class TorchBackend:
     """Runs a `PCASeg` through the protocol of `pcaseg.runtime.backends.Backend`."""
 
-    def __init__(self, model: PCASeg, *, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(self, model: PCASeg | FoldedPCASeg, *, device: str | None = None, threads: int | None = None) -> None:
         """Takes a model as it is.
 
         Args:
-            model: of `pcaseg.load_model`; moved to `device`.
+            model: of `pcaseg.load_model` or `pcaseg.fold`; moved to `device`.
             device: a torch device, `cpu` by default.
             threads: CPU threads, for the whole process; None leaves torch's choice.
 
@@ -70,8 +72,19 @@ class TorchBackend:
     @torch.no_grad()
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """images (N, 3, R, R) float32 in 0..255, text (T, D) float32 -> (N, T, h, w) float32."""
-        pixels, embeddings = (torch.tensor(array, device=self._device) for array in (images, text))
-        return self._model(pixels, embeddings[:, None]).cpu().numpy()
+        return self.download(self.network(self.upload(images), self.upload(text)[:, None]))
+
+    def upload(self, array: np.ndarray) -> Tensor:
+        """A copy on the device."""
+        return torch.tensor(array, device=self._device)
+
+    def network(self, images: Tensor, text: Tensor) -> Tensor:
+        """images (N, 3, R, R), text (T, P, D), both on the device -> logits (N, T, h, w) there."""
+        return self._model(images, text)
+
+    def download(self, logits: Tensor) -> np.ndarray:
+        """Logits in host memory, float32."""
+        return logits.float().cpu().numpy()
 
     def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Not offered: the eager model ends in logits, as its manifest says, whatever the bundle's graph ends in."""

@@ -48,6 +48,28 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
         raise ImageError(f"{path}: damaged or half-copied image ({error}); copy the file again") from error
 
 
+def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
+    """Reads a map of labels: a grey image of 8 or 16 bits, or a palette image, whose indices are the labels.
+
+    Returns:
+        `(H, W)` uint8 or uint16.
+
+    Raises:
+        ImageError: no readable image file, or one with colours, whose labels have no defined order.
+    """
+    check_image_file(path)
+    try:
+        with Image.open(path) as opened:
+            if opened.mode in ("L", "P"):
+                return np.array(opened)
+            if opened.mode.startswith("I;16"):
+                return np.array(opened).astype(np.uint16)
+            mode = opened.mode
+    except Exception as error:  # as in `read_image`
+        raise ImageError(f"{path}: damaged or not an image ({error}); copy the file again") from error
+    raise ImageError(f"{path}: pixels of Pillow mode {mode} are no labels; save them as 8- or 16-bit grey PNG")
+
+
 def as_rgb(image: np.ndarray, *, name: str = "image") -> np.ndarray:
     """Brings an array that already holds an image to RGB.
 

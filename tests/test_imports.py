@@ -67,7 +67,7 @@ def test_import_rules(module):
         for name in imported:
             if name.split(".")[0] == "pcaseg" and name not in BASE:
                 assert any(name == other or name.startswith(other + ".") for other in allowed - {"pcaseg"}), name
-    if package in (None, "pcaseg.runtime") and module.split(".")[1:2] not in (["benchmarks"], ["cli"]):
+    if package in (None, "pcaseg.runtime") and module.split(".")[1:2] not in (["benchmarks"], ["cli"], ["commands"]):
         assert not {name.split(".")[0] for name in imported} & TORCH_SIDE
 
 

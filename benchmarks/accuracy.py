@@ -1,0 +1,89 @@
+"""How far a backend's result is from eager float32: logits, labels, borders, the worst class, and labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcaseg.benchmarks.rows import Accuracy
+from pcaseg.errors import MissingDependencyError, install_hint
+from pcaseg.model.cost_volume import DROPPED_LOGIT
+
+BORDER_PX = 2
+"""How near to a border between labels a pixel counts as of the boundary."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What one backend made of one image.
+
+    Attributes:
+        labels: (H, W) integers.
+        confidence: (H, W) float, 0..1.
+        logits: (windows, T, h, w) float; None of a graph of labels.
+    """
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    logits: np.ndarray | None
+
+
+def compare(
+    output: Output,
+    reference: Output,
+    names: Sequence[str],
+    *,
+    miou: float | None = None,
+    reference_miou: float | None = None,
+) -> Accuracy:
+    """How far an output is from eager float32's of the same image; mIoU in percent, of a labelled set."""
+    worst, iou = worst_class(reference.labels, output.labels)
+    return Accuracy(
+        relative_error=relative_error(output, reference),
+        label_agreement=float((output.labels == reference.labels).mean()),
+        boundary_agreement=boundary_agreement(output.labels, reference.labels),
+        worst_class=names[worst],
+        worst_iou=iou,
+        miou=miou,
+        miou_difference=None if miou is None or reference_miou is None else miou - reference_miou,
+    )
+
+
+def relative_error(output: Output, reference: Output) -> float:
+    """Largest difference of a logit over the largest logit of the reference, both in absolute value.
+
+    A class that is kept by one and dropped by the other of two top-256 selections counts in full. Of a graph of labels,
+    which shows no logits, the largest difference of a pixel's confidence.
+    """
+    if output.logits is None or reference.logits is None:
+        return float(np.abs(output.confidence - reference.confidence).max())
+    kept = reference.logits[reference.logits > DROPPED_LOGIT]
+    return float(np.abs(output.logits - reference.logits).max() / np.abs(kept).max())
+
+
+def worst_class(reference: np.ndarray, labels: np.ndarray) -> tuple[int, float]:
+    """The class whose masks in two label maps agree least, and their intersection over union."""
+    present = np.union1d(reference, labels)
+    ious = []
+    for index in present:
+        a, b = reference == index, labels == index
+        ious.append(float((a & b).sum() / (a | b).sum()))
+    worst = int(np.argmin(ious))
+    return int(present[worst]), ious[worst]
+
+
+def boundary_agreement(labels: np.ndarray, reference: np.ndarray) -> float:
+    """Share of pixels with the same label among those within `BORDER_PX` of a border of the reference; 1 without one.
+
+    Raises:
+        MissingDependencyError: scikit-image is not installed.
+    """
+    try:
+        from skimage.morphology import dilation, disk
+        from skimage.segmentation import find_boundaries
+    except ImportError as error:
+        raise MissingDependencyError(f"borders are found by scikit-image; {install_hint('benchmarks')}") from error
+    near = dilation(find_boundaries(reference, mode="thick"), disk(BORDER_PX - 1))
+    return float((labels == reference)[near].mean()) if near.any() else 1.0

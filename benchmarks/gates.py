@@ -1,0 +1,65 @@
+"""What a backend must reach to count as right."""
+
+from __future__ import annotations
+
+from pcaseg.benchmarks.rows import Accuracy
+from pcaseg.configs import WeightsKind
+from pcaseg.errors import PcasegError
+
+GATES: dict[str, dict[str, float]] = {
+    "float32": {"relative_error": 1e-4, "label_agreement": 0.999},
+    "float16": {"relative_error": 1e-2, "label_agreement": 0.99},
+    "bfloat16": {"relative_error": 5e-2, "label_agreement": 0.97},
+}
+"""What a backend must reach, by the precision it computes in."""
+
+AT_MOST = ("relative_error", "miou_difference")
+AT_LEAST = ("label_agreement", "boundary_agreement", "worst_iou")
+"""What a gate may bound: from above (the mIoU difference by its absolute value, percent points), and from below."""
+
+
+def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
+    """What a backend of a precision must reach.
+
+    Weights that were never trained leave the classes near ties: below float32 their labels then say nothing about the
+    backend, and only the logits are bounded.
+    """
+    gate = GATES[precision]
+    if precision != "float32" and weights != "checkpoint":
+        return {"relative_error": gate["relative_error"]}
+    return gate
+
+
+def parse_gate(text: str) -> dict[str, float]:
+    """Thresholds from `relative_error=1e-3,label_agreement=0.99`.
+
+    Raises:
+        PcasegError: an unknown name or something that is no number.
+    """
+    gate = {}
+    for part in text.split(","):
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if name not in (*AT_MOST, *AT_LEAST) or not number >= 0:
+            raise PcasegError(
+                f"gate {part.strip()!r}: give NAME=NUMBER, NAME one of {', '.join((*AT_MOST, *AT_LEAST))}"
+            )
+        gate[name] = number
+    return gate
+
+
+def gate_failures(accuracy: Accuracy, gate: dict[str, float]) -> str:
+    """What an accuracy misses of a gate, in words; empty where it passes."""
+    misses = []
+    for name, bound in gate.items():
+        value = getattr(accuracy, name)
+        if value is None:
+            misses.append(f"{name} was not measured (give --labelled)")
+        elif name in AT_MOST and not abs(value) <= bound:
+            misses.append(f"{name} {value:.3g} is above {bound:g}")
+        elif name in AT_LEAST and not value >= bound:
+            misses.append(f"{name} {value:.5f} is below {bound:g}")
+    return "; ".join(misses)

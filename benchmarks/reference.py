@@ -1,0 +1,59 @@
+"""The eager float32 model from image to labels, and what any other backend gives for the same image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from pcaseg.benchmarks.accuracy import Output
+from pcaseg.configs import Strategy
+from pcaseg.model.inference import image_tensor, segment_image
+from pcaseg.model.network import PCASeg
+from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.result import Result
+
+
+class EagerRun:
+    """The eager model with its own tokenizer, resizing and merging: none of the runtime's code."""
+
+    def __init__(self, model: PCASeg, names: Sequence[str], strategy: Strategy) -> None:
+        self.model, self.strategy = model, strategy
+        self.text = model.encode_text(names)
+        self._logits: list[np.ndarray] = []
+
+    @torch.no_grad()
+    def __call__(self, image: np.ndarray) -> Output:
+        """Segments (H, W, 3) uint8."""
+        self._logits = []
+        pixels = image_tensor(image).to(self.text)
+        scores = segment_image(pixels, self._network, self.model.preset, self.strategy).cpu()
+        return Output(scores.argmax(dim=0).numpy(), scores.amax(dim=0).numpy(), np.concatenate(self._logits))
+
+    def _network(self, windows: torch.Tensor) -> torch.Tensor:
+        logits = self.model(windows, self.text)
+        self._logits.append(logits.cpu().numpy())
+        return logits
+
+
+class Recorder:
+    """A backend that keeps the logits it passes on, while `recorded` is a list."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend, self.name, self.manifest = backend, backend.name, backend.manifest
+        self.encode_text, self.labels = backend.encode_text, backend.labels
+        self.recorded: list[np.ndarray] | None = []
+
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """As `Backend.logits`."""
+        logits = self.backend.logits(images, text)
+        if self.recorded is not None:
+            self.recorded.append(logits)
+        return logits
+
+    def output(self, result: Result) -> Output:
+        """A result with the logits behind it; from then on nothing is kept."""
+        logits = np.concatenate(self.recorded) if self.recorded else None
+        self.recorded = None
+        return Output(result.labels, result.confidence, logits)

@@ -1,0 +1,180 @@
+"""Timing that can be trusted: calls take turns in rounds, and every ratio carries its interval.
+
+All calls of a comparison run once per round, in an order that turns from round to round, so that a machine that slows
+down or warms up does so for all of them. Intervals come from a bootstrap over whole rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from pcaseg.benchmarks.rows import Latency, Ratio
+
+Call = Callable[[int], object]
+"""Runs once; the argument counts the calls, so that inputs may take turns."""
+
+Timer = Callable[[Callable[[], object]], float]
+"""Milliseconds of a call."""
+
+LEAST_ROUNDS = 3
+MOST_ROUNDS = 100
+MOST_REPEATS = 10
+"""Calls of a fast backend in one round, beside one call of a slow one."""
+
+WIDEST_INTERVAL = 0.25
+"""Of a ratio, over the ratio: wider ones support no statement."""
+
+WIDEST_SPREAD = 0.5
+"""From the 10th to the 90th percentile of the rounds' medians, over their median."""
+
+_RESAMPLES = 2000
+
+
+@dataclass
+class Round:
+    """What one backend did in one round: milliseconds of its calls, and of all of them together."""
+
+    samples_ms: list[float]
+    wall_ms: float
+
+
+def perf_timer(call: Callable[[], object]) -> float:
+    """By the processor's clock: for calls that return when they are done."""
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[None]:
+    """Keeps this process on its first `threads` processors, so that the scheduler does not move it about.
+
+    Pools that start within inherit it. Where the system knows no affinity, nothing happens.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    former = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(former)[:threads])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, former)
+
+
+def warm_up(call: Call, timer: Timer = perf_timer, *, most: int = 6, within: float = 0.1) -> list[float]:
+    """Calls until two times in a row differ by less than `within`, at most `most` times; gives the times in ms."""
+    times: list[float] = []
+    while len(times) < most:
+        count = len(times)
+        times.append(timer(lambda: call(count)))  # noqa: B023 - called at once
+        if len(times) > 1 and abs(times[-1] - times[-2]) <= within * times[-1]:
+            break
+    return times
+
+
+def interleave(
+    calls: Mapping[str, Call],
+    expected_ms: Mapping[str, float],
+    *,
+    seconds: float,
+    streams: int = 1,
+    timer: Timer = perf_timer,
+    progress: Callable[[float], object] = lambda done: None,
+) -> dict[str, list[Round]]:
+    """Runs all calls in turn, round after round.
+
+    Args:
+        calls: by backend.
+        expected_ms: of each, from its warm-up: fast ones run several times a round, up to `MOST_REPEATS`.
+        seconds: to spend; at least `LEAST_ROUNDS` rounds run whatever they take, at most `MOST_ROUNDS`.
+        streams: calls at the same time, each in a thread of its own.
+        timer: of a single call.
+        progress: told the share of the work that is done, 0..1.
+    """
+    slowest = max(expected_ms.values())
+    repeats = {
+        name: min(MOST_REPEATS, max(1, int(slowest / (2 * len(calls) * max(expected_ms[name], 1e-3)))))
+        for name in calls
+    }
+    rounds: dict[str, list[Round]] = {name: [] for name in calls}
+    order, start, count = list(calls), time.perf_counter(), 0
+    with ThreadPoolExecutor(streams) as pool:
+        while count < MOST_ROUNDS and (count < LEAST_ROUNDS or time.perf_counter() - start < seconds):
+            for name in order:
+                rounds[name].append(_round(calls[name], repeats[name], count, streams, pool, timer))
+            order = order[1:] + order[:1]
+            count += 1
+            progress(min(count / LEAST_ROUNDS, (time.perf_counter() - start) / seconds, 1.0))
+    return rounds
+
+
+def _round(call: Call, repeats: int, count: int, streams: int, pool: ThreadPoolExecutor, timer: Timer) -> Round:
+    indices = range(count * repeats * streams, (count + 1) * repeats * streams)
+    start = time.perf_counter()
+    if streams == 1:
+        samples = [timer(lambda: call(index)) for index in indices]  # noqa: B023 - called at once
+    else:
+        samples = list(pool.map(lambda index: timer(lambda: call(index)), indices))
+    return Round(samples, (time.perf_counter() - start) * 1e3)
+
+
+def latency(rounds: Sequence[Round], *, images: int = 1, streams: int = 1) -> Latency:
+    """Sums rounds up; each call segments `images` images."""
+    samples = np.array([sample for one in rounds for sample in one.samples_ms])
+    p50, p90, p99 = np.percentile(samples, (50, 90, 99))
+    wall = sum(one.wall_ms for one in rounds)
+    per_ms = images / p50 if streams == 1 else images * len(samples) / wall
+    return Latency(
+        n=len(samples),
+        rounds=len(rounds),
+        mean_ms=_rounded(samples.mean()),
+        min_ms=_rounded(samples.min()),
+        p50_ms=_rounded(p50),
+        p90_ms=_rounded(p90),
+        p99_ms=_rounded(p99),
+        per_s=_rounded(1e3 * per_ms),
+        samples_ms=tuple(_rounded(sample) for sample in samples),
+    )
+
+
+def ratio(base: Sequence[Round], other: Sequence[Round], *, seed: int = 0) -> Ratio:
+    """How many times faster `other` is than `base`, with a 95 % interval: rounds are drawn again, pairwise."""
+    pairs = np.array([[np.median(a.samples_ms), np.median(b.samples_ms)] for a, b in zip(base, other, strict=True)])
+    drawn = pairs[np.random.default_rng(seed).integers(len(pairs), size=(_RESAMPLES, len(pairs)))]
+    medians = np.median(drawn, axis=1)
+    value, low, high = (float(x) for x in (_times(np.median(pairs, axis=0)), *_interval(_times(medians))))
+    return Ratio(_rounded(value), _rounded(min(low, value)), _rounded(max(high, value)))
+
+
+def noise(rounds: Sequence[Round], found: Ratio | None) -> str:
+    """Why these rounds support no ratio; empty where they do."""
+    medians = np.array([np.median(one.samples_ms) for one in rounds])
+    spread = float(np.subtract(*np.percentile(medians, (90, 10))) / np.median(medians))
+    if len(rounds) < LEAST_ROUNDS:
+        return f"only {len(rounds)} rounds"
+    if spread > WIDEST_SPREAD:
+        return f"its rounds spread over {spread:.0%} of their median"
+    if found is not None and found.high - found.low > WIDEST_INTERVAL * found.value:
+        return f"the interval of its ratio, {found.low:.2f} to {found.high:.2f}, is too wide"
+    return ""
+
+
+def _times(pairs: np.ndarray) -> np.ndarray:
+    return pairs[..., 0] / pairs[..., 1]
+
+
+def _interval(values: np.ndarray) -> np.ndarray:
+    return np.percentile(values, (2.5, 97.5))
+
+
+def _rounded(value: float) -> float:
+    """To six digits: more would be noise in the file."""
+    return float(f"{value:.6g}")

@@ -1,0 +1,1 @@
+"""The subcommands of `pcaseg`, each a thin shell over one public function."""

@@ -1,0 +1,71 @@
+"""What the commands share: exit codes, kinds of arguments, and groups of options."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pcaseg.class_lists import class_list_names
+from pcaseg.errors import PcasegError
+
+EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def add_network(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group(required=True)
+    group.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`")
+    group.add_argument("--model", help="model file of `pcaseg import`, or a preset's name for seeded weights; eager")
+
+
+def add_vocabulary(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group(required=True)
+    group.add_argument("--classes", help='names: "cat, grass"; with synonyms "cat; tv monitor, television"')
+    group.add_argument(
+        "--vocabulary", help=f".safetensors or .txt file, or a class list: {', '.join(class_list_names())}"
+    )
+
+
+def add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default) or torch")
+    command.add_argument("--device", help="cpu (default), cuda or cuda:N")
+    command.add_argument("--threads", type=natural, help="CPU threads")
+
+
+def natural(text: str) -> int:
+    """A whole number from 0, for argparse."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0")
+    return int(text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) from `720x1280`, for argparse; their range is checked by what uses them."""
+    sides = text.split("x")
+    if len(sides) != 2 or not all(side.isdecimal() and side.isascii() for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r}: give height x width in pixels, such as 720x1280")
+    return int(sides[0]), int(sides[1])
+
+
+def some_path(text: str) -> Path:
+    """A path that is not empty, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty; name a place")
+    return Path(text)
+
+
+def class_counts(text: str) -> tuple[int, ...]:
+    """Vocabulary sizes with commas between, for argparse."""
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and 1 <= int(part) <= 847 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give sizes from 1 to 847, such as 1,20,300")
+    return tuple(int(part) for part in parts)
+
+
+def gate(text: str) -> dict[str, float]:
+    """Thresholds of accuracy, for argparse; their names are those of `pcaseg.benchmarks.gates`."""
+    from pcaseg.benchmarks.gates import parse_gate
+
+    try:
+        return parse_gate(text)
+    except PcasegError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error

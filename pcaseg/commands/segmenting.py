@@ -1,0 +1,112 @@
+"""`pcaseg segment` and `vocab`: images to labels, names to vocabulary files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from pcaseg.class_names import check_class_names, split_class_names
+from pcaseg.commands.arguments import (
+    EXIT_BAD_INPUT,
+    EXIT_OK,
+    add_backend,
+    add_network,
+    add_vocabulary,
+    some_path,
+)
+from pcaseg.commands.models import load_model, say_weights
+from pcaseg.configs import Strategy
+from pcaseg.errors import OutputError, PcasegError
+
+if TYPE_CHECKING:
+    from pcaseg.runtime.segmenter import Segmenter
+
+
+def add_segment(command: argparse.ArgumentParser) -> None:
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder")
+    add_network(command)
+    add_vocabulary(command)
+    command.add_argument(
+        "--out", type=some_path, default=Path("segmented"), help="folder to write (default: segmented)"
+    )
+    command.add_argument(
+        "--strategy", choices=get_args(Strategy), help="sliding: 5 passes, finer (default: the bundle's own, or single)"
+    )
+    add_backend(command)
+    command.set_defaults(run=run_segment)
+
+
+def add_vocab(command: argparse.ArgumentParser) -> None:
+    add_network(command)
+    add_vocabulary(command)
+    command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
+    add_backend(command)
+    command.set_defaults(run=run_vocab, strategy=None)
+
+
+def run_segment(options: argparse.Namespace) -> int:
+    from pcaseg.runtime.batch import expand_images, segment_files
+
+    images = expand_images(options.images)
+    segmenter = _open_segmenter(options)
+    _make_folder(options.out)
+    batch = segment_files(segmenter, images, options.out, progress=len(images) > 1)
+    if batch.last is not None and len(images) == 1:
+        result, paths = batch.last
+        for name, pixels in sorted(zip(result.classes, result.class_pixels(), strict=True), key=lambda x: -x[1])[:10]:
+            print(f"{pixels / result.labels.size:7.1%}  {name}")
+        print(f"overlay: {paths['overlay']}\nlabels:  {paths['labels']}\nsummary: {paths['summary']}")
+        print(f"{result.backend}, {result.timings_ms['total']:.0f} ms")
+    else:
+        done, skipped = len(batch.done), len(batch.skipped)
+        print(f"{options.out}: {done} segmented, {skipped} done before and skipped, {len(batch.failed)} failed")
+    if batch.done:
+        say_weights(segmenter.backend.manifest.weights.kind)
+    for _, message in batch.failed:
+        print(f"error: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT if batch.failed else EXIT_OK
+
+
+def run_vocab(options: argparse.Namespace) -> int:
+    from pcaseg.runtime.vocabulary import Vocabulary
+
+    if options.out.suffix != ".safetensors":
+        raise PcasegError(f"{options.out}: a vocabulary file ends in .safetensors; rename it")
+    if options.out.exists():
+        Vocabulary.load(options.out)  # refuses a file of another kind
+    segmenter = _open_segmenter(options)
+    assert segmenter.vocabulary is not None  # _open_segmenter sets it
+    segmenter.vocabulary.save(options.out)
+    print(f"{options.out}: {len(segmenter.vocabulary.names)} classes")
+    say_weights(segmenter.backend.manifest.weights.kind)
+    return EXIT_OK
+
+
+def _open_segmenter(options: argparse.Namespace) -> Segmenter:
+    """The segmenter and vocabulary that the options name; class names are checked before anything is loaded."""
+    from pcaseg.runtime.segmenter import Segmenter
+
+    vocabulary = options.vocabulary
+    if options.classes is not None:
+        vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
+    if options.model:
+        from pcaseg.export.torch_backend import TorchBackend
+
+        backend = TorchBackend(load_model(options.model), device=options.device, threads=options.threads)
+        segmenter = Segmenter(backend, strategy=options.strategy)
+    else:
+        segmenter = Segmenter(
+            options.bundle, options.backend, device=options.device, threads=options.threads, strategy=options.strategy
+        )
+    segmenter.set_vocabulary(vocabulary)
+    return segmenter
+
+
+def _make_folder(out: Path) -> None:
+    """Makes the output folder before the work, not after it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: no folder can be made there ({error.strerror}); choose another") from error
