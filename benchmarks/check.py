@@ -17,7 +17,7 @@ from pcaseg.benchmarks.accuracy import compare
 from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.gates import GATES, gate_failures
 from pcaseg.benchmarks.reference import EagerRun, Recorder
-from pcaseg.class_lists import class_list
+from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
 from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.model.network import PCASeg
@@ -29,9 +29,6 @@ T = TypeVar("T")
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 """scikit-image's built-in photographs: a portrait, a cat, a cup; 512 x 512, 300 x 451 and 400 x 600 pixels."""
-
-VOCABULARY = "ade20k_847"
-"""Class list whose first T names make the vocabulary of T classes."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +129,7 @@ def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float]
         case: what to run.
         gate: what it must reach, see `pcaseg.benchmarks.accuracy`.
     """
-    names = class_list(VOCABULARY)[: case.classes]
+    names = first_names(case.classes)
     eager, recorder = EagerRun(model, names, case.strategy), Recorder(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +17,17 @@ from pcaseg.versions import installed_versions
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-RECORDED_PACKAGES = ("pcaseg", "torch", "onnxruntime", "onnxruntime-gpu", "open_clip_torch", "timm", "numpy")
+RECORDED_PACKAGES = (
+    "pcaseg",
+    "torch",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "open_clip_torch",
+    "timm",
+    "numpy",
+    "triton",
+    "tensorrt",
+)
 
 
 def environment() -> dict[str, object]:
@@ -28,6 +39,47 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         "versions": installed_versions(RECORDED_PACKAGES),
     }
+
+
+def flat_environment() -> dict[str, str]:
+    """The same as plain texts by name, with the processor's clock, the load, and the commit of the sources."""
+    found = environment()
+    flat = {name: str(value) for name, value in found.items() if name != "versions"}
+    flat |= {"cpu MHz": _proc("/proc/cpuinfo", "cpu MHz"), "load": _load(), "commit": _commit()}
+    return flat | found["versions"]  # type: ignore[operator]
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else ""
+
+
+def _commit() -> str:
+    """The commit of a source checkout, with `+` where files differ from it; empty for an installed package."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return ""
+    try:
+        run = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--dirty=+"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return run.stdout.strip()
+
+
+def peak_host_mib() -> float:
+    """Largest resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss would count what the parent held before this program was loaded
+        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def write_rows(path: str | os.PathLike[str], rows: Sequence[DataclassInstance], **subject: object) -> None:
@@ -47,9 +99,13 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[DataclassInstance], 
 
 
 def _cpu_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
+    return _proc("/proc/cpuinfo", "model name") or platform.processor() or "unknown"
+
+
+def _proc(path: str, name: str) -> str:
+    """The first value of that name in one of the kernel's tables; empty where there is none."""
+    if Path(path).exists():
+        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(name):
                 return line.split(":", 1)[1].strip()
-    return platform.processor() or "unknown"
+    return ""

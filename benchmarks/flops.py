@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from pcaseg.configs import MAX_CLASSES, Preset
 from pcaseg.deploy.spatial import rectangles
 from pcaseg.model.epl import EXPERTS
+from pcaseg.model.network import PCASeg
 
 MLP_RATIO = 4
 
@@ -94,3 +95,10 @@ def _folded_decoder(preset: Preset) -> tuple[int, int]:
         once += pixels * 9 * guidance * width
         channels = width
     return total + pixels * 9 * channels, once
+
+
+def encoder_macs(model: PCASeg) -> int:
+    """Multiply-adds of the image tower and the taps for one network input, counted."""
+    R = model.preset.image_px
+    images = torch.zeros(1, 3, R, R, device=model.pixel_mean.device)
+    return counted_macs(lambda: model.encode_image(images))

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 import pcaseg
 from pcaseg.benchmarks.check import photographs
 from pcaseg.benchmarks.environment import write_rows
-from pcaseg.class_lists import class_list
+from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Preset
 from pcaseg.model.inference import image_tensor, resize
 
@@ -137,7 +137,7 @@ def measure(preset: str | Preset, *, classes: int) -> list[Row]:
         warnings.simplefilter("ignore")
         model = pcaseg.load_model(preset)
     folded = pcaseg.fold(model)
-    text = model.encode_text(class_list("ade20k_847")[:classes])
+    text = model.encode_text(first_names(classes))
     recorder = Recorder()
     for image in photographs().values():
         window = resize(image_tensor(image).float()[None], model.preset.image_px)

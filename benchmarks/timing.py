@@ -126,6 +126,12 @@ def _round(call: Call, repeats: int, count: int, streams: int, pool: ThreadPoolE
     return Round(samples, (time.perf_counter() - start) * 1e3)
 
 
+def regrouped(rounds: Sequence[Round], samples_ms: Sequence[float]) -> list[Round]:
+    """Other times of the same calls, in the same order, as rounds."""
+    taken = iter(samples_ms)
+    return [Round([next(taken) for _ in one.samples_ms], one.wall_ms) for one in rounds]
+
+
 def latency(rounds: Sequence[Round], *, images: int = 1, streams: int = 1) -> Latency:
     """Sums rounds up; each call segments `images` images."""
     samples = np.array([sample for one in rounds for sample in one.samples_ms])

@@ -11,6 +11,11 @@ Aggregation = Literal["parallel", "serial"]
 DenseMode = Literal["csa", "qq"]
 Strategy = Literal["single", "sliding"]
 Precision = Literal["float32", "float16"]
+"""Of bundles."""
+
+TorchPrecision = Literal["float32", "float16", "bfloat16"]
+"""Of the folded model in PyTorch."""
+
 LayerNormForm = Literal["operator", "decomposed"]
 """LayerNormalization as one operator, or as means and a root, for parsers that lack it (TensorRT before 8.6)."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 from pcaseg.class_lists import class_list_names
 from pcaseg.errors import PcasegError
@@ -27,7 +29,7 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
 
 def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument("--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default) or torch")
-    command.add_argument("--device", help="cpu (default), cuda or cuda:N")
+    command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
     command.add_argument("--threads", type=natural, help="CPU threads")
 
 
@@ -59,6 +61,38 @@ def class_counts(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and 1 <= int(part) <= 847 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: give sizes from 1 to 847, such as 1,20,300")
     return tuple(int(part) for part in parts)
+
+
+def counts(text: str) -> tuple[int, ...]:
+    """Whole numbers from 1 with commas between, for argparse."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers from 1, such as 1,2,8")
+    return tuple(int(part) for part in parts)
+
+
+def choices(kind: object) -> Callable[[str], tuple[str, ...]]:
+    """Some of the strings of a `Literal` type with commas between, for argparse."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        parts = tuple(part.strip() for part in text.split(","))
+        wrong = [part for part in parts if part not in get_args(kind)]
+        if wrong:
+            raise argparse.ArgumentTypeError(f"{wrong[0]!r}: choose from {', '.join(get_args(kind))}")
+        return parts
+
+    return parse
+
+
+def seconds(text: str) -> float:
+    """A time above 0, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, such as 30")
+    return value
 
 
 def gate(text: str) -> dict[str, float]:

@@ -6,9 +6,20 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK, add_backend, class_counts, gate, some_path
+from pcaseg.commands.arguments import (
+    EXIT_FAILED,
+    EXIT_OK,
+    add_backend,
+    choices,
+    class_counts,
+    counts,
+    gate,
+    image_size,
+    seconds,
+    some_path,
+)
 from pcaseg.commands.models import load_model, say_weights
-from pcaseg.configs import Strategy
+from pcaseg.configs import Strategy, TorchPrecision
 from pcaseg.errors import OutputError
 
 
@@ -71,3 +82,83 @@ def run_check(options: argparse.Namespace) -> int:
     if options.json:
         write_report(options.json, bundle, backend, rows)
     return EXIT_OK if passed else EXIT_FAILED
+
+
+def add_bench(command: argparse.ArgumentParser) -> None:
+    command.add_argument("subject", metavar="BUNDLE|PRESET", help="a bundle, or a preset's name for seeded weights")
+    command.add_argument("--model", help="model file, if it is no longer where the bundle was exported from")
+    command.add_argument("--classes", type=class_counts, default=(20,), help="vocabulary sizes (default: 20)")
+    command.add_argument("--batch", type=counts, default=(1,), help="images of one call, such as 1,5 (default: 1)")
+    command.add_argument("--strategy", type=choices(Strategy), help="single, sliding or both (default: single)")
+    command.add_argument(
+        "--precision",
+        type=choices(TorchPrecision),
+        help="float32, float16, bfloat16, with commas; a preset is exported in each (default: the bundle's)",
+    )
+    command.add_argument("--threads", type=counts, default=(), help="CPU threads (default: all processors)")
+    command.add_argument("--streams", type=counts, default=(1,), help="calls at the same time (default: 1)")
+    command.add_argument("--backends", type=backends, help="with commas, or all (default: those that start quickly)")
+    command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    command.add_argument("--photos", nargs="+", type=Path, help="images or folders, resized to the first one's size")
+    command.add_argument(
+        "--image-size",
+        type=image_size,
+        metavar="HEIGHTxWIDTH",
+        help="of the images (default: 480x640)",
+    )
+    command.add_argument("--seconds", type=seconds, default=30.0, help="of taking turns at each point (default: 30)")
+    command.add_argument("--gate", type=gate, help="thresholds, such as relative_error=1e-3,label_agreement=0.99")
+    command.add_argument("--labelled", type=Path, help="folder with classes.txt, images/ and labels/, for mIoU")
+    command.add_argument("--no-cold", action="store_true", help="leave cold starts and peak memory out")
+    command.add_argument("--out", type=some_path, help="file of rows to add to, .jsonl")
+    command.set_defaults(run=run_bench)
+
+
+def backends(text: str) -> tuple[str, ...]:
+    """Names with commas between, for argparse; which there are is known when the benchmark is loaded."""
+    return tuple(part.strip() for part in text.split(","))
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    from pcaseg.benchmarks.bench import bench
+    from pcaseg.benchmarks.bench_table import tables, verdict
+    from pcaseg.benchmarks.contenders import CONTENDERS
+    from pcaseg.benchmarks.labelled import read_labelled
+    from pcaseg.benchmarks.plan import Options
+    from pcaseg.benchmarks.rows import append_rows
+    from pcaseg.benchmarks.subjects import open_subject
+
+    labelled = read_labelled(options.labelled) if options.labelled else None
+    if options.out:
+        append_rows(options.out, [])
+    with open_subject(
+        options.subject,
+        model_path=options.model,
+        precisions=options.precision,
+        photos=options.photos,
+        image_size=options.image_size,
+        strategies=options.strategy,
+    ) as (subject, precisions, strategies):
+        plan = Options(
+            classes=options.classes,
+            images=options.batch,
+            strategies=strategies,
+            precisions=precisions,
+            threads=options.threads,
+            streams=options.streams,
+            backends=tuple(CONTENDERS) if options.backends == ("all",) else options.backends,
+            device=options.device,
+            seconds=options.seconds,
+            gate=options.gate or {},
+            labelled=labelled,
+            cold=not options.no_cold,
+        )
+        rows = []
+        for row in bench(subject, plan, progress=True):
+            rows.append(row)
+            if options.out:
+                append_rows(options.out, [row])
+    print(tables(rows))
+    say_weights(rows[0].weights)
+    print(verdict(rows))
+    return EXIT_FAILED if any(row.status == "failed" for row in rows) else EXIT_OK

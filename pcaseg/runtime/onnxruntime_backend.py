@@ -14,7 +14,7 @@ from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_N
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.tokenizer import Tokenizer
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
 
 
@@ -30,7 +30,8 @@ class OnnxRuntimeBackend:
 
         Args:
             bundle: the bundle to run.
-            device: `cpu` (default), `cuda` or `cuda:N`. A GPU that cannot be used is an error, never a fallback.
+            device: `cpu` (default), `cuda` or `tensorrt` (ONNX Runtime's providers of these names), or with the GPU's
+                number `cuda:N`, `tensorrt:N`. A GPU that cannot be used is an error, never a fallback.
             threads: CPU threads per operator; None leaves the choice to ONNX Runtime.
 
         Raises:
@@ -170,8 +171,8 @@ class OnnxRuntimeBackend:
             ) from error
         if session.get_providers()[0] != self._provider:
             raise PcasegError(
-                f"device='cuda': ONNX Runtime could not start {self._provider} (its log says why); install the CUDA "
-                "and cuDNN versions it needs, or choose device='cpu'"
+                f"ONNX Runtime could not start {self._provider} (its log says why); install the CUDA, cuDNN and "
+                "TensorRT versions it needs, or choose device='cpu'"
             )
         found = tuple(sorted(i.name for i in session.get_inputs())), tuple(o.name for o in session.get_outputs())
         if found != (tuple(sorted(inputs)), outputs):
@@ -184,8 +185,8 @@ class OnnxRuntimeBackend:
 def _provider_of(device: str) -> tuple[str, dict[str, str]]:
     """ONNX Runtime's name of a device's provider, and its options."""
     kind, colon, index = device.partition(":")
-    if kind not in _PROVIDERS or (colon and not (kind == "cuda" and index.isdecimal())):
-        raise PcasegError(f"device={device!r}: choose one of cpu, cuda, cuda:N")
+    if kind not in _PROVIDERS or (colon and (kind == "cpu" or not index.isdecimal())):
+        raise PcasegError(f"device={device!r}: choose one of cpu, cuda, tensorrt, cuda:N, tensorrt:N")
     provider = _PROVIDERS[kind]
     if provider not in onnxruntime.get_available_providers():
         raise MissingDependencyError(
@@ -194,4 +195,5 @@ def _provider_of(device: str) -> tuple[str, dict[str, str]]:
         )
     if kind == "cpu":
         return provider, {}
-    return provider, {"device_id": index or "0", "use_tf32": "0"}  # float32 in the manifest means float32
+    options = {"device_id": index or "0"}
+    return provider, options | ({"use_tf32": "0"} if kind == "cuda" else {})  # float32 in the manifest means float32

@@ -81,7 +81,7 @@ def test_threads_reach_the_session(bundle_path: Path) -> None:
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", "CUDA"])
 def test_unknown_devices(bundle_path: Path, device: str) -> None:
-    with pytest.raises(PcasegError, match="choose one of cpu, cuda, cuda:N"):
+    with pytest.raises(PcasegError, match="choose one of cpu, cuda, tensorrt, cuda:N"):
         open_backend("onnxruntime", Bundle(bundle_path), device=device)
 
 

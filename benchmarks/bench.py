@@ -1,0 +1,192 @@
+"""`pcaseg bench`: every backend against eager float32, row by row.
+
+The eager reference computes as published, so its time is the published model's. Everything else is held against its
+result and against its time.
+"""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+
+from tqdm import tqdm
+
+from pcaseg.benchmarks import timing
+from pcaseg.benchmarks.cold import cold_start
+from pcaseg.benchmarks.comparison import Comparison, Measured, Mious, steps_of
+from pcaseg.benchmarks.contenders import Contender, Setting, SkippedError, open_contender, weight_bytes
+from pcaseg.benchmarks.device import describe_gpu, machine
+from pcaseg.benchmarks.environment import flat_environment
+from pcaseg.benchmarks.flops import encoder_macs, folded_macs, published_macs
+from pcaseg.benchmarks.gates import default_gate, gate_failures
+from pcaseg.benchmarks.plan import Options, Progress, Subject
+from pcaseg.benchmarks.rows import Cold, Point, Row, Timing
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.images import read_image
+
+
+def bench(subject: Subject, options: Options, *, progress: bool = False) -> Iterator[Row]:
+    """Measures all points, one after the other.
+
+    Args:
+        subject: what is measured.
+        options: how.
+        progress: show a progress bar on standard error.
+
+    Yields:
+        A row for each backend at each point as soon as the point is done, skipped backends too.
+
+    Raises:
+        PcasegError: a cold start fails, or a labelled image cannot be used.
+    """
+    groups = len(options.precisions) * len(options.thread_counts)
+    points = len(options.classes) * len(options.images) * len(options.strategies) * len(options.streams)
+    names = options.names
+    total = 1 + groups * (len(names) * (1 + options.cold) + points * steps_of(names))
+    with tqdm(total=total, desc="bench", unit="step", disable=not progress) as bar:
+        yield from _Run(subject, options, Progress(bar)).rows()
+        bar.update(total - bar.n)
+
+
+class _Run:
+    """What all rows of a run have in common."""
+
+    def __init__(self, subject: Subject, options: Options, progress: Progress) -> None:
+        self.subject, self.options, self.progress = subject, options, progress
+        self.progress.step("the machine")
+        height, width = read_image(subject.images[0]).shape[:2]
+        first = Point(1, "single", 1, "float32", 1, 1, height, width)
+        self.mious = Mious(subject, options)
+        self.encoder_macs = encoder_macs(subject.model)
+        self.template = Row(
+            run=f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            preset=subject.model.preset.name,
+            aggregation=subject.model.aggregation,
+            weights=subject.model.source.kind,
+            bundle_sha256=None,
+            engine_sha256=None,
+            backend="",
+            runs="",
+            computation="folded",
+            precision="float32",
+            point=first,
+            status="skipped",
+            machine=machine(options.device),
+            environment=flat_environment() | describe_gpu(options.device),
+        )
+
+    def rows(self) -> Iterator[Row]:
+        options = self.options
+        for precision, threads in itertools.product(options.precisions, options.thread_counts):
+            with timing.pinned(threads):
+                yield from self._group(precision, threads)
+
+    def _group(self, precision: str, threads: int) -> Iterator[Row]:
+        """All points that share opened backends."""
+        options = self.options
+        bundle = self.subject.bundle(precision)
+        setting = Setting(self.subject.model, bundle, precision, options.device, threads)
+        opened = {name: self._open(name, setting) for name in options.names}
+        contenders = {name: one for name, one in opened.items() if isinstance(one, Contender)}
+        sweep = itertools.product(options.strategies, sorted(options.classes), options.images, options.streams)
+        cold: dict[str, Cold] = {}
+        for index, (strategy, classes, images, streams) in enumerate(sweep):
+            point = replace(
+                self.template.point,
+                classes=classes,
+                strategy=strategy,
+                images=images,
+                precision=precision,
+                threads=threads,
+                streams=streams,
+            )
+            cold = self._cold(contenders, point) if index == 0 and options.cold else {}
+            measured = Comparison(self.subject, options, point, self.mious, self.progress).run(contenders)
+            for name, one in opened.items():
+                if isinstance(one, Contender):
+                    yield self._row(one, point, measured, cold.get(name))
+                else:
+                    yield replace(self.template, backend=name, point=point, precision=precision, reason=one)
+
+    def _open(self, name: str, setting: Setting) -> Contender | str:
+        """The contender, or why it does not take part."""
+        self.progress.step(f"opening {name}")
+        try:
+            return self.options.why_not(name) or open_contender(name, setting)
+        except SkippedError as error:
+            return str(error)
+
+    def _cold(self, contenders: Mapping[str, Contender], point: Point) -> dict[str, Cold]:
+        """Cold starts, one process after the other."""
+        found = {}
+        for name in contenders:
+            self.progress.step(f"cold start of {name}")
+            found[name] = cold_start(
+                name,
+                self.subject.bundle(point.precision).path,
+                self.subject.images[0],
+                classes=point.classes,
+                precision=point.precision,
+                device=self.options.device,
+                threads=point.threads,
+                model=self.subject.model_path,
+            )
+        return found
+
+    def _row(self, contender: Contender, point: Point, measured: Mapping[str, Measured], cold: Cold | None) -> Row:
+        one, eager = measured[contender.name], measured.get("eager")
+        gate = default_gate(contender.precision, self.template.weights) | dict(self.options.gate)
+        misses = one.failure or (gate_failures(one.accuracy, gate) if one.accuracy else "")
+        engine = self._timing(one.engine, eager.engine if eager else [], point)
+        bundle = contender.backend.manifest if contender.name.startswith("onnxruntime") else None
+        return replace(
+            self.template,
+            bundle_sha256=self.subject.bundle(point.precision).sha256 if bundle else None,
+            backend=contender.name,
+            runs=one.runs,
+            computation=contender.computation,
+            precision=contender.precision,
+            point=point,
+            status="failed" if misses else "ok",
+            reason=misses,
+            noise=timing.noise(one.engine, engine.ratio) if engine else "",
+            engine=engine,
+            end_to_end=self._timing(one.end_to_end, eager.end_to_end if eager else [], point),
+            stages_ms=one.stages_ms,
+            cold=cold,
+            energy_j=one.energy_j,
+            accuracy=one.accuracy,
+            gate=gate,
+            gmac=self._gmac(contender, point),
+            least_mb=self._least_mb(contender, point),
+        )
+
+    def _timing(self, rounds: list[timing.Round], base: list[timing.Round], point: Point) -> Timing | None:
+        if not rounds:
+            return None
+        found = timing.ratio(base, rounds) if base else None
+        return Timing(timing.latency(rounds, images=point.images, streams=point.streams), found)
+
+    def _windows(self, point: Point) -> int:
+        """Network inputs of one call."""
+        sliding = self.subject.model.preset.sliding
+        return point.images * (1 + len(sliding.origins()) if point.strategy == "sliding" else 1)
+
+    def _gmac(self, contender: Contender, point: Point) -> float | None:
+        """None for serial aggregation, which has no formula."""
+        if self.template.aggregation != "parallel":
+            return None
+        formula = published_macs if contender.computation == "published" else folded_macs
+        macs = self.encoder_macs + formula(self.subject.model.preset, min(point.classes, MAX_CLASSES))
+        return float(f"{self._windows(point) * macs / 1e9:.5g}")
+
+    def _least_mb(self, contender: Contender, point: Point) -> float:
+        """Weights once; network inputs, vocabulary and logits in float32."""
+        preset = self.subject.model.preset
+        numbers = self._windows(point) * (3 * preset.image_px**2 + point.classes * (4 * preset.grid) ** 2)
+        numbers += point.classes * preset.prompts * preset.embed_dim
+        return float(f"{(weight_bytes(self.subject.model, contender.precision) + 4 * numbers) / 1e6:.5g}")

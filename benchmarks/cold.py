@@ -1,0 +1,110 @@
+"""A cold start, measured in a process of its own: what a robot pays when it is switched on.
+
+`cold_start` starts `python -m pcaseg.benchmarks.cold`, which imports, loads, embeds the names and segments one image.
+A backend on ONNX Runtime never imports torch there, as on a robot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pcaseg.benchmarks.environment import peak_host_mib
+from pcaseg.benchmarks.rows import Cold
+from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.errors import PcasegError
+from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.segmenter import Segmenter
+
+
+def cold_start(
+    backend: str, bundle: Path, image: Path, *, classes: int, precision: str, device: str, threads: int, model: str
+) -> Cold:
+    """Measures one backend's start.
+
+    Args:
+        backend: one of `pcaseg.benchmarks.contenders.CONTENDERS`.
+        bundle, image: files.
+        model: model file, or empty for the bundle's own source.
+
+    Raises:
+        PcasegError: the process failed; the message ends with its last line.
+    """
+    options = dict(backend=backend, bundle=bundle, image=image, classes=classes, precision=precision)
+    options |= dict(device=device, threads=threads, model=model, started=time.time())
+    words = [f"--{name}={value}" for name, value in options.items()]
+    run = subprocess.run([sys.executable, "-m", "pcaseg.benchmarks.cold", *words], capture_output=True, text=True)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1]
+        raise PcasegError(f"{backend}: a start in a process of its own failed ({last})")
+    return Cold(**json.loads(run.stdout.splitlines()[-1]))
+
+
+def measure(
+    backend: str,
+    bundle: Path,
+    image: Path,
+    *,
+    classes: int,
+    precision: str,
+    device: str,
+    threads: int,
+    model: str,
+    started: float,
+) -> Cold:
+    """What the process does; `started` is the time (seconds of `time.time`) when it was asked for."""
+    opened_bundle = Bundle(bundle)
+    if not backend.startswith("onnxruntime"):
+        import pcaseg.benchmarks.contenders  # noqa: F401 - counted as import
+    imported = time.time()
+    opened = _open(backend, opened_bundle, precision=precision, device=device, threads=threads, model=model)
+    segmenter = Segmenter(opened)
+    loaded = time.time()
+    segmenter.set_vocabulary(first_names(classes))
+    named = time.time()
+    segmenter(image)
+    done = time.time()
+    host, on_device = peak_host_mib(), None
+    if device != "cpu":
+        from pcaseg.benchmarks.device import peak_device_mib
+
+        on_device = peak_device_mib(device)
+    return Cold(imported - started, loaded - imported, named - loaded, done - named, host, on_device)
+
+
+def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads: int, model: str) -> Backend:
+    if backend.startswith("onnxruntime-"):
+        from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend(bundle, device=backend.removeprefix("onnxruntime-"), threads=threads)
+    from pcaseg.benchmarks.contenders import Setting, open_contender
+    from pcaseg.export.torch_backend import source_model
+    from pcaseg.model.checkpoint import load_saved_model
+
+    eager = load_saved_model(model) if model else source_model(bundle)
+    return open_contender(backend, Setting(eager, bundle, precision, device, threads)).backend
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures this process and prints a line of JSON."""
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.cold", description=__doc__)
+    for name in ("backend", "precision", "device", "model"):
+        parser.add_argument(f"--{name}", required=True)
+    for name in ("bundle", "image"):
+        parser.add_argument(f"--{name}", required=True, type=Path)
+    for name in ("classes", "threads"):
+        parser.add_argument(f"--{name}", required=True, type=int)
+    parser.add_argument("--started", required=True, type=float)
+    print(json.dumps(asdict(measure(**vars(parser.parse_args(arguments))))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""All backends at one point: first whether right, then, taking turns, how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pcaseg.benchmarks import timing
+from pcaseg.benchmarks.accuracy import Output, compare
+from pcaseg.benchmarks.contenders import Contender
+from pcaseg.benchmarks.device import energy_of, timer_of
+from pcaseg.benchmarks.labelled import mean_iou, read_pair
+from pcaseg.benchmarks.lanes import ImageLane, WindowLane
+from pcaseg.benchmarks.plan import Options, Progress, Subject
+from pcaseg.benchmarks.reference import EagerRun
+from pcaseg.benchmarks.rows import Accuracy, Point
+from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.configs import Strategy
+from pcaseg.errors import PcasegError
+from pcaseg.images import read_image
+from pcaseg.runtime.segmenter import Segmenter
+
+TIMING_STEPS = 10
+"""Of the progress bar, while calls take turns."""
+
+FAILURES = (PcasegError, RuntimeError, MemoryError)
+"""What a backend may raise that cannot do what it is asked to; torch's and ONNX Runtime's errors are RuntimeErrors."""
+
+
+@dataclass
+class Measured:
+    """What is known of one backend at one point."""
+
+    runs: str
+    accuracy: Accuracy | None = None
+    failure: str = ""
+    engine: list[timing.Round] = field(default_factory=list)
+    end_to_end: list[timing.Round] = field(default_factory=list)
+    stages_ms: dict[str, float] = field(default_factory=dict)
+    energy_j: float | None = None
+
+
+class Mious:
+    """Mean intersection over union with the labelled set, in percent, each computed once."""
+
+    def __init__(self, subject: Subject, options: Options) -> None:
+        self._subject, self._labelled = subject, options.labelled
+        self._known: dict[tuple[str, Strategy], float] = {}
+
+    def __call__(self, contender: Contender | None, strategy: Strategy) -> float | None:
+        """Of a contender, or of the eager reference; None without a labelled set."""
+        if self._labelled is None:
+            return None
+        key = (contender.runs if contender else "", strategy)
+        if key not in self._known:
+            labelled, count = self._labelled, len(self._labelled.names)
+            pairs = (read_pair(*pair, count) for pair in labelled.pairs)
+            if contender is None:
+                eager = EagerRun(self._subject.model, labelled.names, strategy)
+                found = ((eager(image).labels, truth) for image, truth in pairs)
+            else:
+                segmenter = Segmenter(contender.backend, strategy=strategy)
+                segmenter.set_vocabulary(labelled.names)
+                found = ((segmenter(image).labels, truth) for image, truth in pairs)
+            self._known[key] = mean_iou(found, count)
+        return self._known[key]
+
+
+class Comparison:
+    """One point."""
+
+    def __init__(self, subject: Subject, options: Options, point: Point, mious: Mious, progress: Progress) -> None:
+        self.subject, self.options, self.point = subject, options, point
+        self._mious, self._progress = mious, progress
+        self._names = first_names(point.classes)
+
+    def run(self, contenders: Mapping[str, Contender]) -> dict[str, Measured]:
+        """Measures all; a backend that fails is left out of the timing and says why."""
+        point = self.point
+        measured = {name: Measured(contender.runs) for name, contender in contenders.items()}
+        self._progress.step(f"{point.classes} classes: the reference")
+        reference = self._reference() if point.images == 1 else None
+        lanes: dict[str, ImageLane | WindowLane] = {}
+        expected: dict[str, float] = {}
+        for name, contender in contenders.items():
+            self._progress.step(f"{point.classes} classes: {name}")
+            try:
+                lane = self._lane(contender)
+                output = lane.first()
+                reference = reference or output  # of several images: eager's own, which comes first
+                measured[name].accuracy = self._accuracy(contender, output, reference)
+                expected[name] = timing.warm_up(lane, self._timer(lane))[-1]
+            except FAILURES as error:
+                measured[name].failure = str(error).partition("\n")[0] or type(error).__name__
+                continue
+            lanes[name], measured[name].runs = lane, lane.runs
+        if lanes:
+            self._time(lanes, expected, measured)
+        if self.options.device == "cuda" and point.images == 1:
+            self._time_engines({name: contenders[name] for name in lanes}, measured)
+        return measured
+
+    def _reference(self) -> Output:
+        eager = EagerRun(self.subject.model, self._names, self.point.strategy)
+        return eager(read_image(self.subject.images[0]))
+
+    def _accuracy(self, contender: Contender, output: Output, reference: Output) -> Accuracy:
+        strategy = self.point.strategy
+        miou, of_reference = self._mious(contender, strategy), self._mious(None, strategy)
+        return compare(output, reference, self._names, miou=miou, reference_miou=of_reference)
+
+    def _lane(self, contender: Contender) -> ImageLane | WindowLane:
+        point, images = self.point, self.subject.images
+        if point.images > 1:
+            return WindowLane(contender, self._names, point.strategy, images, point.images)
+        return ImageLane(contender, self._names, point.strategy, images, watch=point.streams == 1)
+
+    def _timer(self, lane: ImageLane | WindowLane) -> timing.Timer:
+        """Events where only the GPU works; a whole image ends in host memory."""
+        return timer_of(self.options.device) if isinstance(lane, WindowLane) else timing.perf_timer
+
+    def _time(
+        self,
+        lanes: Mapping[str, ImageLane | WindowLane],
+        expected: Mapping[str, float],
+        measured: Mapping[str, Measured],
+    ) -> None:
+        """Takes turns, and sorts what was measured."""
+        for lane in lanes.values():
+            if isinstance(lane, ImageLane):
+                lane.forget()
+        rounds = self._take_turns(lanes, expected)
+        for name, lane in lanes.items():
+            if isinstance(lane, ImageLane):
+                measured[name].end_to_end = rounds[name]
+                measured[name].engine = timing.regrouped(rounds[name], lane.engine_ms)
+                measured[name].stages_ms = lane.stages_ms()
+            else:
+                measured[name].engine = rounds[name]
+                measured[name].energy_j = energy_of(lambda: lane(0), self.options.device)  # noqa: B023 - called at once
+
+    def _time_engines(self, contenders: Mapping[str, Contender], measured: Mapping[str, Measured]) -> None:
+        """On a GPU the engine is timed alone, on inputs that lie there."""
+        lanes = {
+            name: WindowLane(contender, self._names, self.point.strategy, self.subject.images, 1)
+            for name, contender in contenders.items()
+        }
+        expected = {name: timing.warm_up(lane, self._timer(lane))[-1] for name, lane in lanes.items()}
+        self._time(lanes, expected, measured)
+        for name, lane in lanes.items():
+            measured[name].runs = lane.runs
+
+    def _take_turns(
+        self, lanes: Mapping[str, ImageLane | WindowLane], expected: Mapping[str, float]
+    ) -> dict[str, list[timing.Round]]:
+        with self._progress.part(f"{self.point.classes} classes: taking turns", TIMING_STEPS) as done:
+            return timing.interleave(
+                lanes,
+                expected,
+                seconds=self.options.seconds,
+                streams=self.point.streams,
+                timer=self._timer(next(iter(lanes.values()))),
+                progress=done,
+            )
+
+
+def steps_of(names: Sequence[str]) -> int:
+    """Steps of the progress bar for one point."""
+    return 1 + len(names) + TIMING_STEPS

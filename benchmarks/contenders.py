@@ -1,0 +1,213 @@
+"""Who takes part in `pcaseg bench`: every way to run the model, each opened as a `Backend`, or a reason why not."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import pcaseg
+from pcaseg.benchmarks.rows import Computation
+from pcaseg.deploy.aggregator import PreparedVocabulary
+from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.export.torch_backend import TorchBackend
+from pcaseg.model.network import PCASeg
+from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+
+class SkippedError(Exception):
+    """A backend cannot take part here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a contender is opened with.
+
+    Attributes:
+        model: the eager float32 model, shared by those that need it.
+        bundle: the same model exported.
+        precision: asked for.
+        device: `cpu` or `cuda`.
+    """
+
+    model: PCASeg
+    bundle: Bundle
+    precision: str
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One opened backend.
+
+    Attributes:
+        runs: what really runs, for people.
+        precision: what it computes in.
+    """
+
+    name: str
+    runs: str
+    computation: Computation
+    precision: str
+    backend: Backend
+
+
+class EagerBackend(TorchBackend):
+    """The eager model, float32 or under autocast, or compiled."""
+
+    def __init__(self, setting: Setting, *, autocast: torch.dtype | None = None, compiled: bool = False) -> None:
+        super().__init__(setting.model, device=setting.device, threads=setting.threads)
+        self.model = None if compiled else setting.model
+        self._autocast = autocast
+        self._call = torch.compile(setting.model, dynamic=False) if compiled else setting.model
+
+    def network(self, images: Tensor, text: Tensor) -> Tensor:
+        """As `TorchBackend.network`."""
+        enabled = self._autocast is not None
+        with torch.autocast(images.device.type, dtype=self._autocast, enabled=enabled):
+            return self._call(images, text)
+
+
+class FoldedBackend(TorchBackend):
+    """The folded model; the vocabulary is prepared once, as an application would."""
+
+    def __init__(self, setting: Setting, dtype: torch.dtype) -> None:
+        self.model: FoldedPCASeg = pcaseg.fold(setting.model, dtype=dtype)
+        super().__init__(self.model, device=setting.device, threads=setting.threads)
+        self._names = setting.model.encode_text  # float32 whatever the weights are
+        self._chunk = CPU_MAPS_PER_CHUNK if setting.device == "cpu" else None
+        self._prepared: tuple[Tensor, PreparedVocabulary] | None = None
+
+    def encode_text(self, names: Sequence[str]) -> np.ndarray:
+        """As `TorchBackend.encode_text`, in float32."""
+        return self._names(names)[:, 0].cpu().numpy()
+
+    def network(self, images: Tensor, text: Tensor) -> Tensor:
+        """As `TorchBackend.network`."""
+        if self._prepared is None or not (self._prepared[0] is text or torch.equal(self._prepared[0], text)):
+            self._prepared = text, self.model.prepare_vocabulary(text.to(self.model.aggregator.dtype))
+        return self.model(images, self._prepared[1], chunk=self._chunk)
+
+
+def _eager(setting: Setting) -> Contender:
+    return _torch(setting, "eager", "published", "float32", EagerBackend(setting))
+
+
+def _autocast(setting: Setting) -> Contender:
+    dtype = torch.bfloat16 if setting.device == "cpu" else torch.float16
+    backend = EagerBackend(setting, autocast=dtype)
+    return _torch(setting, "eager-autocast", "published", _name(dtype), backend, "autocast")
+
+
+def _compiled(setting: Setting) -> Contender:
+    if setting.device == "cpu" and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
+        raise SkippedError("torch.compile needs a C++ compiler on a CPU, and none is installed")
+    return _torch(setting, "eager-compiled", "published", "float32", EagerBackend(setting, compiled=True), "compiled")
+
+
+def _folded(setting: Setting) -> Contender:
+    dtype = getattr(torch, setting.precision)
+    return _torch(setting, "folded", "folded", setting.precision, FoldedBackend(setting, dtype))
+
+
+def _folded_triton(setting: Setting) -> Contender:
+    if setting.device == "cpu":
+        raise SkippedError("Triton kernels run on a GPU; this run is on the CPU")
+    raise SkippedError("the folded model has no Triton kernels yet")
+
+
+def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
+    def open_it(setting: Setting) -> Contender:
+        manifest = setting.bundle.manifest
+        if setting.precision != manifest.precision:
+            raise SkippedError(f"the bundle is {manifest.precision}; export one with --precision {setting.precision}")
+        if device != "cpu" and setting.device == "cpu":
+            raise SkippedError("it runs on a GPU; this run is on the CPU")
+        try:
+            backend = OnnxRuntimeBackend(setting.bundle, device=device, threads=setting.threads)
+        except MissingDependencyError as error:
+            raise SkippedError(str(error)) from error
+        runs = f"ONNX Runtime on {device}, {setting.threads} threads"
+        return Contender(f"onnxruntime-{device}", runs, "folded", manifest.precision, backend)
+
+    return open_it
+
+
+def _tensorrt(setting: Setting) -> Contender:
+    if setting.device == "cpu":
+        raise SkippedError("TensorRT runs on a GPU; this run is on the CPU")
+    if importlib.util.find_spec("tensorrt") is None:
+        raise SkippedError("tensorrt is not installed")
+    raise SkippedError("pcaseg builds no TensorRT engines yet")
+
+
+CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
+    "eager": _eager,
+    "eager-autocast": _autocast,
+    "eager-compiled": _compiled,
+    "folded": _folded,
+    "folded-triton": _folded_triton,
+    "onnxruntime-cpu": _onnxruntime("cpu"),
+    "onnxruntime-cuda": _onnxruntime("cuda"),
+    "onnxruntime-tensorrt": _onnxruntime("tensorrt"),
+    "tensorrt": _tensorrt,
+}
+"""In the order of reports. Each opens, or raises `SkippedError`."""
+
+NOT_BY_DEFAULT = {
+    "eager-compiled": "compiling takes minutes; ask for it with --backends all",
+}
+"""Left out unless asked for, and why."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses unknown backends.
+
+    Raises:
+        PcasegError: names those there are.
+    """
+    for name in names:
+        if name not in CONTENDERS:
+            raise PcasegError(f"backend={name!r}: choose from {', '.join(CONTENDERS)}, or all")
+
+
+def open_contender(name: str, setting: Setting) -> Contender:
+    """Opens one.
+
+    Raises:
+        SkippedError: it cannot run here, or what runs it fails to start.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return CONTENDERS[name](setting)
+        except PcasegError as error:
+            raise SkippedError(str(error)) from error
+
+
+def weight_bytes(model: PCASeg, precision: str) -> int:
+    """Of what one call of the network reads: all but the text tower."""
+    parts = (model.image_tower, model.tap_upsample, model.aggregator)
+    count = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    return count * getattr(torch, precision).itemsize
+
+
+def _torch(
+    setting: Setting, name: str, computation: Computation, precision: str, backend: Backend, how: str = ""
+) -> Contender:
+    runs = f"PyTorch on {setting.device}, {setting.threads} threads, {precision}"
+    return Contender(name, f"{runs}, {how}" if how else runs, computation, precision, backend)
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,171 @@
+"""One backend at one point: what is called again and again, and what its first call gave."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from pcaseg.benchmarks.accuracy import Output
+from pcaseg.benchmarks.contenders import Contender, FoldedBackend
+from pcaseg.benchmarks.device import captured, rotation
+from pcaseg.benchmarks.reference import Recorder
+from pcaseg.benchmarks.stages import STAGES, StageClock, places_of
+from pcaseg.configs import Strategy
+from pcaseg.export.torch_backend import TorchBackend
+from pcaseg.images import read_image
+from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.runtime.windows import prepare_windows, sigmoid
+
+_LAPS = {"read": "decode", "prepare": "preprocess", "network": "engine", "labels": "label map"}
+"""The runtime's stages by the benchmark's names."""
+
+
+class Lane(Protocol):
+    """What the benchmark drives."""
+
+    runs: str
+    """What really runs."""
+
+    def first(self) -> Output:
+        """The first call, with its result."""
+        ...
+
+    def __call__(self, index: int) -> object:
+        """One call; inputs take turns by `index`."""
+        ...
+
+
+class ImageLane:
+    """From an image file to its label map, by the runtime's `Segmenter`.
+
+    Attributes:
+        engine_ms: of each call, the part between network inputs and logits.
+        stages: of each call, by the names of `pcaseg.benchmarks.stages.STAGES`.
+    """
+
+    def __init__(
+        self, contender: Contender, names: Sequence[str], strategy: Strategy, images: Sequence[Path], *, watch: bool
+    ) -> None:
+        """Opens the lane.
+
+        Args:
+            contender: what runs.
+            names: the vocabulary.
+            images: files, all of one size; they take turns.
+            watch: whether to time the parts of the model within its calls.
+        """
+        self.runs, self.images = contender.runs, list(images)
+        self._recorder = Recorder(contender.backend)
+        self._segmenter = Segmenter(self._recorder, strategy=strategy)
+        self._segmenter.set_vocabulary(names)
+        self._places = places_of(contender.backend) if watch else []
+        self.engine_ms: list[float] = []
+        self.stages: list[dict[str, float]] = []
+
+    def first(self) -> Output:
+        """As `Lane.first`, of the first image."""
+        return self._recorder.output(self._segmenter(self.images[0]))
+
+    def __call__(self, index: int) -> None:
+        """As `Lane.__call__`."""
+        clock = StageClock()
+        with clock.watching(self._places) if self._places else nullcontext():
+            result = self._segmenter(self.images[index % len(self.images)])
+        laps = {_LAPS[lap]: ms for lap, ms in result.timings_ms.items() if lap in _LAPS}
+        inner = clock.take()
+        self.engine_ms.append(laps["engine"])
+        rest = laps["engine"] - sum(inner.values())
+        stages = laps | inner | {"engine": inner.get("engine", 0.0) + rest}
+        self.stages.append(stages)
+
+    def forget(self) -> None:
+        """Drops what the warm-up left."""
+        self.engine_ms.clear()
+        self.stages.clear()
+
+    def stages_ms(self) -> dict[str, float]:
+        """Medians by stage, in the order of `STAGES`."""
+        found = [stage for stage in STAGES if self.stages and stage in self.stages[0]]
+        return {stage: float(f"{statistics.median(call[stage] for call in self.stages):.5g}") for stage in found}
+
+
+class WindowLane:
+    """From network inputs to logits, several images at a time.
+
+    On a GPU PyTorch's inputs lie there already and the call is the replay of a CUDA graph where it can be captured;
+    ONNX Runtime takes and gives host memory.
+    """
+
+    def __init__(
+        self, contender: Contender, names: Sequence[str], strategy: Strategy, images: Sequence[Path], count: int
+    ) -> None:
+        """Opens the lane for `count` images a call."""
+        backend = contender.backend
+        self.runs = contender.runs
+        self._backend, self._text = backend, backend.encode_text(names)
+        self._batches = _batches(backend.manifest, strategy, images, count)
+        self._device_call: Callable[[int], object] | None = None
+        if isinstance(backend, TorchBackend) and backend.name == "torch-cuda":
+            self._device_call, how = _on_device(backend, self._batches, self._text)
+            self.runs = f"{self.runs}, {how}"
+
+    def first(self) -> Output:
+        """As `Lane.first`: labels are those of logit pixels, all windows below each other."""
+        logits = self._backend.logits(self._batches[0], self._text)
+        side = logits.shape[-1]
+        labels, best = logits.argmax(axis=1).reshape(-1, side), logits.max(axis=1).reshape(-1, side)
+        return Output(labels, sigmoid(best), logits)
+
+    def __call__(self, index: int) -> None:
+        """As `Lane.__call__`."""
+        if self._device_call is not None:
+            self._device_call(index)
+        else:
+            self._backend.logits(self._batches[index % len(self._batches)], self._text)
+
+
+def _batches(manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int) -> list[np.ndarray]:
+    """Network inputs of `count` images each, as many as it takes to be beyond the caches: photographs, shifted."""
+    pixels = [read_image(path) for path in images]
+
+    def windows(index: int) -> np.ndarray:
+        image = np.roll(pixels[index % len(pixels)], index, axis=1)
+        return prepare_windows(image, strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
+
+    first = np.concatenate([windows(index) for index in range(count)])
+    others = range(1, rotation(first.nbytes))
+    return [first, *(np.concatenate([windows(batch * count + i) for i in range(count)]) for batch in others)]
+
+
+@torch.no_grad()
+def _on_device(
+    backend: TorchBackend, batches: Sequence[np.ndarray], text: np.ndarray
+) -> tuple[Callable[[int], object], str]:
+    """A call on resident tensors, and how it runs."""
+    inputs, words = [backend.upload(batch) for batch in batches], backend.upload(text)[:, None]
+    if isinstance(backend, FoldedBackend):
+        backend.network(inputs[0], words)  # prepares the vocabulary
+    fixed = inputs[0].clone()
+    try:
+        replay = captured(lambda: backend.network(fixed, words))
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+
+        def plain(index: int) -> object:
+            with torch.no_grad():
+                return backend.network(inputs[index % len(inputs)], words)
+
+        return plain, f"no CUDA graph ({reason})"
+
+    def replayed(index: int) -> object:
+        fixed.copy_(inputs[index % len(inputs)])
+        return replay()
+
+    return replayed, "CUDA graph"
