@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from torch import nn
@@ -49,16 +49,9 @@ class StageClock:
         self._ms: defaultdict[str, float] = defaultdict(float)
         self._within: list[float] = []
 
-    @contextmanager
-    def watching(self, places: list[Place]) -> Iterator[None]:
-        """Wraps the methods, and in the end gives each object its own back."""
-        for owner, method, stage in places:
-            setattr(owner, method, self._timed(getattr(owner, method), stage))
-        try:
-            yield
-        finally:
-            for owner, method, _ in places:
-                delattr(owner, method)  # the class's method shows again
+    def watching(self, places: list[Place]) -> AbstractContextManager[None]:
+        """Times those methods within a block."""
+        return _replaced(places, self._timed)
 
     def take(self) -> dict[str, float]:
         """What has been summed, and begins anew."""
@@ -81,6 +74,34 @@ class StageClock:
                     self._within[-1] += total
 
         return call
+
+
+def first_calls(places: list[Place], run: Callable[[], object]) -> dict[str, Callable[[], Any]]:
+    """What a run calls first at each stage, with its arguments, to be called alone: all of the stage that is within."""
+    calls: dict[str, Callable[[], Any]] = {}
+
+    def kept(method: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.setdefault(stage, lambda: method(*args, **kwargs))
+            return method(*args, **kwargs)
+
+        return call
+
+    with _replaced(places, kept):
+        run()
+    return calls
+
+
+@contextmanager
+def _replaced(places: list[Place], wrap: Callable[[Callable[..., Any], str], Callable[..., Any]]) -> Iterator[None]:
+    """Wraps the methods, and in the end gives each object its own back."""
+    for owner, method, stage in places:
+        setattr(owner, method, wrap(getattr(owner, method), stage))
+    try:
+        yield
+    finally:
+        for owner, method, _ in places:
+            delattr(owner, method)  # the class's method shows again
 
 
 def places_of(backend: object) -> list[Place]:

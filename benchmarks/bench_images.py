@@ -1,0 +1,21 @@
+"""Whole images, file to label map, by pytest-benchmark: `pytest benchmarks/bench_images.py`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from pcaseg.benchmarks.contenders import CONTENDERS, NOT_BY_DEFAULT, Contender
+from pcaseg.benchmarks.plan import Subject
+from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.runtime.segmenter import Segmenter
+
+
+@pytest.mark.parametrize("contender", [name for name in CONTENDERS if name not in NOT_BY_DEFAULT], indirect=True)
+def test_image(benchmark: Any, request: pytest.FixtureRequest, subject: Subject, contender: Contender) -> None:
+    """One image after the other; the vocabulary is set before."""
+    segmenter = Segmenter(contender.backend)
+    segmenter.set_vocabulary(first_names(request.config.getoption("--classes")))
+    result = benchmark.pedantic(segmenter, args=(subject.images[0],), rounds=5, warmup_rounds=1)
+    assert result.labels.shape == (480, 640)

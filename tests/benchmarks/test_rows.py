@@ -1,0 +1,71 @@
+"""Files of rows: read back as written, added to, and refused where they are something else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from pcaseg.benchmarks.rows import Latency, Point, Ratio, Row, RowsError, Timing, append_rows, read_rows
+from pcaseg.errors import OutputError
+
+LATENCY = Latency(2, 1, 1.5, 1.0, 1.5, 2.0, 2.0, 666.0, (1.0, 2.0))
+ROW = Row(
+    run="r",
+    created="2026-01-01T00:00:00+00:00",
+    preset="eva-b-384",
+    aggregation="parallel",
+    weights="seeded",
+    bundle_sha256=None,
+    engine_sha256=None,
+    backend="eager",
+    runs="PyTorch",
+    computation="published",
+    precision="float32",
+    point=Point(20, "single", 1, "float32", 2, 1, 480, 640),
+    status="ok",
+    engine=Timing(LATENCY, Ratio(1.0, 1.0, 1.0)),
+)
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "deeper" / "rows.jsonl"
+    other = replace(ROW, backend="folded", end_to_end=Timing(LATENCY, None), stages_ms={"engine": 1.0})
+    append_rows(path, [ROW])
+    append_rows(path, [other])
+    assert read_rows([path]) == [ROW, other] and read_rows([path, path]) == [ROW, other] * 2
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        (lambda row: row | {"schema_version": 9}, "newer than 1"),
+        (lambda row: row | {"status": "great"}, 'status is "great"'),
+        (lambda row: row | {"engine": {"latency": 3, "ratio": None}}, "engine.latency is 3"),
+        (lambda row: {key: value for key, value in row.items() if key != "point"}, "point is missing"),
+        (lambda row: [row], "not a JSON object"),
+    ],
+)
+def test_wrong_rows_are_refused(tmp_path, change, fragment):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [ROW])
+    wrong = change(json.loads(path.read_text()))
+    path.write_text(path.read_text() + json.dumps(wrong) + "\n")
+    with pytest.raises(RowsError, match=fragment) as error:
+        read_rows([path])
+    assert f"{path}, line 2" in str(error.value)
+
+
+def test_other_files_are_refused_and_left_alone(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("my notes\n")
+    with pytest.raises(OutputError, match="nothing was added"):
+        append_rows(path, [ROW])
+    assert path.read_text() == "my notes\n"
+    with pytest.raises(RowsError, match="cannot be read"):
+        read_rows([tmp_path / "missing.jsonl"])
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(RowsError, match="holds no rows"):
+        read_rows([tmp_path / "empty.jsonl"])
