@@ -60,10 +60,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Stack:
-    """One bar of parts: name and value of each."""
+    """One bar of parts: name and value of each, and what is written at its end."""
 
     label: str
     parts: tuple[tuple[str, float], ...]
+    text: str
 
 
 def line_chart(title: str, description: str, series: Sequence[Series], *, x: Axis, y: Axis) -> str:
@@ -75,7 +76,7 @@ def line_chart(title: str, description: str, series: Sequence[Series], *, x: Axi
         series: at least one mark in all; positive on a log axis.
         x, y: the axes.
     """
-    head = _head(title, [(s.label, _key(s)) for s in series])
+    head = _head(title, [(s.label, _key(s, line=True)) for s in series])
     frame = _frame(head, series, x=x, y=y)
     for one in series:
         frame.parts.append(_coloured(one.backend, _line(one, frame) + _intervals(one, frame) + _markers(one, frame)))
@@ -167,7 +168,7 @@ def stacked_bars(title: str, description: str, stacks: Sequence[Stack], *, axis:
     parts, y = _head(title, swatches)
     left = _column([stack.label for stack in stacks])
     sums = [sum(value for _, value in stack.parts) for stack in stacks]
-    room = max(svg.text_width(svg.short(total)) for total in sums) + 10
+    room = max(svg.text_width(stack.text) for stack in stacks) + 10
     scale = svg.fit(axis, sums, left, RIGHT - room)
     rows, top = [], y
     for stack, total in zip(stacks, sums, strict=True):
@@ -178,7 +179,7 @@ def stacked_bars(title: str, description: str, stacks: Sequence[Stack], *, axis:
             x, width = scale(edges[-2]), scale(edges[-1]) - scale(edges[-2])
             shape = f'x="{svg.place(x)}" y="{svg.place(y + 3)}" width="{svg.place(max(width - 0.7, 0.3))}" height="15"'
             rows.append(f'<rect class="bar" {shape} {_style(name)}/>')
-        rows.append(svg.label(svg.short(total), scale(total) + 6, y + 14, kind="strong"))
+        rows.append(svg.label(stack.text, scale(total) + 6, y + 14, kind="strong"))
         y += 25
     told = "; ".join(f"{s.label}: " + ", ".join(f"{name} {svg.short(v)}" for name, v in s.parts) for s in stacks)
     return svg.document(title, f"{description} {told}", y + 50, [*parts, *_value_axis(scale, axis, top, y + 4), *rows])
@@ -282,11 +283,10 @@ def _coloured(backend: str, drawn: str) -> str:
     return f"<g {_style(backend)}>{drawn}</g>"
 
 
-def _key(series: Series) -> str:
-    """A legend's sample: a piece of the line and the marker."""
-    line = "line dashed" if series.dashed else "line"
+def _key(series: Series, *, line: bool = False) -> str:
+    """A legend's sample: the marker, on a piece of the line."""
     mark = svg.marker(svg.marker_of(series.backend), 10, -4, kind="hollow" if series.hollow else "mark")
-    stroke = "" if series.hollow else f'<path class="{line}" d="M0 -4L20 -4"/>'
+    stroke = f'<path class="line{" dashed" if series.dashed else ""}" d="M0 -4L20 -4"/>' if line else ""
     return _coloured(series.backend, stroke + mark)
 
 
@@ -316,7 +316,7 @@ def _names(series: Sequence[Series], frame: _Frame) -> tuple[list[str], bool]:
     parts: list[str] = []
     free = _free(taken, (frame.x.start, frame.y.end - 4, RIGHT + 8, frame.y.start - 2))
     for name, x, y in sorted(marks, key=lambda mark: (mark[2], mark[1], mark[0])):
-        name = svg.shortened(name, 170)
+        name = svg.shortened(name, 250)
         width = svg.text_width(name)
         boxes = (_beside(x, y, width, away, turn) for away in (9, 16, 26, 38, 52) for turn in range(8))
         box = next((box for box in boxes if free(box)), None)

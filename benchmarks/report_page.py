@@ -19,7 +19,7 @@ CSS = """
 html{-webkit-text-size-adjust:100%;scroll-behavior:smooth}
 body{margin:0;background:var(--page);color:var(--ink);overflow-wrap:anywhere;
 font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",Arial,sans-serif}
-main{max-width:1200px;margin:0 auto;padding:48px 32px 96px}
+main{max-width:1264px;margin:0 auto;padding:48px 24px 96px}
 h1,h2,h3,p,dl,ul,figure{margin:0}
 h1{font-size:32px;line-height:1.2;letter-spacing:-.01em;font-weight:680}
 h2{font-size:22px;line-height:1.3;letter-spacing:-.005em;font-weight:650;margin-bottom:6px}
@@ -42,27 +42,34 @@ nav a{margin-right:20px;white-space:nowrap}
 align-items:start}
 figure{background:var(--card);border:1px solid var(--rule);border-radius:10px;padding:8px;max-width:556px;min-width:0}
 figure svg{display:block;width:100%;height:auto}
-figcaption{color:var(--muted);font-size:13px;line-height:1.5;padding:2px 14px 10px}
+@media (min-width:900px){figure:only-child{grid-column:1/-1;max-width:none;display:grid;align-items:center;
+grid-template-columns:minmax(0,540px) minmax(0,1fr)}figure:only-child figcaption{font-size:14.5px;padding:0 40px;
+max-width:36em}}
+figcaption{color:var(--muted);font-size:13px;line-height:1.5;padding:2px 4.2% 12px}
+figcaption p+p{margin-top:10px;font-size:13px}
 .scroll{overflow-x:auto;margin-top:16px;background:var(--card);border:1px solid var(--rule);border-radius:10px;
 overflow-wrap:normal}
 .scroll:focus-visible,button:focus-visible,a:focus-visible{outline:2px solid var(--link);outline-offset:2px}
-table{border-collapse:collapse;width:100%;font-size:13.5px;line-height:1.35;font-variant-numeric:tabular-nums}
+table{border-collapse:collapse;width:100%;font-size:13px;line-height:1.35;font-variant-numeric:tabular-nums}
 caption{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
-th,td{padding:9px 10px;text-align:left;vertical-align:top;border-top:1px solid var(--rule)}
+th,td{padding:9px 7px;text-align:left;vertical-align:top;border-top:1px solid var(--rule)}
 thead tr:first-child th{border-top:0}thead .bands th{padding-bottom:0}
-thead th{color:var(--muted);font-weight:500;font-size:12.5px;vertical-align:bottom;white-space:nowrap}
+thead th{color:var(--muted);font-weight:500;font-size:12.5px;vertical-align:bottom;white-space:normal}
+thead .bands th{white-space:nowrap}
 thead .bands th{color:var(--ink);font-weight:600}thead .bands+tr th{border-top:0}
-.n{text-align:right;white-space:nowrap}.band{border-left:1px solid var(--rule)}
-tbody th{font-weight:600;min-width:9.5em;max-width:18em}
+.n{text-align:right}td.n{white-space:nowrap}.band{border-left:1px solid var(--rule)}
+tbody th{font-weight:600;min-width:9.2em;max-width:18em}
 td{max-width:26em}
 .scroll tbody th:first-child,.scroll thead tr:last-child th:first-child{position:sticky;left:0;background:var(--card);
 z-index:1}
 tbody tr:hover>*{background:var(--soft)}
 small{display:block;color:var(--muted);font-size:12px;font-weight:400}
 .ok{color:var(--good)}.failed{color:var(--bad);font-weight:600}.noisy{color:var(--warn)}.faint{color:var(--muted)}
-th button{font:inherit;color:inherit;background:none;border:0;padding:0;margin:0;cursor:pointer;text-align:inherit}
+th button{font:inherit;color:inherit;background:none;border:0;padding:0;margin:0;cursor:pointer;text-align:inherit;
+position:relative}
 th button:hover{color:var(--ink);text-decoration:underline;text-underline-offset:3px}
-th button::after{content:"\\2195";display:inline-block;width:1em;text-align:center;opacity:.35}
+th button::after{content:"\\2195";position:absolute;left:100%;bottom:0;width:7px;
+text-align:center;font-size:10px;opacity:.4}
 [aria-sort=ascending] button::after{content:"\\2191";opacity:1}
 [aria-sort=descending] button::after{content:"\\2193";opacity:1}
 [aria-sort=ascending] button,[aria-sort=descending] button{color:var(--ink)}
@@ -70,7 +77,7 @@ th button::after{content:"\\2195";display:inline-block;width:1em;text-align:cent
 .words{display:grid;grid-template-columns:minmax(9em,13em) 1fr;gap:0 24px;margin-top:20px;max-width:60em}
 .words dt{font-weight:600;padding:9px 0;border-top:1px solid var(--rule)}
 .words dd{margin:0;padding:9px 0;border-top:1px solid var(--rule);color:var(--muted)}
-@media (max-width:640px){main{padding:28px 16px 64px}h1{font-size:25px}h2{font-size:20px}.answer{font-size:18px}
+@media (max-width:640px){main{padding:28px 16px 64px}.facts{display:grid;grid-template-columns:1fr 1fr}h1{font-size:25px}h2{font-size:20px}.answer{font-size:18px}
 section{margin-top:48px}.facts{gap:14px 32px}.words{grid-template-columns:1fr}.words dd{border-top:0;padding-top:0}
 .words dt{padding-bottom:2px}figure{padding:2px}th,td{padding:8px}tbody th{min-width:8em;max-width:11em}}
 @media print{body{background:#fff;font-size:11pt}main{max-width:none;padding:0}nav{display:none}section{margin-top:28pt}
@@ -165,15 +172,17 @@ def table(caption: str, columns: Sequence[Column], rows: Sequence[Sequence[Cell]
         )
         above = f'<tr class="bands">{"".join(cells)}</tr>'
     heads = (f'<th scope="col"{_kind(kind)}>{escaped(c.title)}</th>' for c, kind in zip(columns, kinds, strict=True))
-    body = "".join(
-        f"<tr>{''.join(_cell(cell, kind, 'td' if i else 'th') for i, (cell, kind) in enumerate(zip(row, kinds, strict=True)))}</tr>"
-        for row in rows
-    )
+    body = "".join(_row(row, kinds) for row in rows)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(caption)}"><table class="sortable">'
         f"<caption>{escaped(caption)}</caption><thead>{above}<tr>{''.join(heads)}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
+
+
+def _row(row: Sequence[Cell], kinds: Sequence[str]) -> str:
+    cells = (_cell(cell, kind, "td" if i else "th") for i, (cell, kind) in enumerate(zip(row, kinds, strict=True)))
+    return f"<tr>{''.join(cells)}</tr>"
 
 
 def _cell(cell: Cell, kind: str, tag: str) -> str:
@@ -197,9 +206,10 @@ def text(sentence: str) -> str:
     return f'<p class="text">{escaped(sentence)}</p>'
 
 
-def figure(chart: str, caption: str) -> str:
+def figure(chart: str, *captions: str) -> str:
     """A chart and what to see in it."""
-    return f"<figure>{chart}<figcaption>{escaped(caption)}</figcaption></figure>"
+    said = "".join(f"<p>{escaped(caption)}</p>" for caption in captions)
+    return f"<figure>{chart}<figcaption>{said}</figcaption></figure>"
 
 
 def figures(*drawn: str) -> str:

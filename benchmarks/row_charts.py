@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
 
 from pcaseg.benchmarks import charts, svg
 from pcaseg.benchmarks.charts import Bar, Mark, Series, Stack
@@ -54,7 +55,7 @@ def throughput_chart(rows: Sequence[Row], setting: Point) -> str | None:
         f"Images per second; {point_text(setting)}.",
         series,
         x=Axis("images per call (log)", "log", ticks),
-        y=Axis("images per second; higher is better"),
+        y=Axis("images per second (log); higher is better", "log"),
     )
 
 
@@ -82,24 +83,29 @@ def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: 
     )
 
 
-def stages_chart(rows: Sequence[Row], point: Point) -> str | None:
-    """Where the time of one image goes, a bar per backend."""
-    staged = [row for row in rows if row.point == point and row.status == "ok" and row.stages_ms]
+def stages_chart(rows: Sequence[Row], point: Point, unit: Literal["ms", "percent"]) -> str | None:
+    """Where the time of one image goes, a bar per backend, in milliseconds or as shares."""
+    staged = [row for row in rows if row.point == point and row.status == "ok" and sum(row.stages_ms.values()) > 0]
     if not staged:
         return None
     names = stage_names(staged)
-    stacks = [Stack(name_of(row), tuple((s, row.stages_ms[s]) for s in names if s in row.stages_ms)) for row in staged]
-    tidy = [
-        Stack(stack.label, tuple((tidy_stage(name), value) for name, value in stack.parts if 0 <= value < math.inf))
-        for stack in stacks
-    ]
+    staged.sort(key=lambda row: -sum(row.stages_ms.values()))
+    shown = {"ms": ("time", "ms per image; lower is better"), "percent": ("share", "% of the time of one image")}
+    what, title = shown[unit]
     return charts.stacked_bars(
-        f"Where the time goes, {_classes(point)}",
-        f"Median of each stage in milliseconds; {point_text(point)}.",
-        sorted(tidy, key=lambda stack: -sum(value for _, value in stack.parts)),
-        axis=Axis("ms per image; lower is better"),
+        f"Where the time goes, {_classes(point)}: {what}",
+        f"Median of each stage, {title}; {point_text(point)}.",
+        [_stack(row, names, unit) for row in staged],
+        axis=Axis(title),
         names=[tidy_stage(name) for name in names],
     )
+
+
+def _stack(row: Row, names: Sequence[str], unit: Literal["ms", "percent"]) -> Stack:
+    held = {name: row.stages_ms[name] for name in names if 0 <= row.stages_ms.get(name, -1) < math.inf}
+    total = sum(held.values())
+    factor, written = (1.0, svg.short(total)) if unit == "ms" else (100 / total, "")
+    return Stack(name_of(row), tuple((tidy_stage(name), value * factor) for name, value in held.items()), written)
 
 
 def stage_names(rows: Iterable[Row]) -> list[str]:
@@ -113,9 +119,10 @@ def tidy_stage(name: str) -> str:
     """A stage's name as it is shown.
 
     >>> tidy_stage("copy_in"), tidy_stage("EPL")
-    ('copy in', 'epl')
+    ('copy in', 'EPL')
     """
-    return name.replace("_", " ").lower()
+    tidy = name.replace("_", " ").lower()
+    return "EPL" if tidy == "epl" else tidy
 
 
 def accuracy_chart(rows: Sequence[Row], point: Point) -> str | None:

@@ -13,6 +13,9 @@ from pcaseg.benchmarks.svg import TIMES
 Scope = Literal["engine", "end_to_end"]
 SCOPES: dict[Scope, str] = {"engine": "engine", "end_to_end": "end to end"}
 
+MODELS = {"parallel": "PCA-Seg", "serial": "CAT-Seg"}
+"""The papers' names of the aggregations."""
+
 Key = tuple[str, str, str, str, str, Point]
 
 
@@ -67,7 +70,8 @@ def subjects(rows: Sequence[Row]) -> list[Subject]:
     found = []
     for (preset, aggregation, _, machine), members in parted.items():
         kept = newest(members)
-        found.append(Subject(f"{preset}, {aggregation}", machine, tuple(kept), len(members) - len(kept)))
+        model = f"{preset} ({MODELS.get(aggregation, aggregation)})"
+        found.append(Subject(model, machine, tuple(kept), len(members) - len(kept)))
     return found
 
 

@@ -39,7 +39,7 @@ STAGES = {
     "encoder": ("#08306b", "#1f5fa8"),
     "cost volume": ("#6baed6", "#8cc8ec"),
     "streams": ("#2171b5", "#3f93d6"),
-    "epl": ("#9ecae1", "#c4e3f5"),
+    "EPL": ("#9ecae1", "#c4e3f5"),
     "decoder": ("#35978f", "#3fa79e"),
     "engine": ("#4a6fa5", "#6f97d1"),
     "label map": ("#c994c7", "#d9a8d7"),

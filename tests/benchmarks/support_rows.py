@@ -146,10 +146,21 @@ def skipped_row(backend: str, reason: str, point: Point = POINT) -> Row:
 
 def hostile_rows() -> list[Row]:
     """Rows whose every free text tries to be more than text."""
-    named = {"preset": HOSTILE, "aggregation": HOSTILE, "runs": HOSTILE, "noise": HOSTILE, "run": HOSTILE}
+    texts = dict.fromkeys(("preset", "aggregation", "runs", "noise", "run"), HOSTILE)
     accuracy = Accuracy(1e-6, 1.0, 1.0, HOSTILE, 1.0, None, None)
     environment = {HOSTILE: HOSTILE, "cpu": HOSTILE}
-    shared = {**named, "accuracy": accuracy, "environment": environment, "stages_ms": {HOSTILE: 3.0}}
-    rows = [make_row(point=replace(POINT, classes=classes), precision=HOSTILE, **shared) for classes in (5, 20)]
-    failed = make_row("eager-autocast", status="failed", reason=HOSTILE, **shared)
+
+    def hostile(row: Row, **changes) -> Row:
+        return replace(
+            row,
+            accuracy=accuracy,
+            environment=environment,
+            stages_ms={HOSTILE: 3.0},
+            gate={HOSTILE: 1.0},
+            **texts,
+            **changes,
+        )
+
+    rows = [hostile(make_row(point=replace(POINT, classes=n)), precision=HOSTILE) for n in (5, 20)]
+    failed = hostile(make_row("eager-autocast"), status="failed", reason=HOSTILE)
     return [*rows, failed, replace(failed, backend=HOSTILE, status="skipped", engine=None, end_to_end=None)]
