@@ -14,7 +14,8 @@ import numpy as np
 from pcaseg.benchmarks.rows import Latency, Row, RowsError
 from pcaseg.benchmarks.selection import SCOPES, Scope, key_of, latency_of, name_of, newest, point_text
 
-Verdict = Literal["slower", "faster", "same", "not comparable"]
+Verdict = Literal["slower", "faster", "same", "one round", "not comparable"]
+"""`one round`: nothing is known of the noise between rounds; `not comparable`: the environments differ."""
 
 RESAMPLES = 2000
 AGREEMENT_LOSS = 0.001
@@ -119,8 +120,10 @@ def _change(scope: Scope, before: Latency, after: Latency, threshold: float, com
     low, high = ratio_interval(before, after)
     ratio = after.p50_ms / before.p50_ms
     verdict: Verdict = "same"
-    if not comparable or math.isnan(low):
+    if not comparable:
         verdict = "not comparable"
+    elif math.isnan(low):
+        verdict = "one round"
     elif low > 1 + threshold:
         verdict = "slower"
     elif high < 1 / (1 + threshold):
@@ -132,7 +135,7 @@ def ratio_interval(before: Latency, after: Latency) -> tuple[float, float]:
     """The 95 % bootstrap interval of the ratio of two medians, whole rounds resampled; NaN with fewer than two.
 
     Few rounds make the plain percentile interval too narrow. It is widened as Student's t widens a normal one
-    (Hesterberg 2015, "What Teachers Should Know About the Bootstrap", section 5.3: expanded percentiles).
+    (the expanded percentiles of Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
 
     Raises:
         RowsError: samples cannot be parted into their rounds.
@@ -163,7 +166,7 @@ def _by_round(latency: Latency) -> np.ndarray:
 def _medians(rounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Medians of `RESAMPLES` draws of as many rounds with replacement, (RESAMPLES,) float."""
     drawn = rng.integers(len(rounds), size=(RESAMPLES, len(rounds)))
-    return np.array([np.median(rounds[draw]) for draw in drawn])
+    return np.median(rounds[drawn].reshape(RESAMPLES, -1), axis=1)
 
 
 def _other_regressions(before: Row, after: Row) -> list[str]:
@@ -175,7 +178,8 @@ def _other_regressions(before: Row, after: Row) -> list[str]:
     if old and new:
         if old.label_agreement - new.label_agreement > AGREEMENT_LOSS:
             found.append(f"label agreement fell from {old.label_agreement:.3%} to {new.label_agreement:.3%}")
-        if not new.relative_error <= max(ERROR_GROWTH * old.relative_error, LEAST_ERROR):
+        limit = max(LEAST_ERROR, ERROR_GROWTH * old.relative_error)  # not a number after: grown; before: no worse now
+        if not new.relative_error <= limit and not math.isnan(old.relative_error):
             found.append(f"relative error grew from {old.relative_error:.1e} to {new.relative_error:.1e}")
     if before.cold and after.cold and after.cold.peak_host_mib > MEMORY_GROWTH * before.cold.peak_host_mib:
         found.append(
@@ -208,10 +212,12 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
     comparisons = list(comparisons)
     paired = [c for c in comparisons if c.before and c.after]
     lines = _environment_lines(paired)
-    table = [("backend", "classes", "images", "scope", "before ms", "after ms", "ratio", "95 % interval", "verdict")]
+    table: list[tuple[str, ...]] = [
+        ("backend", "classes", "images", "scope", "before ms", "after ms", "ratio", "95 % interval", "verdict")
+    ]
     for comparison in paired:
         table += [_cells(comparison, change) for change in comparison.changes]
-        if not comparison.changes:
+        if not comparison.changes and _status_text(comparison) != "skipped":
             table.append((*_where(comparison), "", "", "", "", "", _status_text(comparison)))
     lines += [*_aligned(table), ""]
     for title, side in (("only before", "before"), ("only after", "after")):
@@ -231,7 +237,7 @@ def _environment_lines(paired: Sequence[Comparison]) -> list[str]:
     lines = ["the environments differ:"]
     lines += [f"  {name}: {before} before, {after} after" for name, before, after in differing]
     if any(change.verdict == "not comparable" for c in paired for change in c.changes):
-        lines.append("latencies are not compared where machine or versions differ, or a run has a single round")
+        lines.append("so latencies are not compared; accuracy and memory are")
     return [*lines, ""]
 
 

@@ -77,7 +77,8 @@ text-align:center;font-size:10px;opacity:.4}
 .words{display:grid;grid-template-columns:minmax(9em,13em) 1fr;gap:0 24px;margin-top:20px;max-width:60em}
 .words dt{font-weight:600;padding:9px 0;border-top:1px solid var(--rule)}
 .words dd{margin:0;padding:9px 0;border-top:1px solid var(--rule);color:var(--muted)}
-@media (max-width:640px){main{padding:28px 16px 64px}.facts{display:grid;grid-template-columns:1fr 1fr}h1{font-size:25px}h2{font-size:20px}.answer{font-size:18px}
+@media (max-width:640px){main{padding:28px 16px 64px}.facts{display:grid;grid-template-columns:1fr 1fr}
+h1{font-size:25px}h2{font-size:20px}.answer{font-size:18px}
 section{margin-top:48px}.facts{gap:14px 32px}.words{grid-template-columns:1fr}.words dd{border-top:0;padding-top:0}
 .words dt{padding-bottom:2px}figure{padding:2px}th,td{padding:8px}tbody th{min-width:8em;max-width:11em}}
 @media print{body{background:#fff;font-size:11pt}main{max-width:none;padding:0}nav{display:none}section{margin-top:28pt}

