@@ -118,6 +118,8 @@ def share(value: float) -> str:
     >>> share(1.0), share(0.9999999), share(0.99987)
     ('100 %', '99.999 %', '99.987 %')
     """
+    if not math.isfinite(value):
+        return str(value)
     return "100 %" if value >= 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
 
 

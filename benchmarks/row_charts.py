@@ -85,24 +85,29 @@ def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: 
 
 def stages_chart(rows: Sequence[Row], point: Point, unit: Literal["ms", "percent"]) -> str | None:
     """Where the time of one image goes, a bar per backend, in milliseconds or as shares."""
-    staged = [row for row in rows if row.point == point and row.status == "ok" and sum(row.stages_ms.values()) > 0]
+    staged = [row for row in rows if row.point == point and row.status == "ok" and sum(_held(row).values()) > 0]
     if not staged:
         return None
     names = stage_names(staged)
-    staged.sort(key=lambda row: -sum(row.stages_ms.values()))
+    staged.sort(key=lambda row: -sum(_held(row).values()))
     shown = {"ms": ("time", "ms per image; lower is better"), "percent": ("share", "% of the time of one image")}
     what, title = shown[unit]
     return charts.stacked_bars(
         f"Where the time goes, {_classes(point)}: {what}",
         f"Median of each stage, {title}; {point_text(point)}.",
-        [_stack(row, names, unit) for row in staged],
+        [_stack(row, unit) for row in staged],
         axis=Axis(title),
         names=[tidy_stage(name) for name in names],
     )
 
 
-def _stack(row: Row, names: Sequence[str], unit: Literal["ms", "percent"]) -> Stack:
-    held = {name: row.stages_ms[name] for name in names if 0 <= row.stages_ms.get(name, -1) < math.inf}
+def _held(row: Row) -> dict[str, float]:
+    """Stages of a row that a bar can show, in order."""
+    return {name: row.stages_ms[name] for name in stage_names([row]) if 0 <= row.stages_ms[name] < math.inf}
+
+
+def _stack(row: Row, unit: Literal["ms", "percent"]) -> Stack:
+    held = _held(row)
     total = sum(held.values())
     factor, written = (1.0, svg.short(total)) if unit == "ms" else (100 / total, "")
     return Stack(name_of(row), tuple((tidy_stage(name), value * factor) for name, value in held.items()), written)
