@@ -269,7 +269,8 @@ def _bar(bar: Bar, scale: Scale, y: float) -> str:
     if bar.low is not None and bar.high is not None:
         middle, low, high = y + 10, scale(max(bar.low, scale.low)), scale(bar.high)
         uprights = "".join(f"M{svg.place(x)} {svg.place(middle - 3)}v6" for x in (low, high))
-        drawn += f'<path class="whisker" d="M{svg.place(low)} {svg.place(middle)}H{svg.place(high)}{uprights}"/>'
+        path = f"M{svg.place(low)} {svg.place(middle)}H{svg.place(high)}{uprights}"
+        drawn += f'<path class="halo" d="{path}"/><path class="whisker" d="{path}"/>'
         end = max(end, high)
     name = svg.label(svg.shortened(bar.label, left - 24), left - 8, y + 14, kind="strong", anchor="end")
     return name + _coloured(bar.backend, drawn) + svg.label(bar.text, end + 6, y + 14, kind="strong")

@@ -15,6 +15,7 @@ from pcaseg.benchmarks.selection import (
     Scope,
     Subject,
     fastest,
+    is_eager,
     latency_of,
     main_point,
     name_of,
@@ -102,19 +103,18 @@ def _answer(subject: Subject) -> str:
         return f"At {escaped(classes)} no ratio to eager float32 is both right and quiet enough to be quoted."
     if ratio.low <= 1:
         return f"At {escaped(classes)} no backend that is right is clearly faster than eager float32."
-    latency, reference = latency_of(row, scope), _eager_ms(at, scope)
-    waited = f": {_duration(latency.p50_ms)} instead of {_duration(reference)}" if latency and reference else ""
-    interval = f"95 % interval {times(ratio.low)[:-1]} to {times(ratio.high)[:-1]}"
+    latency, eager = latency_of(row, scope), next((row for row in at if is_eager(row)), None)
+    reference = eager and latency_of(eager, scope)
+    waited = f": {_duration(latency.p50_ms)} instead of {_duration(reference.p50_ms)}" if latency and reference else ""
+    published = (
+        "the published model, eager in float32" if eager and eager.computation == "published" else "eager float32"
+    )
+    interval = f"95\N{NO-BREAK SPACE}% interval {times(ratio.low)[:-1]} to {times(ratio.high)[:-1]}"
     return (
         f"At {escaped(classes)} the fastest backend that is right is <strong>{escaped(name_of(row))}</strong>, "
-        f"<strong>{times(ratio.value)}</strong> as fast as eager float32 "
-        f"({interval}), {SCOPES[scope]}{waited} per call."
+        f"<strong>{times(ratio.value)}</strong> as fast as {published} ({interval}), "
+        f"{SCOPES[scope]}{waited} per call."
     )
-
-
-def _eager_ms(rows: Sequence[Row], scope: Scope) -> float | None:
-    held = [latency_of(row, scope) for row in rows if row.backend == "eager" and row.precision == "float32"]
-    return next((latency.p50_ms for latency in held if latency), None)
 
 
 def _duration(ms: float) -> str:

@@ -60,6 +60,8 @@ thead .bands th{color:var(--ink);font-weight:600}thead .bands+tr th{border-top:0
 .n{text-align:right}td.n{white-space:nowrap}.band{border-left:1px solid var(--rule)}
 tbody th{font-weight:600;min-width:9.2em;max-width:18em}
 td{max-width:26em}
+table:not(:has(.n)) tbody th{width:18em}
+th:last-child,td:last-child{padding-right:12px}
 .scroll tbody th:first-child,.scroll thead tr:last-child th:first-child{position:sticky;left:0;background:var(--card);
 z-index:1}
 tbody tr:hover>*{background:var(--soft)}
@@ -204,12 +206,21 @@ def section(name: str, title: str, *parts: str) -> str:
 
 def text(sentence: str) -> str:
     """A paragraph."""
-    return f'<p class="text">{escaped(sentence)}</p>'
+    return f'<p class="text">{prose(sentence)}</p>'
+
+
+def prose(sentence: str) -> str:
+    """Escaped text in which no percent sign starts a line.
+
+    >>> prose("95 % of <all>")
+    '95\\xa0% of &lt;all&gt;'
+    """
+    return escaped(sentence).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def figure(chart: str, *captions: str) -> str:
     """A chart and what to see in it."""
-    said = "".join(f"<p>{escaped(caption)}</p>" for caption in captions)
+    said = "".join(f"<p>{prose(caption)}</p>" for caption in captions)
     return f"<figure>{chart}<figcaption>{said}</figcaption></figure>"
 
 
@@ -220,7 +231,7 @@ def figures(*drawn: str) -> str:
 
 def words(pairs: Sequence[tuple[str, str]]) -> str:
     """Terms and what they mean."""
-    listed = "".join(f"<dt>{escaped(term)}</dt><dd>{escaped(meaning)}</dd>" for term, meaning in pairs)
+    listed = "".join(f"<dt>{escaped(term)}</dt><dd>{prose(meaning)}</dd>" for term, meaning in pairs)
     return f'<dl class="words">{listed}</dl>'
 
 

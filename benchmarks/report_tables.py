@@ -24,7 +24,7 @@ MEANINGS = (
     ("end to end", "What a user waits for: from an image file to a label map. Only measured with one image per call."),
     ("p50, p90, p99", "Half of all calls, 90 % and 99 % of them took no longer than this many milliseconds."),
     ("images/s", "Images per second: of the median call, or, with several streams, of the whole time."),
-    (f"{TIMES} eager", "How many times faster than the eager model in float32 at the same point. Below it the 95 % "
+    (f"{TIMES} eager", "How many times as fast as the eager model in float32 at the same point. Below it the 95 % "
      "interval: measured again, the ratio would nearly always lie in it."),
     ("same labels", "Share of pixels that get the same label as from the eager model in float32."),
     ("relative error", "Largest difference of a logit from the eager model's, over the largest eager logit. Of a graph "

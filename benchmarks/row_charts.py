@@ -60,7 +60,7 @@ def throughput_chart(rows: Sequence[Row], setting: Point) -> str | None:
 
 
 def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: str) -> str | None:
-    """How many times faster than eager, with intervals.
+    """How many times as fast as eager, with intervals.
 
     Args:
         groups: heading, rows and scope of each group of bars; rows without a ratio are left out.
@@ -75,7 +75,7 @@ def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: 
     if not drawn:
         return None
     return charts.bars(
-        "How many times faster than eager float32",
+        "How many times as fast as eager float32",
         f"Ratio of medians with 95 % intervals; {subtitle}.",
         drawn,
         axis=Axis(f"{TIMES} eager float32; higher is better"),

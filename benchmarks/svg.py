@@ -270,6 +270,7 @@ STYLE = (
     ".chart .mark{fill:var(--c);stroke:var(--bg);stroke-width:.8}"
     ".chart .hollow{fill:var(--bg);stroke:var(--c);stroke-width:1.6}"
     ".chart .arms{fill:none;stroke:var(--c);stroke-width:2}.chart .bar{fill:var(--c)}"
+    ".chart .halo{fill:none;stroke:var(--bg);stroke-width:3.4}"
     ".chart .whisker{fill:none;stroke:var(--ink);stroke-width:1.1}"
     ".chart .span{fill:none;stroke:var(--c);stroke-width:1.2}"
     ".chart .roof{fill:none;stroke:var(--ink);stroke-width:1.4}.chart .leader{stroke:var(--axis);stroke-width:.8}"

@@ -80,11 +80,6 @@ def make_row(
     eager = (3400.0 + 43.0 * max(point.classes, 256)) * point.images**0.93
     own = zlib.crc32(f"{backend} {point} {seed}".encode())
 
-    def timing(median: float, reference: float) -> Timing:
-        latency = make_latency(median, images=point.images, noise=noise, seed=own)
-        ratio = reference / latency.p50_ms
-        return Timing(latency, Ratio(ratio, ratio * (1 - 3 * noise), ratio * (1 + 3 * noise)))
-
     shares = (0.002, 0.01, 0.0005, 0.3, 0.08, 0.28, 0.16, 0.14, 0.027, 0.0005)
     row = Row(
         run="a1",
@@ -100,8 +95,8 @@ def make_row(
         precision=precision,
         point=point,
         status="ok",
-        engine=timing(engine, eager),
-        end_to_end=timing(engine + 38, eager + 38) if point.images == 1 else None,
+        engine=_timing(engine, eager, point.images, noise, own),
+        end_to_end=_timing(engine + 38, eager + 38, 1, noise, own) if point.images == 1 else None,
         stages_ms=_stages(backend, engine + 38, shares),
         cold=Cold(2.1, 3.4, 0.8, 1.2 * engine / 1000, 2400.0 + 3 * computed, None),
         accuracy=Accuracy(error, 1 - error / 20, 1 - error / 4, "bed", 1 - error * 3, None, None),
@@ -112,6 +107,12 @@ def make_row(
         environment=ENVIRONMENT,
     )
     return replace(row, **changes)
+
+
+def _timing(median: float, eager: float, images: int, noise: float, seed: int) -> Timing:
+    latency = make_latency(median, images=images, noise=noise, seed=seed)
+    ratio = eager / latency.p50_ms
+    return Timing(latency, Ratio(ratio, ratio * (1 - 3 * noise), ratio * (1 + 3 * noise)))
 
 
 def _stages(backend: str, total: float, shares: tuple[float, ...]) -> dict[str, float]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support_rows import HOSTILE
 
-from pcaseg.benchmarks import charts, report_tables, row_charts, selection, svg
+from pcaseg.benchmarks import charts, compare, report_page, report_tables, row_charts, selection, svg
 from pcaseg.benchmarks.charts import Bar, Mark, Series, Stack
 from pcaseg.benchmarks.svg import Axis
 
@@ -156,7 +156,7 @@ def test_no_two_backends_share_a_marker():
     assert len({svg.marker_of(name) for name in svg.BACKENDS}) == len(svg.BACKENDS)
 
 
-@pytest.mark.parametrize("module", [svg, selection, row_charts, report_tables])
+@pytest.mark.parametrize("module", [svg, selection, row_charts, report_page, report_tables, compare])
 def test_examples(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed

@@ -112,7 +112,7 @@ def test_every_chart_is_drawn(opened, width):
     })"""
     charts = browser.execute_script(script)
     assert [title.split(",")[0] for title, *_ in charts] == [
-        "How many times faster than eager float32",
+        "How many times as fast as eager float32",
         *2 * ["Latency against vocabulary size"],
         "Throughput against images per call",
         *2 * ["Where the time goes"],
