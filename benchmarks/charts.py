@@ -259,7 +259,7 @@ def _spaced(scale: Scale) -> list[tuple[float, str]]:
 
 def _column(names: Sequence[str]) -> float:
     """Where bars start so that their names stand before them."""
-    return 25 + min(max(svg.text_width(name) for name in names), 170)
+    return 25 + min(max(svg.text_width(name) for name in names), 196)
 
 
 def _bar(bar: Bar, scale: Scale, y: float) -> str:

@@ -83,7 +83,7 @@ class Scale:
 
 
 def fit(axis: Axis, values: Iterable[float], start: float, end: float) -> Scale:
-    """The scale of an axis that holds all its values and ends on ticks, or a little beyond given ones.
+    """The scale of an axis that holds all its values: a log one ends on ticks, a linear one a little beyond its values.
 
     Args:
         axis: which.
@@ -97,9 +97,11 @@ def fit(axis: Axis, values: Iterable[float], start: float, end: float) -> Scale:
         return Scale(True, min(held) / margin, max(held) * margin, start, end, axis.ticks)
     if axis.ticks:
         return Scale(False, 0.0, 1.05 * max(held), start, end, axis.ticks)
-    steps = log_ticks(min(held), max(held)) if log else linear_ticks(max(held))
-    ticks = thinned(steps) if log else steps
-    return Scale(log, steps[0], steps[-1], start, end, tuple((tick, short(tick)) for tick in ticks))
+    room = max(3, min(6, int(abs(end - start) / 38) + 1))
+    steps = log_ticks(min(held), max(held)) if log else linear_ticks(max(held), room)
+    high = steps[-1] if log else max(steps[1], 1.02 * max(held))
+    ticks = thinned(steps) if log else [step for step in steps if step <= high]
+    return Scale(log, steps[0], high, start, end, tuple((tick, short(tick)) for tick in ticks))
 
 
 def linear_ticks(high: float, most: int = 6) -> list[float]:
@@ -129,7 +131,7 @@ def log_ticks(low: float, high: float) -> list[float]:
     return steps[first : max(last, first + 1) + 1]
 
 
-def thinned(ticks: Sequence[float], most: int = 9) -> list[float]:
+def thinned(ticks: Sequence[float], most: int = 10) -> list[float]:
     """Few enough of some log ticks to be labelled: all, or powers of ten, or every so many of those.
 
     >>> thinned(log_ticks(1e-7, 1), most=4)

@@ -138,6 +138,20 @@ def make_rows() -> list[Row]:
     return rows
 
 
+def make_gpu_rows() -> list[Row]:
+    """A run in which all nine backends are right, each at its own speed: the fullest charts."""
+    speeds = {"folded-triton": 0.2, "onnxruntime-cuda": 0.3, "onnxruntime-tensorrt": 0.11, "tensorrt": 0.1}
+    rows = []
+    for point in [replace(POINT, classes=classes) for classes in VOCABULARIES]:
+        rows += [make_row(backend, point) for backend in RUNS]
+        for backend, slower in speeds.items():
+            row = make_row(
+                "folded", point, slower=slower, precision="float16", cold=Cold(2.0, 30.0, 0.2, 0.1, 900.0, 4100.0)
+            )
+            rows.append(replace(row, backend=backend, runs=f"{backend} on GPU 0, float16"))
+    return [replace(row, environment={**ENVIRONMENT, "gpu": "NVIDIA H100 80GB HBM3"}) for row in rows]
+
+
 def skipped_row(backend: str, reason: str, point: Point = POINT) -> Row:
     """A row of a backend that did not run."""
     nothing = dict.fromkeys(("engine", "end_to_end", "cold", "accuracy", "gmac", "least_mb"))

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from support_rows import hostile_rows, make_rows
+from support_rows import hostile_rows, make_gpu_rows, make_rows
 
 from pcaseg.benchmarks.plots import write_plots
 from pcaseg.benchmarks.report import html_report
@@ -58,9 +58,9 @@ def browser(tmp_path_factory):
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
-    for name, rows in (("report", make_rows()), ("hostile", hostile_rows())):
+    for name, rows in (("report", make_rows()), ("full", make_gpu_rows()), ("hostile", hostile_rows())):
         (folder / f"{name}.html").write_text(html_report(rows), encoding="utf-8")
-    write_plots(make_rows(), folder)
+    write_plots(make_gpu_rows(), folder)
     return folder
 
 
@@ -123,7 +123,7 @@ def test_every_chart_is_drawn(opened, width):
         assert chart_width > 300 and height > 150 and drawn >= 5, title
 
 
-@pytest.mark.parametrize("name", ["report.html", "hostile.html"])
+@pytest.mark.parametrize("name", ["report.html", "full.html", "hostile.html"])
 @pytest.mark.parametrize("width", [1280, 360])
 def test_no_label_lies_on_another_or_on_a_mark(opened, name, width):
     assert opened(name, width=width).execute_script(OVERLAPS) == []
@@ -184,7 +184,7 @@ def test_tables_sort_apart(opened):
     assert column(browser, 1, 0) == other
 
 
-@pytest.mark.parametrize("name", ["report.html", "hostile.html"])
+@pytest.mark.parametrize("name", ["report.html", "full.html", "hostile.html"])
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_the_page_never_scrolls_sideways(opened, name, width):
     browser = opened(name, width=width)
