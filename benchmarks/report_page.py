@@ -84,7 +84,8 @@ h1{font-size:25px}h2{font-size:20px}.answer{font-size:18px}
 section{margin-top:48px}.facts{gap:14px 32px}.words{grid-template-columns:1fr}.words dd{border-top:0;padding-top:0}
 .words dt{padding-bottom:2px}figure{padding:2px}th,td{padding:8px}tbody th{min-width:8em;max-width:11em}}
 @page{size:landscape;margin:12mm}
-@media print{thead th,thead .bands th{font-size:7pt}body{background:#fff;font-size:11pt}main{max-width:none;padding:0}nav{display:none}section{margin-top:28pt}
+@media print{thead th,thead .bands th{font-size:7pt}
+body{background:#fff;font-size:11pt}main{max-width:none;padding:0}nav{display:none}section{margin-top:28pt}
 .scroll{overflow:visible;border:0}table{font-size:7pt}th,td{padding:3px 4px}small{font-size:6.5pt}figure,tr{
 break-inside:avoid}h2,h3{break-after:avoid}.figures{grid-template-columns:1fr 1fr}
 th button::after{content:none}tbody th{min-width:0}.scroll tbody th:first-child{position:static}}
