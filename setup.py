@@ -32,7 +32,15 @@ EXTRAS = {
     "torch": TORCH,
     "training": [*TORCH, "tensorboard>=2.15"],
     "benchmarks": BENCHMARKS,
-    "dev": [*BENCHMARKS, "pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.13"],
+    "dev": [
+        *BENCHMARKS,
+        "pytest>=8",
+        "pytest-timeout>=2.3",
+        "hypothesis>=6.100",
+        "selenium>=4.20",
+        "ruff>=0.9",
+        "mypy>=1.13",
+    ],
 }
 
 packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), "pcaseg.kernels", "pcaseg.export", "pcaseg.benchmarks"]

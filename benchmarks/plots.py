@@ -1,0 +1,62 @@
+"""The README's plots, drawn from stored rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pcaseg.benchmarks.row_charts import latency_chart, speedup_chart
+from pcaseg.benchmarks.rows import Row, RowsError
+from pcaseg.benchmarks.selection import Scope, latency_of, point_text, subjects, sweeps
+from pcaseg.files import atomic_path
+
+
+def plots(rows: Sequence[Row]) -> dict[str, str]:
+    """SVG by file name: latency against vocabulary size, and how many times faster than eager.
+
+    Args:
+        rows: of one or several runs; the subject with the longest sweep of vocabulary sizes is drawn, at its least,
+            middle and largest size for the second plot.
+
+    Raises:
+        RowsError: no backend was measured with two vocabulary sizes, or eager float32 was not.
+    """
+    held = [sweep for subject in subjects(rows) for sweep in sweeps(subject.rows, "classes")[:1]]
+    if not held:
+        raise RowsError("no backend has rows of two vocabulary sizes; measure more with pcaseg bench")
+    setting, members = max(held, key=lambda sweep: len(sweep[1]))
+    scope: Scope = "end_to_end" if any(latency_of(row, "end_to_end") for row in members) else "engine"
+    sizes = sorted({row.point.classes for row in members})
+    groups: list[tuple[str, Sequence[Row], Scope]] = [
+        (f"{n} class{'es' if n != 1 else ''}", [row for row in members if row.point.classes == n], scope)
+        for n in dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    ]
+    latency, speedup = latency_chart(members, setting, scope), speedup_chart(groups, point_text(setting))
+    if latency is None or speedup is None:
+        raise RowsError("the rows have no ratios to eager float32; measure it too with pcaseg bench")
+    return {"latency.svg": latency, "speedup.svg": speedup}
+
+
+def write_plots(rows: Sequence[Row], folder: str | os.PathLike[str]) -> list[Path]:
+    """Writes the plots; returns their paths.
+
+    Raises:
+        RowsError: the rows cannot fill them.
+        OutputError: the folder cannot be written.
+    """
+    paths = []
+    for name, drawn in plots(rows).items():
+        with atomic_path(Path(folder) / name) as temporary:
+            temporary.write_text(drawn, encoding="utf-8")
+        paths.append(Path(folder) / name)
+    return paths
+
+
+def plots_match(rows: Sequence[Row], folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds exactly the plots that the rows make."""
+    for name, drawn in plots(rows).items():
+        path = Path(folder) / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != drawn:
+            return False
+    return True
