@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from pcaseg.benchmarks.report_page import Cell, Column, table, words
-from pcaseg.benchmarks.row_charts import stage_names, tidy_stage, times
+from pcaseg.benchmarks.row_charts import stage_names, times
 from pcaseg.benchmarks.rows import Point, Row
 from pcaseg.benchmarks.selection import SCOPES, Scope, is_eager, name_of, point_text, timing_of
 from pcaseg.benchmarks.svg import TIMES, escaped
@@ -60,7 +60,7 @@ def stage_table(rows: Sequence[Row], point: Point) -> str:
     """The numbers of the stage chart."""
     staged = [row for row in rows if row.point == point and row.status == "ok" and row.stages_ms]
     names = stage_names(staged)
-    columns = [Column("backend", numeric=False), *(Column(tidy_stage(name)) for name in names)]
+    columns = [Column("backend", numeric=False), *(Column(name) for name in names)]
     cells = [
         [Cell(name_of(row)), *(_number(row.stages_ms.get(name), milliseconds) for name in names)] for row in staged
     ]

@@ -97,7 +97,7 @@ def stages_chart(rows: Sequence[Row], point: Point, unit: Literal["ms", "percent
         f"Median of each stage, {title}; {point_text(point)}.",
         [_stack(row, unit) for row in staged],
         axis=Axis(title),
-        names=[tidy_stage(name) for name in names],
+        names=names,
     )
 
 
@@ -110,24 +110,14 @@ def _stack(row: Row, unit: Literal["ms", "percent"]) -> Stack:
     held = _held(row)
     total = sum(held.values())
     factor, written = (1.0, svg.short(total)) if unit == "ms" else (100 / total, "")
-    return Stack(name_of(row), tuple((tidy_stage(name), value * factor) for name, value in held.items()), written)
+    return Stack(name_of(row), tuple((name, value * factor) for name, value in held.items()), written)
 
 
 def stage_names(rows: Iterable[Row]) -> list[str]:
     """Stages of some rows in the order in which an image passes them, unknown ones last."""
     known = {name: place for place, name in enumerate(svg.STAGES)}
     found = dict.fromkeys(name for row in rows for name in row.stages_ms)
-    return sorted(found, key=lambda name: known.get(tidy_stage(name), len(known)))
-
-
-def tidy_stage(name: str) -> str:
-    """A stage's name as it is shown.
-
-    >>> tidy_stage("copy_in"), tidy_stage("EPL")
-    ('copy in', 'EPL')
-    """
-    tidy = name.replace("_", " ").lower()
-    return "EPL" if tidy == "epl" else tidy
+    return sorted(found, key=lambda name: known.get(name, len(known)))
 
 
 def accuracy_chart(rows: Sequence[Row], point: Point) -> str | None:

@@ -66,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_export(commands.add_parser("export", help="write a bundle that runs without torch"))
     measuring.add_check(commands.add_parser("check", help="compare a bundle with the eager float32 model"))
     measuring.add_bench(commands.add_parser("bench", help="measure every backend against the eager float32 model"))
+    measuring.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))
     segmenting.add_segment(commands.add_parser("segment", help="segment images or folders of images"))
     segmenting.add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
     return parser

@@ -95,6 +95,17 @@ def seconds(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A share from 0 to 1, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a share from 0 to 1, such as 0.05")
+    return value
+
+
 def gate(text: str) -> dict[str, float]:
     """Thresholds of accuracy, for argparse; their names are those of `pcaseg.benchmarks.gates`."""
     from pcaseg.benchmarks.gates import parse_gate

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from pcaseg.commands.arguments import (
     EXIT_FAILED,
@@ -16,11 +17,16 @@ from pcaseg.commands.arguments import (
     gate,
     image_size,
     seconds,
+    share,
     some_path,
 )
 from pcaseg.commands.models import load_model, say_weights
 from pcaseg.configs import Strategy, TorchPrecision
-from pcaseg.errors import OutputError
+from pcaseg.errors import OutputError, PcasegError
+from pcaseg.files import atomic_path
+
+if TYPE_CHECKING:
+    from pcaseg.benchmarks.rows import Row
 
 
 def add_check(command: argparse.ArgumentParser) -> None:
@@ -111,6 +117,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("--labelled", type=Path, help="folder with classes.txt, images/ and labels/, for mIoU")
     command.add_argument("--no-cold", action="store_true", help="leave cold starts and peak memory out")
     command.add_argument("--out", type=some_path, help="file of rows to add to, .jsonl")
+    command.add_argument("--html", type=some_path, help="report to write, a page that needs no network")
     command.set_defaults(run=run_bench)
 
 
@@ -161,4 +168,48 @@ def run_bench(options: argparse.Namespace) -> int:
     print(tables(rows))
     say_weights(rows[0].weights)
     print(verdict(rows))
+    if options.html:
+        _write_report(options.html, rows)
     return EXIT_FAILED if any(row.status == "failed" for row in rows) else EXIT_OK
+
+
+def add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("rows", nargs="+", type=Path, help="files of pcaseg bench --out; two are compared")
+    command.add_argument("--html", type=some_path, help="write one page of all rows instead")
+    command.add_argument(
+        "--threshold", type=share, default=0.05, help="slower by more is a regression (default: 0.05, which is 5 %%)"
+    )
+    command.add_argument("--any-machine", action="store_true", help="compare times of different machines too")
+    command.set_defaults(run=run_report)
+
+
+def run_report(options: argparse.Namespace) -> int:
+    from pcaseg.benchmarks.bench_table import tables
+    from pcaseg.benchmarks.compare import compare, comparison_table
+    from pcaseg.benchmarks.rows import read_rows
+
+    if options.html:
+        _write_report(options.html, read_rows(options.rows))
+        return EXIT_OK
+    if len(options.rows) == 1:
+        print(tables(read_rows(options.rows)))
+        return EXIT_OK
+    if len(options.rows) > 2:
+        raise PcasegError("rows: two files are compared, or any number written with --html; leave some out")
+    before, after = (read_rows([path]) for path in options.rows)
+    found = compare(before, after, threshold=options.threshold, allow_different_machines=options.any_machine)
+    print(comparison_table(found))
+    return EXIT_FAILED if any(one.regressions for one in found) else EXIT_OK
+
+
+def _write_report(path: Path, rows: Sequence[Row]) -> None:
+    """Writes the page, over nothing but a former one."""
+    from pcaseg.benchmarks.report import html_report
+    from pcaseg.benchmarks.report_page import MARK
+
+    if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]):
+        raise OutputError(f"{path}: exists and is not a report of pcaseg; choose another name")
+    page = html_report(rows)
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    print(f"report: {path}")

@@ -38,14 +38,14 @@ SKIPPED = {
 STAGES = (
     "decode",
     "preprocess",
-    "copy_in",
+    "copy in",
     "encoder",
-    "cost_volume",
-    "streams",
-    "epl",
+    "cost volume",
+    "spatial stream",
+    "EPL",
     "decoder",
-    "label_map",
-    "copy_out",
+    "label map",
+    "copy out",
 )
 
 
@@ -117,7 +117,7 @@ def _timing(median: float, eager: float, images: int, noise: float, seed: int) -
 
 def _stages(backend: str, total: float, shares: tuple[float, ...]) -> dict[str, float]:
     if backend.startswith("onnxruntime"):
-        return {"decode": 9.0, "preprocess": 21.0, "engine": total - 38, "label_map": 8.0}
+        return {"decode": 9.0, "preprocess": 21.0, "engine": total - 38, "label map": 8.0}
     return {name: total * share for name, share in zip(STAGES, shares, strict=True)}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from support_rows import HOSTILE
 
-from pcaseg.benchmarks import charts, compare, report_page, report_tables, row_charts, selection, svg
+from pcaseg.benchmarks import charts, compare, report_page, report_tables, row_charts, selection, stages, svg
 from pcaseg.benchmarks.charts import Bar, Mark, Series, Stack
 from pcaseg.benchmarks.svg import Axis
 
@@ -160,3 +160,7 @@ def test_no_two_backends_share_a_marker():
 def test_examples(module):
     result = doctest.testmod(module)
     assert result.attempted and not result.failed
+
+
+def test_every_stage_has_its_colour_and_its_place():
+    assert set(svg.STAGES) == set(stages.STAGES)
