@@ -17,7 +17,7 @@ from tqdm import tqdm
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.cold import cold_start
 from pcaseg.benchmarks.comparison import Comparison, Measured, Mious, steps_of
-from pcaseg.benchmarks.contenders import Contender, Setting, SkippedError, open_contender, weight_bytes
+from pcaseg.benchmarks.contenders import Contender, Setting, SkippedError, computation_of, open_contender, weight_bytes
 from pcaseg.benchmarks.device import describe_gpu, machine
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.flops import encoder_macs, folded_macs, published_macs
@@ -110,7 +110,8 @@ class _Run:
                 if isinstance(one, Contender):
                     yield self._row(one, point, measured, cold.get(name))
                 else:
-                    yield replace(self.template, backend=name, point=point, precision=precision, reason=one)
+                    skipped = replace(self.template, backend=name, point=point, precision=precision, reason=one)
+                    yield replace(skipped, computation=computation_of(name))
 
     def _open(self, name: str, setting: Setting) -> Contender | str:
         """The contender, or why it does not take part."""
@@ -125,6 +126,8 @@ class _Run:
         found = {}
         for name in contenders:
             self.progress.step(f"cold start of {name}")
+            if name == "eager-autocast":  # starts as eager does
+                continue
             found[name] = cold_start(
                 name,
                 self.subject.bundle(point.precision).path,

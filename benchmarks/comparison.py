@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.accuracy import Output, compare
+from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
 from pcaseg.benchmarks.labelled import mean_iou, read_pair
@@ -86,10 +87,10 @@ class Comparison:
             self._progress.step(f"{point.classes} classes: {name}")
             try:
                 lane = self._lane(contender)
-                output = lane.first()
+                first_s, output = timed(lane.first)
                 reference = reference or output  # of several images: eager's own, which comes first
                 measured[name].accuracy = self._accuracy(contender, output, reference)
-                expected[name] = timing.warm_up(lane, self._timer(lane))[-1]
+                expected[name] = timing.warm_up(lane, 1e3 * first_s, self._timer(lane))[-1]
             except FAILURES as error:
                 measured[name].failure = str(error).partition("\n")[0] or type(error).__name__
                 continue
@@ -145,7 +146,7 @@ class Comparison:
             name: WindowLane(contender, self._names, self.point.strategy, self.subject.images, 1)
             for name, contender in contenders.items()
         }
-        expected = {name: timing.warm_up(lane, self._timer(lane))[-1] for name, lane in lanes.items()}
+        expected = {name: timing.warm_up(lane, 0.0, self._timer(lane))[-1] for name, lane in lanes.items()}
         self._time(lanes, expected, measured)
         for name, lane in lanes.items():
             measured[name].runs = lane.runs

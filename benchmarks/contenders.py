@@ -57,9 +57,13 @@ class Contender:
 
     name: str
     runs: str
-    computation: Computation
     precision: str
     backend: Backend
+
+    @property
+    def computation(self) -> Computation:
+        """As `computation_of` its name."""
+        return computation_of(self.name)
 
 
 class EagerBackend(TorchBackend):
@@ -100,24 +104,24 @@ class FoldedBackend(TorchBackend):
 
 
 def _eager(setting: Setting) -> Contender:
-    return _torch(setting, "eager", "published", "float32", EagerBackend(setting))
+    return _torch(setting, "eager", "float32", EagerBackend(setting))
 
 
 def _autocast(setting: Setting) -> Contender:
     dtype = torch.bfloat16 if setting.device == "cpu" else torch.float16
     backend = EagerBackend(setting, autocast=dtype)
-    return _torch(setting, "eager-autocast", "published", _name(dtype), backend, "autocast")
+    return _torch(setting, "eager-autocast", _name(dtype), backend, "autocast")
 
 
 def _compiled(setting: Setting) -> Contender:
     if setting.device == "cpu" and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         raise SkippedError("torch.compile needs a C++ compiler on a CPU, and none is installed")
-    return _torch(setting, "eager-compiled", "published", "float32", EagerBackend(setting, compiled=True), "compiled")
+    return _torch(setting, "eager-compiled", "float32", EagerBackend(setting, compiled=True), "compiled")
 
 
 def _folded(setting: Setting) -> Contender:
     dtype = getattr(torch, setting.precision)
-    return _torch(setting, "folded", "folded", setting.precision, FoldedBackend(setting, dtype))
+    return _torch(setting, "folded", setting.precision, FoldedBackend(setting, dtype))
 
 
 def _folded_triton(setting: Setting) -> Contender:
@@ -138,7 +142,7 @@ def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
         except MissingDependencyError as error:
             raise SkippedError(str(error)) from error
         runs = f"ONNX Runtime on {device}, {setting.threads} threads"
-        return Contender(f"onnxruntime-{device}", runs, "folded", manifest.precision, backend)
+        return Contender(f"onnxruntime-{device}", runs, manifest.precision, backend)
 
     return open_it
 
@@ -168,6 +172,11 @@ NOT_BY_DEFAULT = {
     "eager-compiled": "compiling takes minutes; ask for it with --backends all",
 }
 """Left out unless asked for, and why."""
+
+
+def computation_of(name: str) -> Computation:
+    """What a backend does for its result: the eager ones compute as published."""
+    return "published" if name.startswith("eager") else "folded"
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -202,11 +211,9 @@ def weight_bytes(model: PCASeg, precision: str) -> int:
     return count * getattr(torch, precision).itemsize
 
 
-def _torch(
-    setting: Setting, name: str, computation: Computation, precision: str, backend: Backend, how: str = ""
-) -> Contender:
+def _torch(setting: Setting, name: str, precision: str, backend: Backend, how: str = "") -> Contender:
     runs = f"PyTorch on {setting.device}, {setting.threads} threads, {precision}"
-    return Contender(name, f"{runs}, {how}" if how else runs, computation, precision, backend)
+    return Contender(name, f"{runs}, {how}" if how else runs, precision, backend)
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,12 +1,13 @@
-"""Writes the README's tables from the rows in `benchmarks/results/`: `python -m pcaseg.benchmarks.readme`.
+"""Writes the README's tables and plots from the rows in `benchmarks/results/`: `python -m pcaseg.benchmarks.readme`.
 
 Each table stands between `<!-- table: NAME -->` and `<!-- end -->`. `--check` changes nothing and fails if a table
-is not what its rows say.
+or plot is not what its rows say.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
 import statistics
@@ -15,6 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.benchmarks.plots import plots_match, write_plots
+from pcaseg.benchmarks.rows import Row as BenchRow
+from pcaseg.benchmarks.rows import read_rows
 from pcaseg.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
@@ -122,7 +126,49 @@ def islands_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def bench_table() -> str:
+    """Whole images by backend and vocabulary, with the plots, from the rows of `pcaseg bench`."""
+    rows = bench_rows()
+    sweeps = [(key, list(group)) for key, group in itertools.groupby(rows, key=lambda row: (row.run, row.preset))]
+    lines = []
+    for _, members in sweeps:
+        first = members[0]
+        lines += [
+            f"{first.preset}, {first.point.strategy}, images of {first.point.width} x {first.point.height} pixels, "
+            f"{first.weights} weights, {first.point.threads} threads of {first.environment['cpu']}, "
+            f"PyTorch {first.environment['torch']}, ONNX Runtime {first.environment['onnxruntime']}:",
+            "",
+            "| backend | classes | engine ms | end to end ms | x eager | interval | same label | relative error |",
+            "|---|---|---|---|---|---|---|---|",
+            *(_bench_line(row) for row in members if row.engine and row.end_to_end and row.accuracy),
+            "",
+        ]
+    pictures = [
+        "![Latency against vocabulary size](benchmarks/results/latency.svg)",
+        "![How many times as fast as the published computation](benchmarks/results/speedup.svg)",
+    ]
+    return "\n".join([*lines, *pictures]) + "\n"
+
+
+def bench_rows() -> list[BenchRow]:
+    """All stored rows of `pcaseg bench`."""
+    return read_rows(sorted(RESULTS.glob("bench_*.jsonl")))
+
+
+def _bench_line(row: BenchRow) -> str:
+    assert row.engine and row.end_to_end and row.accuracy  # by the caller's choice
+    ratio = row.engine.ratio
+    noisy = " (noisy)" if row.noise else ""
+    times = f"{ratio.value:.1f}{noisy} | {ratio.low:.1f} to {ratio.high:.1f}" if ratio else " | "
+    name = row.backend if row.precision == "float32" else f"{row.backend}, {row.precision}"
+    return (
+        f"| {name} | {row.point.classes} | {row.engine.latency.p50_ms:.0f} | {row.end_to_end.latency.p50_ms:.0f} "
+        f"| {times} | {row.accuracy.label_agreement:.3%} | {row.accuracy.relative_error:.1e} |"
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "bench": bench_table,
     "check": check_table,
     "speed": speed_table,
     "operators": operators_table,
@@ -143,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = README.read_text(encoding="utf-8")
     filled = fill(text)
     if options.check:
-        return int(filled != text)
+        return int(filled != text or not plots_match(bench_rows(), RESULTS))
+    write_plots(bench_rows(), RESULTS)
     with atomic_path(README) as temporary:
         temporary.write_text(filled, encoding="utf-8")
     return 0

@@ -69,13 +69,19 @@ def pinned(threads: int) -> Iterator[None]:
         os.sched_setaffinity(0, former)
 
 
-def warm_up(call: Call, timer: Timer = perf_timer, *, most: int = 6, within: float = 0.1) -> list[float]:
-    """Calls until two times in a row differ by less than `within`, at most `most` times; gives the times in ms."""
-    times: list[float] = []
+def warm_up(
+    call: Call, first_ms: float, timer: Timer = perf_timer, *, most: int = 6, within: float = 0.1
+) -> list[float]:
+    """Calls until two times in a row differ by less than `within`, at most `most` times with the first, made before.
+
+    Returns:
+        All times in ms.
+    """
+    times = [first_ms]
     while len(times) < most:
         count = len(times)
         times.append(timer(lambda: call(count)))  # noqa: B023 - called at once
-        if len(times) > 1 and abs(times[-1] - times[-2]) <= within * times[-1]:
+        if abs(times[-1] - times[-2]) <= within * times[-1]:
             break
     return times
 

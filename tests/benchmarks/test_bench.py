@@ -71,7 +71,7 @@ def spoil(monkeypatch):
 
         def open_it(setting) -> Contender:
             backend = cls(setting.bundle, threads=setting.threads)
-            return Contender("spoilt", "a spoilt backend", "folded", "float32", backend)
+            return Contender("spoilt", "a spoilt backend", "float32", backend)
 
         monkeypatch.setitem(contenders.CONTENDERS, "spoilt", open_it)
 

@@ -57,10 +57,10 @@ def test_streams_run_at_the_same_time():
 
 
 def test_warm_up_ends_when_two_times_agree():
-    times = iter([500.0, 100.0, 60.0, 58.0, 1.0])
-    assert timing.warm_up(lambda index: None, lambda call: next(times)) == [500.0, 100.0, 60.0, 58.0]
+    times = iter([100.0, 60.0, 58.0, 1.0])
+    assert timing.warm_up(lambda index: None, 500.0, lambda call: next(times)) == [500.0, 100.0, 60.0, 58.0]
     growing = iter(range(1, 100))
-    assert len(timing.warm_up(lambda index: None, lambda call: 2.0 ** next(growing))) == 6
+    assert len(timing.warm_up(lambda index: None, 1.0, lambda call: 2.0 ** next(growing))) == 6
 
 
 def rounds_of(values) -> list[Round]:
