@@ -46,8 +46,9 @@ class Kernel:
             names["tl"] = triton.language
             scalars = [name for name in self.arguments if not name.endswith("_ptr")]
             self._compiled = triton.jit(self.function, do_not_specialize=scalars)
-            for name in [name for name, value in names.items() if isinstance(value, Helper)]:
-                names[name] = names[name].compiled()
+            for name, value in list(names.items()):
+                if isinstance(value, Helper):
+                    names[name] = value.compiled()
         return self._compiled
 
     def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
@@ -107,6 +108,30 @@ def recording() -> Iterator[list[tuple[str, Path]]]:
         yield entries
     finally:
         _records[:] = [other for other in _records if other is not entries]
+
+
+def operator(
+    name: str, *, reference: Callable[..., Any], kernel: Callable[..., Any], fake: Callable[..., Any]
+) -> Callable[..., Any]:
+    """Registers the operator `pcaseg::NAME`, which `torch.compile` and `torch.export` see as one.
+
+    Args:
+        name: the operator's.
+        reference: the definition; its annotations make the operator's schema.
+        kernel: the same arguments; allocates the outputs and launches the kernel.
+        fake: the same arguments; empty outputs of the right shapes, contiguous.
+    """
+
+    def compute(*arguments: Any) -> Any:
+        path = path_for(arguments[0])
+        result = (kernel if path == "triton" else reference)(*arguments)
+        record(name, path)
+        return result.contiguous() if isinstance(result, Tensor) else tuple(part.contiguous() for part in result)
+
+    schema = torch.library.infer_schema(reference, mutates_args=())
+    registered = torch.library.custom_op(f"pcaseg::{name}", compute, mutates_args=(), schema=schema)
+    registered.register_fake(fake)
+    return registered
 
 
 def dtype_name(tensor: Tensor) -> str:
