@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pcaseg.errors import PcasegError
 from pcaseg.kernels.aot import ARCHITECTURES, KERNELS, compile_all
+from pcaseg.kernels.registry import DTYPES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,10 +19,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     command.add_argument("--arch", default=",".join(ARCHITECTURES), help="comma-separated (default: %(default)s)")
     command.add_argument("--kernels", default=",".join(KERNELS), help="comma-separated (default: %(default)s)")
+    command.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated (default: %(default)s)")
     command.add_argument("--out", required=True, help="folder")
     options = parser.parse_args(arguments)
     try:
-        entries = compile_all(options.arch.split(","), options.out, options.kernels.split(","))
+        archs, kernels, dtypes = (names.split(",") for names in (options.arch, options.kernels, options.dtypes))
+        entries = compile_all(archs, options.out, kernels, dtypes=dtypes)
     except PcasegError as error:
         print(f"pcaseg: {error}", file=sys.stderr)
         return 2

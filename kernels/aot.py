@@ -7,16 +7,20 @@ and argument types, at the shapes of `eva-b-384`.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
+import itertools
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pcaseg.errors import PcasegError
+from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
 from pcaseg.kernels.registry import DTYPES, import_triton
 from pcaseg.kernels.tuning import TuningPoint, tuning_point
@@ -77,44 +81,56 @@ class Entry:
     note: str
 
 
-def all_variants(arch: str, kernels: Sequence[str] = KERNELS) -> Iterator[Variant]:
-    """Everything that is compiled for an architecture, at the tuning points that it uses."""
-    import importlib
-
-    for name in kernels:
-        module = importlib.import_module(f"pcaseg.kernels.{name}")
-        for dtype in DTYPES:
-            yield from module.variants(dtype, tuning_point(name, arch, dtype))
+def variants_of(kernel: str, arch: str, dtype: str) -> list[Variant]:
+    """What is compiled of a kernel for an architecture, at the tuning point that it uses."""
+    module = importlib.import_module(f"pcaseg.kernels.{kernel}")
+    return module.variants(dtype, tuning_point(kernel, arch, dtype))
 
 
-def compile_all(archs: Sequence[str], out: str | os.PathLike[str], kernels: Sequence[str] = KERNELS) -> list[Entry]:
+def compile_all(
+    archs: Sequence[str],
+    out: str | os.PathLike[str],
+    kernels: Sequence[str] = KERNELS,
+    *,
+    dtypes: Sequence[str] = tuple(DTYPES),
+    workers: int | None = None,
+) -> list[Entry]:
     """Compiles every variant for every architecture.
 
     Args:
         archs: such as `sm_90`.
         out: folder, made if missing; gets `NAME.ARCH.ptx`, `NAME.ARCH.cubin` and `manifest.json`.
-        kernels: which ones.
+        kernels, dtypes: which ones.
+        workers: processes; the number of cores if None.
 
     Returns:
         The manifest's entries.
 
     Raises:
-        PcasegError: an unknown architecture or kernel, or Triton was imported as an interpreter.
+        PcasegError: an unknown architecture, kernel or dtype, or Triton runs as an interpreter.
         MissingDependencyError: Triton is not installed.
+        OutputError: the folder cannot be written.
     """
     from tqdm import tqdm
 
-    for given, known, what in ((archs, ARCHITECTURES, "arch"), (kernels, KERNELS, "kernel")):
+    wanted = (("arch", archs, ARCHITECTURES), ("kernel", kernels, KERNELS), ("dtype", dtypes, tuple(DTYPES)))
+    for what, given, known in wanted:
         for name in given:
             if name not in known:
                 raise PcasegError(f"{what}={name!r}: choose from {', '.join(known)}")
+    if import_triton().knobs.runtime.interpret:
+        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(arch, variant) for arch in archs for variant in all_variants(arch, kernels)]
-    entries = []
-    for arch, variant in (bar := tqdm(jobs, desc="compiling", unit="kernel")):
-        bar.set_postfix_str(f"{variant.name} {arch}")
-        entries.append(compile_variant(variant, arch, folder))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = list(itertools.product(archs, kernels, dtypes))
+        futures = [pool.submit(_compile_job, *job, folder) for job in jobs]
+        for _ in tqdm(as_completed(futures), total=len(jobs), desc="compiling", unit="kernel"):
+            pass
+        entries = [entry for future in futures for entry in future.result()]
     content = {
         "schema_version": 1,
         "versions": installed_versions(("pcaseg", "triton", "torch")),
@@ -123,6 +139,10 @@ def compile_all(archs: Sequence[str], out: str | os.PathLike[str], kernels: Sequ
     with atomic_path(folder / "manifest.json") as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return entries
+
+
+def _compile_job(arch: str, kernel: str, dtype: str, folder: Path) -> list[Entry]:
+    return [compile_variant(variant, arch, folder) for variant in variants_of(kernel, arch, dtype)]
 
 
 def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
@@ -160,8 +180,6 @@ def _compile(variant: Variant, capability: int) -> tuple[Any, str, str]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    if triton.knobs.runtime.interpret:
-        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
     arguments = variant.kernel.arguments
     if list(variant.signature) != arguments or set(variant.constexprs) != set(variant.kernel.constexprs):
         raise PcasegError(f"{variant.name}: its signature does not fit {variant.kernel.__name__}{tuple(arguments)}")
