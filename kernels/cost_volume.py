@@ -37,8 +37,8 @@ NAME = "cost_volume"
 TAPS = 64
 """49 taps of the 7 x 7, padded to what matrix units take."""
 
-COSINE_EPS = 1e-12
-"""Least norm, as in `F.normalize`."""
+CLASSES_ON_CPU = 16
+"""Classes that a CPU embeds at a time: their maps then stay in its caches, and never exist twice."""
 
 
 def cost_volume_reference(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -204,7 +204,15 @@ def _empty(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor) -> Tens
     return weight.new_empty(B, text.shape[-3], H, W, weight.shape[0])
 
 
-_operator = registry.operator(NAME, reference=cost_volume_reference, kernel=_compute, fake=_empty)
+def _in_chunks(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    out = _empty(features, text, weight, bias)
+    for start in range(0, out.shape[1], CLASSES_ON_CPU):
+        part = slice(start, start + CLASSES_ON_CPU)
+        out[:, part] = cost_volume_reference(features, text[..., part, :, :], weight, bias)
+    return out
+
+
+_operator = registry.operator(NAME, reference=cost_volume_reference, kernel=_compute, fake=_empty, cpu=_in_chunks)
 
 
 def cost_volume(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

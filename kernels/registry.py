@@ -1,7 +1,8 @@
 """What the kernels share: Triton imported on first use, the rule who computes, the record of it, and checks of inputs.
 
 The rule: tensors on a CUDA device go to the Triton kernel, all others and float64 to the PyTorch reference. Nothing
-falls back silently: CUDA without Triton is an error. `recording` shows which path ran.
+falls back silently: CUDA without Triton is an error. `recording` shows which path ran. Within `plain_operators` the
+references stand in a traced graph instead of the operators.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 _last: dict[str, Path] = {}
 _records: list[list[tuple[str, Path]]] = []
+_plain = False
 
 
 class Kernel:
@@ -110,8 +112,24 @@ def recording() -> Iterator[list[tuple[str, Path]]]:
         _records[:] = [other for other in _records if other is not entries]
 
 
+@contextlib.contextmanager
+def plain_operators() -> Iterator[None]:
+    """Within it every operator is traced as its reference: for graphs that must hold PyTorch's operators alone."""
+    global _plain
+    before, _plain = _plain, True
+    try:
+        yield
+    finally:
+        _plain = before
+
+
 def operator(
-    name: str, *, reference: Callable[..., Any], kernel: Callable[..., Any], fake: Callable[..., Any]
+    name: str,
+    *,
+    reference: Callable[..., Any],
+    kernel: Callable[..., Any],
+    fake: Callable[..., Any],
+    cpu: Callable[..., Any] | None = None,
 ) -> Callable[..., Any]:
     """Registers the operator `pcaseg::NAME`, which `torch.compile` and `torch.export` see as one.
 
@@ -120,18 +138,27 @@ def operator(
         reference: the definition; its annotations make the operator's schema.
         kernel: the same arguments; allocates the outputs and launches the kernel.
         fake: the same arguments; empty outputs of the right shapes, contiguous.
+        cpu: the reference in the order that suits a CPU; itself if None.
+
+    Returns:
+        What calls the operator, or within `plain_operators` the reference.
     """
+    by_reference = cpu or reference
 
     def compute(*arguments: Any) -> Any:
         path = path_for(arguments[0])
-        result = (kernel if path == "triton" else reference)(*arguments)
+        result = (kernel if path == "triton" else by_reference)(*arguments)
         record(name, path)
         return result.contiguous() if isinstance(result, Tensor) else tuple(part.contiguous() for part in result)
 
     schema = torch.library.infer_schema(reference, mutates_args=())
     registered = torch.library.custom_op(f"pcaseg::{name}", compute, mutates_args=(), schema=schema)
     registered.register_fake(fake)
-    return registered
+
+    def call(*arguments: Any) -> Any:
+        return reference(*arguments) if _plain else registered(*arguments)
+
+    return call
 
 
 def dtype_name(tensor: Tensor) -> str:

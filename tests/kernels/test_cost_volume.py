@@ -15,6 +15,7 @@ from pcaseg.deploy.network import fold
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
 from pcaseg.kernels.cost_volume import cost_volume, cost_volume_reference, launch
+from pcaseg.model.cost_volume import cost_volume as model_cost_volume
 
 SHAPES = {
     "one class": (1, 1, 1, 32, 12, 12, 32),
@@ -138,7 +139,7 @@ def test_operator_is_sound():
 def test_reference_is_what_the_folded_model_computes():
     model = fold(small_model().double()).aggregator
     features, text = torch.randn(2, 64, 12, 12).double(), torch.randn(5, 1, 64).double()
-    volume = model.cost_volume(features, model.prepare_vocabulary(text))
+    volume = model_cost_volume(features, text.expand(2, -1, -1, -1))
     embedding = model.cost_embedding
     values = cost_volume_reference(features.permute(0, 2, 3, 1), text, embedding.weight, embedding.bias)
     assert SMALL_EVA.hidden == values.shape[-1]
