@@ -1,29 +1,29 @@
 """Expert mixing: both streams of the folded EPL to its output in one pass, nothing in between in device memory.
 
-What is computed, for each pixel of each of the B * T maps, with u = cat(spatial, semantic) of 2C channels and E experts:
+For each pixel of each of the B * T maps, with u = cat(spatial, semantic) of 2C channels and E experts:
 
-    even, odd = GELU(parse_even u + bias), GELU(parse_odd u + bias)      E * C channels each; zero outside the map
-    expert    = GELU(3 x 3 of channel n over even n and odd n + bias)    E * C channels
-    share     = softmax over the experts of coefficients ReLU(mapper u)  E
-    output    = sum over experts of share * expert + residual u          C channels
+    even, odd = GELU(parse_even u + bias), GELU(parse_odd u + bias)    E * C channels each; zero outside the map
+    expert    = GELU(3 x 3 of channel n over even n and odd n + bias)  E * C channels
+    share     = softmax over the experts of coefficients ReLU(mapper u)
+    output    = sum over experts of share * expert + residual u        C channels
 
-Tiling. A program owns BLOCK_C output channels (with them COLUMNS = E * BLOCK_C channels of even, of odd and of expert) of
-a group of maps, and walks down their rows. One step reads one row of every map of the group, BLOCK_M pixels together:
+Tiling. A program owns BLOCK_C output channels (hence COLUMNS = E * BLOCK_C channels of even, of odd and of expert) of a
+group of maps, and walks down their rows. A step takes one row of every map of the group, BLOCK_M lanes together:
 
-- *Across a row.* Maps lie side by side, each with W + 1 lanes; the last lane holds zeros, so that the neighbours of
-  every pixel are the lanes beside it and borders need no case of their own. (A row of BLOCK_M pixels or more is cut in
-  segments of BLOCK_M - 2 pixels with one lane of halo on each side, a segment a program.) Lanes move by one within
-  registers, by quads: a thread holds four lanes, so that only every fourth comes from another thread.
-- *Down the rows.* Row y gives its three parts to the sums of rows y - 1, y and y + 1. Two unfinished sums of
-  (BLOCK_M, COLUMNS) stay in registers; the third is finished, and row y - 1 is written. No row is parsed twice, unless few
-  maps are cut in parts of `rows` rows to keep a GPU busy; each part then parses two more.
-- *Products.* The (BLOCK_M, 2C) pixels times (2C, 2 COLUMNS + C / 4 + BLOCK_C) on tensor cores, accumulated in float32; the
-  pixels are read once, the streams are never joined. Float32 stays exact ("ieee").
+- *Across a row.* Maps lie side by side with W + 1 lanes each; the last lane holds zeros, so the neighbours of a pixel
+  are the lanes beside its own, and borders are no special case. (A row of BLOCK_M pixels or more is cut in segments of
+  BLOCK_M - 2 with a lane of halo on each side, one a program.) A thread holds four lanes in registers: moving by one
+  lane takes a quarter of them from other threads of the warp.
+- *Down the rows.* Row y gives its three parts to the sums of rows y - 1, y and y + 1. The first is then finished and
+  row y - 1 written; the others, (BLOCK_M, COLUMNS) each, stay in registers. So no row is parsed twice. Only where
+  programs are too few for the GPU are maps cut in parts of `rows` rows, each of which parses two more.
+- *Products.* (BLOCK_M, 2C) pixels times (2C, 2 COLUMNS + C / 4 + BLOCK_C) weights on tensor cores, summed in float32,
+  streams read once and not joined. Float32 multiplies as such ("ieee").
 
-Cost, P = B * T * H * W pixels of s bytes a number: least traffic 3 P C s (`bytes_moved`), 2 P (2C (2 E C + C / 4 + C) +
-18 E C + E C / 4 + E C) operations (`operations`). On top of it: the mapper is computed C / BLOCK_C times, (W + 1) lanes
-stand for W pixels and BLOCK_M for the lanes that fit, and the streams are read C / BLOCK_C times, by programs that run side
-by side, so from the L2 cache; weights are read in every step, also from there.
+Cost for P = B * T * H * W pixels of s bytes a number: 3 P C s bytes at least (`bytes_moved`) and
+2 P (2C (2 E C + C / 4 + C) + 18 E C + E C / 4 + E C) operations (`operations`). What comes on top: the mapper is
+computed C / BLOCK_C times; BLOCK_M lanes hold BLOCK_M // (W + 1) rows of W pixels; the streams are read C / BLOCK_C
+times, by programs that run side by side, and the weights in every step, both from the L2 cache.
 """
 
 from __future__ import annotations
@@ -48,22 +48,11 @@ MIN_ROWS = 6  # of a program; two more are parsed
 
 
 class Weights(NamedTuple):
-    """The folded EPL's weights, all contiguous and of the streams' dtype; row e * C + c of an (E * C, ...) is expert e's.
+    """The folded EPL's weights, contiguous and of the streams' dtype; row e * C + c of an (E * C, ...) is expert e's.
 
-    Attributes:
-        parse_even: (E * C, 2C) of the channels that the 3 x 3 of output c reads first; columns: spatial, semantic.
-        parse_even_bias: (E * C,).
-        parse_odd: (E * C, 2C) of those that it reads second.
-        parse_odd_bias: (E * C,).
-        depthwise_even: (E * C, 1, 3, 3).
-        depthwise_odd: (E * C, 1, 3, 3).
-        depthwise_bias: (E * C,).
-        mapper: (C / 4, 2C).
-        mapper_bias: (C / 4,).
-        coefficients: (E, C / 4).
-        coefficients_bias: (E,).
-        residual: (C, 2C), scaled.
-        residual_bias: (C,).
+    `parse_*` (E * C, 2C) give the channels that the 3 x 3 of output c reads first and second, from spatial, then
+    semantic; `depthwise_*` are (E * C, 1, 3, 3), `mapper` (C / 4, 2C), `coefficients` (E, C / 4), `residual` (C, 2C)
+    with its scale. Biases have the first of these lengths.
     """
 
     parse_even: Tensor
@@ -127,10 +116,27 @@ def _positions(group, maps, width, lanes, BLOCK_M: tl.constexpr):
 
 
 @helper
-def _times(x, sums, w_ptr, rows, column, C: tl.constexpr, PRECISION: tl.constexpr):
-    """Adds x times the given rows of a weight (N, 2C), from `column` on."""
-    w = tl.load(w_ptr + rows[None, :] * (2 * C) + column[:, None])
-    return tl.dot(x, w, sums, input_precision=PRECISION)
+def _vector(vector_ptr, INDEX: tl.constexpr, LENGTH: tl.constexpr):
+    """(1, LENGTH) float32: number INDEX of vectors that follow each other."""
+    return tl.load(vector_ptr + INDEX * LENGTH + tl.arange(0, LENGTH)).to(tl.float32)[None, :]
+
+
+@helper
+def _add_product(sums, u, weight_ptr, rows, columns, C: tl.constexpr, PRECISION: tl.constexpr):
+    """Adds u times the given rows and columns of a weight (., 2C)."""
+    weight = tl.load(weight_ptr + rows[None, :] * (2 * C) + columns[:, None])
+    return tl.dot(u, weight, sums, input_precision=PRECISION)
+
+
+@helper
+def _shares(hidden, coefficients_ptr, bias_ptr, MAPPER: tl.constexpr, EXPERTS: tl.constexpr, PRECISION: tl.constexpr):
+    """Softmax over the experts: (M, HIDDEN), of which MAPPER count -> (M, EXPERTS) float32."""
+    h = tl.arange(0, hidden.shape[1])
+    at = tl.arange(0, EXPERTS)[None, :] * MAPPER + h[:, None]
+    weight = tl.load(coefficients_ptr + at, mask=(h < MAPPER)[:, None], other=0.0)
+    score = tl.dot(hidden.to(weight.dtype), weight, input_precision=PRECISION) + _vector(bias_ptr, 0, EXPERTS)
+    score = tl.exp(score - tl.max(score, axis=1)[:, None])
+    return score / tl.sum(score, axis=1)[:, None]
 
 
 @helper
@@ -145,9 +151,8 @@ def _beside(values, BLOCK_M: tl.constexpr):
     QUADS: tl.constexpr = BLOCK_M // 4
     N: tl.constexpr = values.shape[1]
     quads = tl.permute(tl.reshape(values, (QUADS, 2, 2, N)), (0, 3, 1, 2))
-    first_third, second_fourth = tl.split(quads)
-    first, third = tl.split(first_third)
-    second, fourth = tl.split(second_fourth)
+    odd_places, even_places = tl.split(quads)
+    (first, third), (second, fourth) = tl.split(odd_places), tl.split(even_places)
     quad = tl.arange(0, QUADS)[:, None]
     before = tl.gather(fourth, tl.broadcast_to((quad + QUADS - 1) % QUADS, (QUADS, N)), axis=0)
     after = tl.gather(first, tl.broadcast_to((quad + 1) % QUADS, (QUADS, N)), axis=0)
@@ -183,12 +188,6 @@ def _beside_both(even, odd, BLOCK_M: tl.constexpr):
 
 
 @helper
-def _vector(vectors_ptr, INDEX: tl.constexpr, COLUMNS: tl.constexpr):
-    """(1, COLUMNS) of this block's `_vectors`."""
-    return tl.load(vectors_ptr + INDEX * COLUMNS + tl.arange(0, COLUMNS)).to(tl.float32)[None, :]
-
-
-@helper
 def _add_taps(sums, pair, vectors_ptr, TAP: tl.constexpr, COLUMNS: tl.constexpr):
     """Adds one column of the 3 x 3 to the sums of the rows above, here and below."""
     above, here, below = sums
@@ -198,11 +197,6 @@ def _add_taps(sums, pair, vectors_ptr, TAP: tl.constexpr, COLUMNS: tl.constexpr)
         here += x * _vector(vectors_ptr, 9 * part + 3 + TAP, COLUMNS)
         above += x * _vector(vectors_ptr, 9 * part + 6 + TAP, COLUMNS)
     return above, here, below
-
-
-@helper
-def _biased(sums, bias_ptr, rows):
-    return sums + tl.load(bias_ptr + rows).to(tl.float32)[None, :]
 
 
 @kernel
@@ -245,46 +239,40 @@ def _expert_mix_kernel(
     column = (n // BLOCK_C) * C + block * BLOCK_C + n % BLOCK_C
     vectors_ptr += block * 21 * COLUMNS
     k = tl.arange(0, BLOCK_K)
-    h = tl.arange(0, HIDDEN)
-    hidden_row = tl.minimum(h, MAPPER - 1)  # what is too many meets zeros in `gate`
-    expert = tl.arange(0, EXPERTS)
+    hidden_row = tl.minimum(tl.arange(0, HIDDEN), MAPPER - 1)  # what is too many, `_shares` leaves out
 
     above = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     here = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
     share = tl.zeros((BLOCK_M, EXPERTS), tl.float32)
     linear = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
     for y in range(tl.maximum(top - 1, 0), end + 1):
-        # the streams of row y times all weights
+        # the streams of row y times the four weights
         at = ((image * height + y) * width + x) * C
-        read = pixel & (y >= 0) & (y < height)
+        read = pixel & (y < height)
         even = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
         odd = tl.zeros((BLOCK_M, COLUMNS), tl.float32)
         hidden = tl.zeros((BLOCK_M, HIDDEN), tl.float32)
         next_linear = tl.zeros((BLOCK_M, BLOCK_C), tl.float32)
         for start in range(0, C, BLOCK_K):
             place = at[:, None] + (start + k)[None, :]
-            s = tl.load(spatial_ptr + place, mask=read[:, None], other=0.0)
-            z = tl.load(semantic_ptr + place, mask=read[:, None], other=0.0)
-            even = _times(s, even, parse_even_ptr, column, start + k, C, PRECISION)
-            even = _times(z, even, parse_even_ptr, column, C + start + k, C, PRECISION)
-            odd = _times(s, odd, parse_odd_ptr, column, start + k, C, PRECISION)
-            odd = _times(z, odd, parse_odd_ptr, column, C + start + k, C, PRECISION)
-            hidden = _times(s, hidden, mapper_ptr, hidden_row, start + k, C, PRECISION)
-            hidden = _times(z, hidden, mapper_ptr, hidden_row, C + start + k, C, PRECISION)
-            next_linear = _times(s, next_linear, residual_ptr, channel, start + k, C, PRECISION)
-            next_linear = _times(z, next_linear, residual_ptr, channel, C + start + k, C, PRECISION)
+            for HALF in tl.static_range(2):
+                stream_ptr = spatial_ptr if HALF == 0 else semantic_ptr
+                u = tl.load(stream_ptr + place, mask=read[:, None], other=0.0)
+                w = HALF * C + start + k
+                even = _add_product(even, u, parse_even_ptr, column, w, C, PRECISION)
+                odd = _add_product(odd, u, parse_odd_ptr, column, w, C, PRECISION)
+                hidden = _add_product(hidden, u, mapper_ptr, hidden_row, w, C, PRECISION)
+                next_linear = _add_product(next_linear, u, residual_ptr, channel, w, C, PRECISION)
 
-        # the share of each expert in row y
-        hidden = tl.maximum(_biased(hidden, mapper_bias_ptr, hidden_row), 0.0).to(dtype)
-        gate = tl.load(coefficients_ptr + expert[None, :] * MAPPER + h[:, None], mask=(h < MAPPER)[:, None], other=0.0)
-        score = _biased(tl.dot(hidden, gate, input_precision=PRECISION), coefficients_bias_ptr, expert)
-        score = tl.exp(score - tl.max(score, axis=1)[:, None])
-        next_share = score / tl.sum(score, axis=1)[:, None]
-        next_linear = _biased(next_linear, residual_bias_ptr, channel)
+        # the experts' shares and the residual of row y
+        hidden = tl.maximum(hidden + tl.load(mapper_bias_ptr + hidden_row).to(tl.float32)[None, :], 0.0)
+        next_share = _shares(hidden, coefficients_ptr, coefficients_bias_ptr, MAPPER, EXPERTS, PRECISION)
+        next_linear += _vector(residual_bias_ptr + block * BLOCK_C, 0, BLOCK_C)
 
         # the 3 x 3: what row y adds to rows y + 1, y and y - 1, and that finishes row y - 1
-        even = tl.where(read[:, None], _gelu(even + _vector(vectors_ptr, 19, COLUMNS)), 0.0).to(dtype)
-        odd = tl.where(read[:, None], _gelu(odd + _vector(vectors_ptr, 20, COLUMNS)), 0.0).to(dtype)
+        inside = read.to(tl.float32)[:, None]
+        even = (_gelu(even + _vector(vectors_ptr, 19, COLUMNS)) * inside).to(dtype)
+        odd = (_gelu(odd + _vector(vectors_ptr, 20, COLUMNS)) * inside).to(dtype)
         left, centre, right = _beside_both(even, odd, BLOCK_M)
         sums = (above, here, tl.zeros((BLOCK_M, COLUMNS), tl.float32))
         sums = _add_taps(sums, left, vectors_ptr, 0, COLUMNS)
@@ -302,35 +290,15 @@ def _expert_mix_kernel(
 
 def launch(spatial: Tensor, semantic: Tensor, weights: Weights, out: Tensor, rows: int | None = None) -> None:
     """Fills out, contiguous, with the kernel; arguments as `expert_mix` checked them, `rows` of a program if given."""
-    B, T, H, W, C = spatial.shape
-    w, dtype = weights, dtype_name(spatial)
+    (B, T, H, W, C), w, dtype = spatial.shape, weights, dtype_name(spatial)
     point = tuning_point(NAME, architecture(spatial), dtype)
-    settings = _constexprs(C, *w.coefficients.shape, dtype, point)
+    experts, mapper = w.coefficients.shape
+    settings = _constexprs(C, experts, mapper, dtype, point)
     groups, lanes = _groups(B * T, W, settings["BLOCK_M"])
-    programs = groups * C * settings["EXPERTS"] // settings["COLUMNS"]
-    if rows is None:
-        rows = _rows(programs, H, spatial)
-    _expert_mix_kernel[(programs, -(-H // rows))](
-        spatial,
-        semantic,
-        w.parse_even,
-        w.parse_odd,
-        _vectors(w, settings["COLUMNS"]),
-        w.mapper,
-        w.mapper_bias,
-        w.coefficients,
-        w.coefficients_bias,
-        w.residual,
-        w.residual_bias,
-        B * T,
-        H,
-        W,
-        lanes,
-        rows,
-        out,
-        **settings,
-        **point.options,
-    )
+    programs = groups * C * experts // settings["COLUMNS"]
+    rows = rows or _rows(programs, H, spatial)
+    tensors = (spatial, semantic, w.parse_even, w.parse_odd, _vectors(w, settings["COLUMNS"]), *w[7:])
+    _expert_mix_kernel[programs, -(-H // rows)](*tensors, B * T, H, W, lanes, rows, out, **settings, **point.options)
 
 
 def _vectors(w: Weights, columns: int) -> Tensor:
@@ -352,17 +320,17 @@ def _constexprs(C: int, experts: int, mapper: int, dtype: str, point: TuningPoin
         PcasegError: the kernel does not take such widths.
     """
     columns, block_k = min(point.constexprs["COLUMNS"], experts * C), point.constexprs["BLOCK_K"]
-    if experts & (experts - 1) or C & (C - 1) or C < block_k or columns < experts:
+    if experts & (experts - 1) or C & (C - 1) or block_k > C or columns < experts:
         raise PcasegError(f"{experts} experts, C={C}: the kernel takes powers of two, C from {block_k} on")
     hidden = max(16, 1 << (mapper - 1).bit_length())
     fixed = {"C": C, "EXPERTS": experts, "MAPPER": mapper, "HIDDEN": hidden, "PRECISION": "ieee"}
-    return point.constexprs | fixed | {"COLUMNS": columns}
+    return {**point.constexprs, **fixed, "COLUMNS": columns}
 
 
 def _groups(maps: int, W: int, block_m: int) -> tuple[int, int]:
     """How many groups of maps there are (times segments of a row), and the lanes of a row."""
-    lanes = W + 1 if W < block_m else block_m
-    segments = 1 if W < block_m else -(-W // (block_m - 2))
+    lanes = W + 1 if block_m > W else block_m
+    segments = 1 if block_m > W else -(-W // (block_m - 2))
     return -(-maps // (block_m // lanes)) * segments, lanes
 
 
@@ -390,12 +358,7 @@ def expert_mix(spatial: Tensor, semantic: Tensor, weights: Weights) -> Tensor:
     """The folded EPL, all tensors of one dtype.
 
     Args:
-        spatial: (B, T, H, W, C) float.
-        semantic: (B, T, H, W, C) float.
-        weights: of the folded EPL.
-
-    Returns:
-        (B, T, H, W, C) float.
+        spatial: (B, T, H, W, C) float, as semantic and the result.
 
     Raises:
         PcasegError: a shape, dtype or device that does not fit, or a tensor that is not contiguous; on CUDA also a
@@ -430,8 +393,8 @@ def variants(dtype: str, point: TuningPoint) -> list[Variant]:
     """What is compiled ahead of time: C = 128 and four experts, any B, T, H and W."""
     C, experts, mapper = 128, 4, 32
     settings = _constexprs(C, experts, mapper, dtype, point)
-    arguments = _expert_mix_kernel.arguments
-    signature = {name: f"*{dtype}" if name.endswith("_ptr") else "i32" for name in arguments}
-    groups = f"cdiv(maps, {point.constexprs['BLOCK_M']} / lanes)"
+    names = _expert_mix_kernel.arguments
+    signature = {name: f"*{dtype}" if name.endswith("_ptr") else "i32" for name in names}
+    groups = f"cdiv(maps, {settings['BLOCK_M']} / lanes)"  # with rows shorter than BLOCK_M
     grid = f"{groups} * {C * experts // settings['COLUMNS']}, cdiv(height, rows)"
     return [Variant(f"{NAME}_{dtype}", _expert_mix_kernel, signature, settings, grid, point)]
