@@ -16,7 +16,7 @@ from pcaseg.versions import installed_versions
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-RECORDED_PACKAGES = ("pcaseg", "torch", "onnxruntime", "onnxruntime-gpu", "open_clip_torch", "timm", "numpy")
+RECORDED_PACKAGES = ("pcaseg", "torch", "triton", "onnxruntime", "onnxruntime-gpu", "open_clip_torch", "timm", "numpy")
 
 
 def environment() -> dict[str, object]:

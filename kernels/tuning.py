@@ -7,17 +7,22 @@ points and overrides choices. Nothing is ever tuned while images wait.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcaseg.errors import PcasegError
+from pcaseg.files import atomic_path
 
 PACKAGED = Path(__file__).with_name("tuning.json")
 LAUNCH_OPTIONS = ("num_warps", "num_stages")
+
+_forced: dict[str, TuningPoint] = {}
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def tuning_point(kernel: str, architecture: str, dtype: str) -> TuningPoint:
     Raises:
         PcasegError: a file is malformed or names a point that does not exist.
     """
-    return _tuning_point(kernel, architecture, dtype, user_file())
+    return _forced.get(kernel) or _tuning_point(kernel, architecture, dtype, user_file())
 
 
 def tuning_points(kernel: str) -> dict[str, TuningPoint]:
@@ -60,6 +65,33 @@ def tuning_points(kernel: str) -> dict[str, TuningPoint]:
     for path in (PACKAGED, user_file()):
         merged |= _read(path).get(kernel, {}).get("points", {})
     return {name: _point(name, values) for name, values in merged.items()}
+
+
+@contextlib.contextmanager
+def forced(kernel: str, point: TuningPoint) -> Iterator[None]:
+    """Within it a kernel uses this point, whatever the files say: for measuring one after the other."""
+    _forced[kernel] = point
+    try:
+        yield
+    finally:
+        del _forced[kernel]
+
+
+def choose(kernel: str, architecture: str, dtype: str, point: str) -> None:
+    """Writes into the user's file which of its named points a kernel uses from now on.
+
+    Raises:
+        PcasegError: the kernel has no such point, or the file is malformed.
+        OutputError: the file cannot be written.
+    """
+    if point not in tuning_points(kernel):
+        raise PcasegError(f"point={point!r}: {kernel} has {', '.join(tuning_points(kernel))}")
+    content = _read(user_file())
+    content.setdefault(kernel, {}).setdefault("use", {}).setdefault(architecture, {})[dtype] = point
+    user_file().parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(user_file()) as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _tuning_point.cache_clear()
 
 
 @functools.cache

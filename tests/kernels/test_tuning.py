@@ -9,7 +9,7 @@ import pytest
 from pcaseg.errors import PcasegError
 from pcaseg.kernels.aot import ARCHITECTURES, KERNELS
 from pcaseg.kernels.registry import DTYPES
-from pcaseg.kernels.tuning import tuning_point, tuning_points, user_file
+from pcaseg.kernels.tuning import choose, forced, tuning_point, tuning_points, user_file
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +39,24 @@ def test_user_overrides_one_architecture():
     assert (point.name, point.constexprs["BLOCK_D"], point.options["num_stages"]) == ("mine", 64, 3)
     assert tuning_point("cost_volume", "sm_87", "bf16").name != "mine"
     assert tuning_point("cost_volume", "sm_80", "fp16").name != "mine"
+
+
+def test_a_choice_is_kept_in_the_users_file():
+    assert tuning_point("cost_volume", "sm_87", "fp16").name == "wide"
+    choose("cost_volume", "sm_87", "fp16", "medium")
+    choose("class_attention", "sm_87", "fp16", "narrow")
+    assert tuning_point("cost_volume", "sm_87", "fp16").name == "medium"
+    assert tuning_point("cost_volume", "sm_87", "fp32").name == "narrow"
+    assert json.loads(user_file().read_text())["class_attention"]["use"] == {"sm_87": {"fp16": "narrow"}}
+    with pytest.raises(PcasegError, match="point='huge': cost_volume has narrow, medium, wide"):
+        choose("cost_volume", "sm_87", "fp16", "huge")
+
+
+def test_a_point_may_be_forced():
+    point = tuning_points("cost_volume")["narrow"]
+    with forced("cost_volume", point):
+        assert tuning_point("cost_volume", "sm_90", "bf16") is point
+    assert tuning_point("cost_volume", "sm_90", "bf16") is not point
 
 
 @pytest.mark.parametrize(
