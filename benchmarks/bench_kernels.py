@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from pcaseg.benchmarks.environment import environment
+from pcaseg.configs import Sliding
 from pcaseg.deploy.epl import fold_epl
-from pcaseg.kernels import class_attention, cost_volume, expert_mix
+from pcaseg.kernels import class_attention, cost_volume, expert_mix, label_map
 from pcaseg.model.epl import EPL
 
 CUDA = torch.cuda.is_available()
@@ -32,6 +33,7 @@ SIZES = list(itertools.product((1, 5), (20, 150, 256))) if CUDA else [(1, 3)]
 """B, T."""
 
 GRID, CHANNELS, HEADS, DEPTH = (24, 128, 4, 512) if CUDA else (6, 32, 4, 64)
+IMAGE = (720, 1280) if CUDA else (30, 40)
 PATHS = ("reference", "compiled", "kernel") if CUDA else ("reference",)
 
 
@@ -88,7 +90,26 @@ def class_attention_case(B: int, T: int) -> Case:
     )
 
 
-CASES = {"cost_volume": cost_volume_case, "expert_mix": expert_mix_case, "class_attention": class_attention_case}
+def label_map_case(B: int, T: int) -> Case:
+    """One image: five windows are its sliding ones, one is the image itself."""
+    sliding, side, (H, W) = (None if B == 1 else Sliding()), 4 * GRID, IMAGE
+    logits = random(B, T, side, side)
+    windows = () if sliding is None else (sliding.image_px, sliding.window_px, sliding.stride_px)
+    return Case(
+        lambda logits: label_map.label_map(logits, IMAGE, sliding=sliding)[1],
+        lambda logits: label_map.label_map_reference(logits, IMAGE, windows)[1],
+        (logits,),
+        label_map.bytes_moved(1, T, side, side, H, W, windows=B, itemsize=DTYPE.itemsize),
+        label_map.operations(1, T, side, side, H, W, sliding=sliding),
+    )
+
+
+CASES = {
+    "cost_volume": cost_volume_case,
+    "expert_mix": expert_mix_case,
+    "class_attention": class_attention_case,
+    "label_map": label_map_case,
+}
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -11,7 +11,7 @@ grid is gathered from the span's last column, which is zero. Prompts add up in o
 serves P = 1 and P = 80.
 
 Cost. Memory: features, texts and weights once (their repeated reads hit the L2 cache), the output once: see
-`bytes_moved`. It is the output that counts: 110 MB of 113 MB at T = 150, B = 5, P = 1 in 16 bits. Operations:
+`bytes_moved`. It is the output that counts: 111 of 114 MB at T = 150, B = 5, P = 1 in 16 bits. Operations:
 D multiply-adds per pixel and text and 49 C per pixel, class and prompt, see `operations`; the kernel does
 SPAN / BLOCK_M times the former and 64 / 49 times the latter.
 """

@@ -147,7 +147,11 @@ def operator(
 
     def compute(*arguments: Any) -> Any:
         path = path_for(arguments[0])
-        result = (kernel if path == "triton" else by_reference)(*arguments)
+        if path == "triton":
+            with torch.cuda.device(arguments[0].device):  # Triton launches on the current one
+                result = kernel(*arguments)
+        else:
+            result = by_reference(*arguments)
         record(name, path)
         return result.contiguous() if isinstance(result, Tensor) else tuple(part.contiguous() for part in result)
 

@@ -79,6 +79,23 @@ def test_export_sees_the_operators_or_their_references(head, aggregation):
     torch.testing.assert_close(plain.module()(*INPUTS), head(*INPUTS), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["single", "sliding"])
+@pytest.mark.parametrize("size", [(70, 50), (200, 310)])
+def test_labels_are_the_largest_scores(strategy, size):
+    model = pcaseg.fold(small_model(SMALL_EVA))
+    image, text = torch.rand(*size, 3) * 255, INPUTS[-1]
+    with recording() as calls:
+        labels, confidence = model.label(image, text, strategy=strategy)
+    assert calls[-1] == ("label_map", "reference")
+    scores = model.segment(image, text, strategy=strategy)
+    assert labels.dtype == torch.int32 and labels.shape == confidence.shape == size
+    torch.testing.assert_close(confidence, scores.amax(dim=0), rtol=0, atol=1e-6)
+    first, second = scores.topk(2, dim=0).values
+    sure = first - second > 1e-5
+    assert sure.float().mean() > 0.9
+    assert torch.equal(labels[sure].long(), scores.argmax(dim=0)[sure])
+
+
 def test_compile_sees_one_graph(head):
     compiled = torch.compile(head, backend="aot_eager", fullgraph=True)
     with torch.no_grad(), recording() as calls:

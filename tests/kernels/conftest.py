@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from kernel_support import DEVICE
+
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"]  # triton is for Linux alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a GPU every test that runs a kernel is one of the marker `gpu`."""
+    for item in items:
+        here = item.path.is_relative_to(Path(__file__).parent)
+        if DEVICE == "cuda" and here and "dtype" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
 
 
 @pytest.fixture(

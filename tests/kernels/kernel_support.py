@@ -14,7 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 def random(*shape: int, dtype: torch.dtype, scale: float = 1.0) -> Tensor:
     """Normal numbers on the test device, rounded to dtype."""
-    return (scale * torch.randn(*shape)).to(dtype).to(DEVICE)
+    return (scale * torch.randn(*shape, device=DEVICE)).to(dtype)
 
 
 def poisoned(*shape: int, dtype: torch.dtype) -> Tensor:
