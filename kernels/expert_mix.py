@@ -152,7 +152,8 @@ def _beside(values, BLOCK_M: tl.constexpr):
     N: tl.constexpr = values.shape[1]
     quads = tl.permute(tl.reshape(values, (QUADS, 2, 2, N)), (0, 3, 1, 2))
     odd_places, even_places = tl.split(quads)
-    (first, third), (second, fourth) = tl.split(odd_places), tl.split(even_places)
+    first, third = tl.split(odd_places)
+    second, fourth = tl.split(even_places)
     quad = tl.arange(0, QUADS)[:, None]
     before = tl.gather(fourth, tl.broadcast_to((quad + QUADS - 1) % QUADS, (QUADS, N)), axis=0)
     after = tl.gather(first, tl.broadcast_to((quad + 1) % QUADS, (QUADS, N)), axis=0)
@@ -263,12 +264,10 @@ def _expert_mix_kernel(
                 odd = _add_product(odd, u, parse_odd_ptr, column, w, C, PRECISION)
                 hidden = _add_product(hidden, u, mapper_ptr, hidden_row, w, C, PRECISION)
                 next_linear = _add_product(next_linear, u, residual_ptr, channel, w, C, PRECISION)
-
         # the experts' shares and the residual of row y
         hidden = tl.maximum(hidden + tl.load(mapper_bias_ptr + hidden_row).to(tl.float32)[None, :], 0.0)
         next_share = _shares(hidden, coefficients_ptr, coefficients_bias_ptr, MAPPER, EXPERTS, PRECISION)
         next_linear += _vector(residual_bias_ptr + block * BLOCK_C, 0, BLOCK_C)
-
         # the 3 x 3: what row y adds to rows y + 1, y and y - 1, and that finishes row y - 1
         inside = read.to(tl.float32)[:, None]
         even = (_gelu(even + _vector(vectors_ptr, 19, COLUMNS)) * inside).to(dtype)
@@ -278,7 +277,6 @@ def _expert_mix_kernel(
         sums = _add_taps(sums, left, vectors_ptr, 0, COLUMNS)
         sums = _add_taps(sums, centre, vectors_ptr, 1, COLUMNS)
         done, above, here = _add_taps(sums, right, vectors_ptr, 2, COLUMNS)
-
         # row y - 1: the experts, weighted and added
         parsed = tl.reshape(_gelu(done + _vector(vectors_ptr, 18, COLUMNS)), (BLOCK_M, EXPERTS, BLOCK_C))
         mixed = tl.sum(parsed * share[:, :, None], axis=1) + linear
