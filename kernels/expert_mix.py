@@ -206,7 +206,7 @@ def _expert_mix_kernel(
     semantic_ptr,  # (maps, height, width, C)
     parse_even_ptr,  # (EXPERTS * C, 2C)
     parse_odd_ptr,  # (EXPERTS * C, 2C)
-    vectors_ptr,  # (BLOCKS, 21, COLUMNS), see `_vectors`
+    vectors_ptr,  # (BLOCKS, 21, COLUMNS), see `pack_vectors`
     mapper_ptr,  # (MAPPER, 2C)
     mapper_bias_ptr,
     coefficients_ptr,  # (EXPERTS, MAPPER)
@@ -295,11 +295,11 @@ def launch(spatial: Tensor, semantic: Tensor, weights: Weights, out: Tensor, row
     groups, lanes = _groups(B * T, W, settings["BLOCK_M"])
     programs = groups * C * experts // settings["COLUMNS"]
     rows = rows or _rows(programs, H, spatial)
-    tensors = (spatial, semantic, w.parse_even, w.parse_odd, _vectors(w, settings["COLUMNS"]), *w[7:])
+    tensors = (spatial, semantic, w.parse_even, w.parse_odd, pack_vectors(w, settings["COLUMNS"]), *w[7:])
     _expert_mix_kernel[programs, -(-H // rows)](*tensors, B * T, H, W, lanes, rows, out, **settings, **point.options)
 
 
-def _vectors(w: Weights, columns: int) -> Tensor:
+def pack_vectors(w: Weights, columns: int) -> Tensor:
     """What the kernel reads per column, block by block: (blocks, 21, columns).
 
     Of each column nine taps of even, nine of odd, the biases of the 3 x 3, of even and of odd.
