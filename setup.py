@@ -23,6 +23,7 @@ TORCH = [
     "onnxslim>=0.1.80",
     *ONNXRUNTIME,
 ]
+TRITON = "triton>=3.6; platform_system == 'Linux'"
 BENCHMARKS = [*TORCH, "scikit-image>=0.22", "pytest-benchmark>=4.0"]
 EXTRAS = {
     "runtime": [],  # the base install: numpy and Pillow side, no torch; add one of the backends below
@@ -30,10 +31,12 @@ EXTRAS = {
     "onnxruntime-gpu": ["onnxruntime-gpu>=1.18"],
     "tensorrt": ["tensorrt>=10.3", "cuda-python>=12.3"],
     "torch": TORCH,
+    "triton": [*TORCH, TRITON],
     "training": [*TORCH, "tensorboard>=2.15"],
     "benchmarks": BENCHMARKS,
     "dev": [
         *BENCHMARKS,
+        TRITON,
         "pytest>=8",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
@@ -55,7 +58,7 @@ setup(
     python_requires=">=3.10",
     packages=packages,
     package_dir=FOLDERS,
-    package_data={"pcaseg": ["data/class_lists/*.json", "py.typed"]},
+    package_data={"pcaseg": ["data/class_lists/*.json", "py.typed"], "pcaseg.kernels": ["tuning.json"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["pcaseg=pcaseg.cli:main"]},

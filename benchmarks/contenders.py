@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import shutil
 import warnings
@@ -18,6 +19,7 @@ from pcaseg.deploy.aggregator import PreparedVocabulary
 from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.errors import MissingDependencyError, PcasegError
 from pcaseg.export.torch_backend import TorchBackend
+from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
@@ -83,9 +85,10 @@ class EagerBackend(TorchBackend):
 
 
 class FoldedBackend(TorchBackend):
-    """The folded model; the vocabulary is prepared once, as an application would."""
+    """The folded model with or without its kernels; the vocabulary is prepared once, as an application would."""
 
-    def __init__(self, setting: Setting, dtype: torch.dtype) -> None:
+    def __init__(self, setting: Setting, dtype: torch.dtype, *, kernels: bool) -> None:
+        self._kernels = kernels
         self.model: FoldedPCASeg = pcaseg.fold(setting.model, dtype=dtype)
         super().__init__(self.model, device=setting.device, threads=setting.threads)
         self._names = setting.model.encode_text  # float32 whatever the weights are
@@ -100,7 +103,9 @@ class FoldedBackend(TorchBackend):
         """As `TorchBackend.network`."""
         if self._prepared is None or not (self._prepared[0] is text or torch.equal(self._prepared[0], text)):
             self._prepared = text, self.model.prepare_vocabulary(text.to(self.model.aggregator.dtype))
-        return self.model(images, self._prepared[1], chunk=self._chunk)
+        plain = images.is_cuda and not self._kernels  # on a CPU the operators are the references
+        with plain_operators() if plain else contextlib.nullcontext():
+            return self.model(images, self._prepared[1], chunk=self._chunk)
 
 
 def _eager(setting: Setting) -> Contender:
@@ -121,13 +126,16 @@ def _compiled(setting: Setting) -> Contender:
 
 def _folded(setting: Setting) -> Contender:
     dtype = getattr(torch, setting.precision)
-    return _torch(setting, "folded", setting.precision, FoldedBackend(setting, dtype))
+    return _torch(setting, "folded", setting.precision, FoldedBackend(setting, dtype, kernels=False))
 
 
 def _folded_triton(setting: Setting) -> Contender:
     if setting.device == "cpu":
         raise SkippedError("Triton kernels run on a GPU; this run is on the CPU")
-    raise SkippedError("the folded model has no Triton kernels yet")
+    if importlib.util.find_spec("triton") is None:
+        raise SkippedError("triton is not installed")
+    backend = FoldedBackend(setting, getattr(torch, setting.precision), kernels=True)
+    return _torch(setting, "folded-triton", setting.precision, backend, "Triton kernels")
 
 
 def _onnxruntime(device: str) -> Callable[[Setting], Contender]:

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcaseg.configs import MAX_CLASSES, Preset
 from pcaseg.deploy.spatial import rectangles
+from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.epl import EXPERTS
 from pcaseg.model.network import PCASeg
 
@@ -55,7 +56,7 @@ def folded_macs(preset: Preset, T: int) -> int:
 
 def counted_macs(call: Callable[[], Any]) -> int:
     """Multiply-adds of a call, as PyTorch counts them: half its floating-point operations."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+    with plain_operators(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
         call()
     return counter.get_total_flops() // 2
 

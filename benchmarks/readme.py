@@ -167,12 +167,34 @@ def _bench_line(row: BenchRow) -> str:
     )
 
 
+def kernels_table() -> str:
+    """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.kernels_aot`."""
+    report = json.loads((RESULTS / "kernels_aot.json").read_text(encoding="utf-8"))
+    archs = list(dict.fromkeys(row["arch"] for row in report["rows"]))
+    cells = {(row["name"], row["arch"]): _kernel_cell(row) for row in report["rows"]}
+    lines = [
+        f"Triton {report['environment']['versions']['triton']}: registers / spilled bytes / shared KiB.",
+        "",
+        "| kernel | " + " | ".join(archs) + " |",
+        "|---" * (1 + len(archs)) + "|",
+    ]
+    for name in dict.fromkeys(row["name"] for row in report["rows"]):
+        lines.append(f"| {name} | " + " | ".join(cells[name, arch] for arch in archs) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _kernel_cell(row: Row) -> str:
+    shared = f"{row['shared_bytes'] / 1024:.0f}"
+    return f"PTX / {shared}" if row["cubin"] is None else f"{row['registers']} / {row['spill_bytes']} / {shared}"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "bench": bench_table,
     "check": check_table,
     "speed": speed_table,
     "operators": operators_table,
     "islands": islands_table,
+    "kernels": kernels_table,
 }
 
 

@@ -142,6 +142,7 @@ def _folded_places(aggregator: FoldedAggregator) -> list[Place]:
     for step in aggregator.steps:
         places += [
             (step.spatial, "forward", "spatial stream"),
+            (step.semantic, "forward", "semantic stream"),
             (step.semantic, "sums", "semantic stream"),
             (step.semantic, "attend", "semantic stream"),
         ]

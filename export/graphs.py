@@ -23,6 +23,7 @@ from pcaseg.deploy.network import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
 from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.translations import translations
+from pcaseg.kernels.registry import plain_operators
 from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def export_graph(
         PcasegError: of `audit_graph`, or the installed packages cannot write the opset.
     """
     traced = max(options.opset, OLDEST_TRACED)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), plain_operators(), _quiet():
         program = torch.onnx.export(
             module.eval(),
             example_inputs(signature),

@@ -1,1 +1,1 @@
-"""Triton kernels, one file each. Installed as `pcaseg.kernels`; holds none yet."""
+"""Triton kernels, one file each: PyTorch reference, kernel, operator. Installed as `pcaseg.kernels`."""

@@ -15,10 +15,12 @@ from pcaseg.configs import MAX_CLASSES
 from pcaseg.deploy.algebra import wide
 from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
-from pcaseg.deploy.semantic import ClassSums, FoldedSemanticStream
+from pcaseg.deploy.semantic import FoldedSemanticStream
 from pcaseg.deploy.spatial import FoldedSpatialStream, Share
+from pcaseg.kernels.cost_volume import cost_volume
 from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
-from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
+from pcaseg.model.cost_volume import cost_volume as model_cost_volume
+from pcaseg.model.cost_volume import rank_classes, restore_classes, take_classes
 from pcaseg.model.semantic_stream import pool_positions, upsample_positions
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -86,9 +88,10 @@ class FoldedAggregator(nn.Module):
         vocabulary = text if isinstance(text, PreparedVocabulary) else self.prepare_vocabulary(text)
         if vocabulary.text.shape[-3] > MAX_CLASSES:
             return self.aggregate_best(features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk)
-        volume = self.cost_volume(features, vocabulary)
+        weight, bias = self.cost_embedding.weight, self.cost_embedding.bias
+        x = cost_volume(features.permute(0, 2, 3, 1).contiguous(), vocabulary.text.contiguous(), weight, bias)
         shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
-        return self.aggregate(volume, shares, guidance, class_pooling, chunk)
+        return self.aggregate(x.flatten(2, 3), shares, guidance, class_pooling, chunk)
 
     def aggregate_best(
         self,
@@ -101,7 +104,7 @@ class FoldedAggregator(nn.Module):
     ) -> Tensor:
         """As `Aggregator.aggregate_best`: the min(T, 256) best classes of each image, for any T without a branch."""
         B = features.shape[0]
-        volume = self.cost_volume(features, vocabulary)
+        volume = model_cost_volume(wide(features), text_per_image(vocabulary.text, B))
         order, rank = rank_classes(volume)
         kept = order.narrow(1, 0, torch.sym_min(order.shape[1], MAX_CLASSES))
         volume = take_classes(volume.transpose(1, 2), kept).transpose(1, 2)
@@ -110,31 +113,26 @@ class FoldedAggregator(nn.Module):
             for share in vocabulary.shares
         ]
         shares = [take_classes(share, kept) for share in shares]
-        return restore_classes(self.aggregate(volume, shares, guidance, class_pooling, chunk), rank)
+        return restore_classes(self.aggregate(self.embed(volume), shares, guidance, class_pooling, chunk), rank)
 
     def aggregate(
         self,
-        volume: Tensor,
+        x: Tensor,
         shares: list[Tensor],
         guidance: Guidance,
         class_pooling: tuple[int, int] = (1, 1),
         chunk: int | None = None,
     ) -> Tensor:
-        """volume (B, P, T, H, W), shares (B or 1, T, 2C) per semantic stream, T at most 256 -> (B, T, 4H, 4W)."""
+        """x (B, T, HW, C), shares (B or 1, T, 2C) per semantic stream, T at most 256 -> (B, T, 4H, 4W)."""
         spatial, *taps = guidance
         image = F.relu(self.image_guidance(spatial)).flatten(2).transpose(1, 2)
         decoder = self.decoder.shares(
             *(F.relu(project(tap)) for project, tap in zip(self.decoder_guidance, taps, strict=True))
         )
-        x = self.embed(volume)
         for step, share in zip(self.steps, shares, strict=True):
             x = step(x, step.spatial.shares(image), share, class_pooling, chunk)
         logits = [self.decoder(x[:, part], decoder) for part in chunks(x.shape[1], chunk)]
         return logits[0] if len(logits) == 1 else torch.cat(logits, dim=1)
-
-    def cost_volume(self, features: Tensor, vocabulary: PreparedVocabulary) -> Tensor:
-        """As `pcaseg.model.cost_volume.cost_volume`, in float32 at least: it decides which classes are kept."""
-        return cost_volume(wide(features), text_per_image(vocabulary.text, features.shape[0]))
 
     def embed(self, volume: Tensor) -> Tensor:
         """The 7 x 7 embedding of each class's map: (B, P, T, H, W) -> (B, T, HW, C)."""
@@ -149,12 +147,15 @@ class Step(nn.Module):
         super().__init__()
         self.spatial, self.semantic, self.grid = spatial, semantic, grid
 
-    def sums(self, z: Tensor, share: Tensor, chunk: int | None) -> ClassSums:
-        """The class attention's sums over all classes and the padding."""
-        total = self.semantic.padding(z.shape[1])
+    def attention(self, z: Tensor, share: Tensor, chunk: int | None) -> Callable[[slice], Tensor]:
+        """What the semantic stream makes of a slice of z's classes; in chunks, the sums over all are made first."""
+        if chunk is None:
+            whole = self.semantic(z, share)
+            return lambda part: whole[:, part]
+        sums = self.semantic.padding(z.shape[1])
         for part in chunks(z.shape[1], chunk):
-            total = total + self.semantic.sums(z[:, part], share[:, part])
-        return total
+            sums = sums + self.semantic.sums(z[:, part], share[:, part])
+        return lambda part: self.semantic.attend(z[:, part], share[:, part], sums)
 
     def pool(self, x: Tensor, pooling: tuple[int, int]) -> Tensor:
         """(B, T, HW, C) -> (B, T, hw, C)."""
@@ -182,10 +183,10 @@ class ParallelStep(Step):
     ) -> Tensor:
         """x (B, T, HW, C), image shares, text share (B or 1, T, 2C) -> (B, T, HW, C)."""
         z = self.pool(x, pooling)
-        sums = self.sums(z, share, chunk)
+        attended = self.attention(z, share, chunk)
 
         def merge(part: slice) -> Tensor:
-            semantic = x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
+            semantic = x[:, part] + self.unpool(attended(part), pooling)
             return self.epl(self.spatial(x[:, part], image), semantic)
 
         return by_chunks(x, chunk, merge)
@@ -200,10 +201,10 @@ class SerialStep(Step):
         """As `ParallelStep.forward`."""
         x = by_chunks(x, chunk, lambda part: self.spatial(x[:, part], image))
         z = self.pool(x, pooling)
-        sums = self.sums(z, share, chunk)
+        attended = self.attention(z, share, chunk)
 
         def attend(part: slice) -> Tensor:
-            return x[:, part] + self.unpool(self.semantic.attend(z[:, part], share[:, part], sums), pooling)
+            return x[:, part] + self.unpool(attended(part), pooling)
 
         return by_chunks(x, chunk, attend)
 

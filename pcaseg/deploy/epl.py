@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.deploy.algebra import buffers, compose, fold_batch_norm, weights_of
+from pcaseg.kernels.expert_mix import Weights, expert_mix
 from pcaseg.model.epl import EPL
 
 
 class FoldedEPL(nn.Module):
     """Reads cat(s, m) directly: the stream projections, BatchNorms and residual scale are in the weights.
 
-    The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, runs as two depthwise convolutions, one over the
-    even and one over the odd channels of all experts; their outputs are added.
+    The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, is two depthwise convolutions, one over the even and
+    one over the odd channels of all experts; their outputs are added.
     """
 
     parse_even: Tensor
@@ -33,26 +33,13 @@ class FoldedEPL(nn.Module):
 
     def __init__(self, epl: EPL, grid: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
-        self.grid, self.experts = grid, len(epl.experts)
+        self.grid = grid
         buffers(self, dtype, **fold_epl(epl))
 
     def forward(self, spatial: Tensor, semantic: Tensor) -> Tensor:
-        """(B, T, HW, C) twice -> (B, T, HW, C)."""
-        B, T, _, C = spatial.shape
-        u = torch.cat([spatial, semantic], dim=-1).flatten(0, 1)
-        even = self._maps(F.gelu(F.linear(u, self.parse_even, self.parse_even_bias)))
-        odd = self._maps(F.gelu(F.linear(u, self.parse_odd, self.parse_odd_bias)))
-        even = F.conv2d(even, self.depthwise_even, self.depthwise_bias, padding=1, groups=self.experts * C)
-        maps = even + F.conv2d(odd, self.depthwise_odd, padding=1, groups=self.experts * C)
-        experts = F.gelu(maps.permute(0, 2, 3, 1).flatten(1, 2)).unflatten(-1, (self.experts, C))
-        hidden = F.relu(F.linear(u, self.mapper, self.mapper_bias))
-        coefficients = F.linear(hidden, self.coefficients, self.coefficients_bias).softmax(dim=-1)
-        mixed = (coefficients[..., None, :] @ experts)[..., 0, :]
-        return (mixed + F.linear(u, self.residual, self.residual_bias)).unflatten(0, (B, T))
-
-    def _maps(self, tokens: Tensor) -> Tensor:
-        """(B * T, HW, N) -> (B * T, N, H, W), without a copy."""
-        return tokens.unflatten(1, self.grid).permute(0, 3, 1, 2)
+        """(B, T, HW, C) twice -> (B, T, HW, C), by the operator `expert_mix`."""
+        spatial, semantic = (stream.unflatten(2, self.grid).contiguous() for stream in (spatial, semantic))
+        return expert_mix(spatial, semantic, Weights(**dict(self.named_buffers()))).flatten(2, 3)
 
 
 def fold_epl(epl: EPL) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -14,9 +14,10 @@ from pcaseg.configs import Strategy, check_choice
 from pcaseg.deploy.aggregator import FoldedAggregator, PreparedVocabulary
 from pcaseg.deploy.algebra import fold_statistics, weights_of
 from pcaseg.deploy.memory import largest_chunk
+from pcaseg.kernels.label_map import label_map
 from pcaseg.model.aggregator import Guidance
 from pcaseg.model.image_tower import EvaTower, ImageTower
-from pcaseg.model.inference import image_tensor, segment_image
+from pcaseg.model.inference import image_tensor, resize, segment_image, sliding_inputs
 from pcaseg.model.network import PCASeg, features_and_guidance
 from pcaseg.model.positions import resize_position_embedding
 
@@ -92,12 +93,42 @@ class FoldedPCASeg(nn.Module):
     ) -> Tensor:
         """As `PCASeg.segment`."""
         check_choice(strategy, Strategy, what="strategy")
+        pixels, logits = self._prepared(image, text)
+        return segment_image(pixels, logits, self.preset, strategy)
+
+    @torch.no_grad()
+    def label(
+        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+    ) -> tuple[Tensor, Tensor]:
+        """The best class of every pixel and its score: what is largest in `segment`, by the operator `label_map`.
+
+        On a GPU the scores of all classes at the image's size, T x H x W, never exist.
+
+        Args:
+            image, text, strategy: as `PCASeg.segment`.
+
+        Returns:
+            labels (H, W) int32; confidence (H, W) float in 0..1.
+        """
+        check_choice(strategy, Strategy, what="strategy")
+        pixels, logits = self._prepared(image, text)
+        sliding = self.preset.sliding if strategy == "sliding" else None
+        if sliding is None:
+            maps = logits(resize(pixels[None], self.preset.image_px))
+        else:
+            inputs = sliding_inputs(pixels[None], self.preset.image_px, sliding)
+            maps = torch.cat([logits(one[None]) for one in inputs])
+        labels, confidence = label_map(maps.contiguous(), (pixels.shape[1], pixels.shape[2]), sliding=sliding)
+        return labels[0], confidence[0]
+
+    def _prepared(
+        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The image's pixels, and the network with the vocabulary in it."""
         like = self.aggregator.cost_embedding.weight
         vocabulary = self.prepare_vocabulary(text.to(like))
         chunk = CPU_MAPS_PER_CHUNK if like.device.type == "cpu" else None
-        return segment_image(
-            image_tensor(image).to(like), lambda windows: self(windows, vocabulary, chunk=chunk), self.preset, strategy
-        )
+        return image_tensor(image).to(like), lambda windows: self(windows, vocabulary, chunk=chunk)
 
 
 def fold_image_tower(model: PCASeg, grid: tuple[int, int]) -> ImageTower:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.deploy.algebra import buffers, fold_layer_norm, split_guidance, weights_of, wide
-from pcaseg.model.semantic_stream import NORMALISER_EPS, SemanticStream
+from pcaseg.deploy.algebra import buffers, fold_layer_norm, split_guidance, weights_of
+from pcaseg.kernels.class_attention import attend, class_attention, class_sums
+from pcaseg.model.semantic_stream import SemanticStream
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class ClassSums:
 
 
 class FoldedSemanticStream(nn.Module):
-    """Linear attention over classes in two passes, so that classes may come in chunks."""
+    """Linear attention over classes: by the operator `class_attention`, or in two passes for chunks of classes."""
 
     q: Tensor
     k: Tensor
@@ -65,26 +66,22 @@ class FoldedSemanticStream(nn.Module):
         """The sums of the 256 - T padding tokens, broadcasting over images and positions."""
         return ClassSums((MAX_CLASSES - T) * self.pad_matrix, (MAX_CLASSES - T) * self.pad_normaliser)
 
+    def forward(self, z: Tensor, share: Tensor) -> Tensor:
+        """All classes at once: z (B, T, HW, C) after attention and MLP, share (B or 1, T, 2C)."""
+        weights = self.q, self.k, self.v, self.v_bias, self.pad_matrix, self.pad_normaliser
+        return self._mlp(class_attention(z.contiguous(), share.contiguous(), *weights))
+
     def sums(self, z: Tensor, share: Tensor) -> ClassSums:
-        """First pass, over any chunk of classes: z (B, T, HW, C), share (B, T, 2C)."""
-        C = z.shape[-1]
-        n = F.layer_norm(z, (C,))
-        k = wide(self._heads(F.elu(F.linear(n, self.k) + share[:, :, None, C:]) + 1))
-        v = wide(self._heads(F.linear(n, self.v, self.v_bias)))
-        return ClassSums(k.transpose(-1, -2) @ v, k.sum(dim=3))
+        """First pass, over any chunk of classes: z (B, T, HW, C), share (B or 1, T, 2C)."""
+        return ClassSums(*class_sums(z, share, self.k, self.v, self.v_bias, self.heads))
 
     def attend(self, z: Tensor, share: Tensor, sums: ClassSums) -> Tensor:
         """Second pass, over any chunk of classes: z after attention and MLP, (B, T, HW, C) in and out."""
-        C = z.shape[-1]
-        q = wide(self._heads(F.elu(F.linear(F.layer_norm(z, (C,)), self.q) + share[:, :, None, :C]) + 1))
-        normaliser = q @ sums.normaliser[..., None] + NORMALISER_EPS
-        attended = ((q @ sums.matrix) / normaliser).to(z.dtype)
-        z = z + attended.permute(0, 3, 1, 2, 4).flatten(3)
-        return z + F.linear(F.relu(F.linear(F.layer_norm(z, (C,)), self.fc1, self.fc1_bias)), self.fc2, self.fc2_bias)
+        return self._mlp(attend(z, share, self.q, (sums.matrix, sums.normaliser)))
 
-    def _heads(self, t: Tensor) -> Tensor:
-        """(B, T, HW, C) -> (B, HW, h, T, d), without a copy."""
-        return t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1, 4)
+    def _mlp(self, z: Tensor) -> Tensor:
+        n = F.layer_norm(z, z.shape[-1:])
+        return z + F.linear(F.relu(F.linear(n, self.fc1, self.fc1_bias)), self.fc2, self.fc2_bias)
 
 
 def fold_class_attention(stream: SemanticStream) -> dict[str, Tensor]:

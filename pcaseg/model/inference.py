@@ -68,9 +68,7 @@ def sliding_scores(image: Tensor, logits: Logits, input_px: int, sliding: Slidin
         (1, T, 640, 640) float in 0..1, with the published `sliding`.
     """
     side, window = sliding.image_px, sliding.window_px
-    canvas = resize(image, side)
-    crops = [canvas[..., top : top + window, left : left + window] for top, left in sliding.origins()]
-    inputs = resize(torch.cat([*crops, resize(image, window)]), input_px)
+    inputs = sliding_inputs(image, input_px, sliding)
     scores = torch.cat([resize(logits(one[None]), window).sigmoid() for one in inputs])
     total = scores.new_zeros(1, scores.shape[1], side, side)
     count = scores.new_zeros(side, side)
@@ -78,6 +76,13 @@ def sliding_scores(image: Tensor, logits: Logits, input_px: int, sliding: Slidin
         total[..., top : top + window, left : left + window] += score
         count[top : top + window, left : left + window] += 1
     return (total / count + resize(scores[-1:], side)) / 2
+
+
+def sliding_inputs(image: Tensor, input_px: int, sliding: Sliding) -> Tensor:
+    """What the network sees of (1, 3, H, W): the windows, then the whole image, (windows, 3, R, R)."""
+    canvas, window = resize(image, sliding.image_px), sliding.window_px
+    crops = [canvas[..., top : top + window, left : left + window] for top, left in sliding.origins()]
+    return resize(torch.cat([*crops, resize(image, window)]), input_px)
 
 
 def resize(images: Tensor, size: int | Sequence[int]) -> Tensor:

@@ -1,0 +1,29 @@
+"""Registers, spills and shared memory of every kernel: `python -m pcaseg.benchmarks.kernels_aot --out rows.json`.
+
+Compiles them for every architecture, without a GPU, and keeps what the manifest says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Sequence
+
+from pcaseg.benchmarks.environment import write_rows
+from pcaseg.kernels.aot import ARCHITECTURES, compile_all
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the rows."""
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.kernels_aot", description=__doc__)
+    parser.add_argument("--out", required=True, help="the JSON file")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        entries = compile_all(ARCHITECTURES, folder)
+    write_rows(options.out, entries, subject="kernels compiled ahead of time")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,243 @@
+"""Compiles the kernels ahead of time, without a GPU: PTX, machine code, and a manifest of what they need.
+
+Each kernel's file has `variants(dtype, point)`, which lists what is compiled of it: the kernel with fixed constexprs
+and argument types, at the shapes of `eva-b-384`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import itertools
+import json
+import os
+import re
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pcaseg.errors import OutputError, PcasegError
+from pcaseg.files import atomic_path
+from pcaseg.kernels.registry import DTYPES, import_triton
+from pcaseg.kernels.tuning import TuningPoint, tuning_point
+from pcaseg.versions import installed_versions
+
+if TYPE_CHECKING:
+    from pcaseg.kernels.registry import Kernel
+
+ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
+KERNELS = ("cost_volume", "expert_mix", "class_attention", "label_map")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A kernel with everything fixed that is fixed at compile time.
+
+    Attributes:
+        name: unique, also the file's name: kernel, what is special, dtype, such as `cost_volume_p1_fp16`.
+        kernel: the kernel.
+        signature: type of each argument that is not a constexpr, in order: `*fp16`, `*fp32`, `i32`. Pointers must be
+            aligned to 16 bytes.
+        constexprs: value of each constexpr.
+        grid: the number of programs on each axis, in words: `cdiv(H * W, 64), cdiv(T, 16), B`.
+        point: the tuning point.
+    """
+
+    name: str
+    kernel: Kernel
+    signature: dict[str, str]
+    constexprs: dict[str, Any]
+    grid: str
+    point: TuningPoint
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One compiled variant, as the manifest has it; registers and spills are None where there is PTX alone.
+
+    `arguments` are what a launch passes, in order; Triton appends `scratch_arguments` pointers, which are null.
+    """
+
+    name: str
+    arch: str
+    entry: str
+    arguments: list[tuple[str, str]]
+    scratch_arguments: int
+    constexprs: dict[str, Any]
+    grid: str
+    threads: int
+    shared_bytes: int
+    registers: int | None
+    spill_bytes: int | None
+    tuning_point: str
+    num_warps: int
+    num_stages: int
+    ptx: str
+    cubin: str | None
+    note: str
+
+
+def variants_of(kernel: str, arch: str, dtype: str) -> list[Variant]:
+    """What is compiled of a kernel for an architecture, at the tuning point that it uses."""
+    module = importlib.import_module(f"pcaseg.kernels.{kernel}")
+    return module.variants(dtype, tuning_point(kernel, arch, dtype))
+
+
+def compile_all(
+    archs: Sequence[str],
+    out: str | os.PathLike[str],
+    kernels: Sequence[str] = KERNELS,
+    *,
+    dtypes: Sequence[str] = tuple(DTYPES),
+    workers: int | None = None,
+) -> list[Entry]:
+    """Compiles every variant for every architecture.
+
+    Args:
+        archs: such as `sm_90`.
+        out: folder, made if missing; gets `NAME.ARCH.ptx`, `NAME.ARCH.cubin` and `manifest.json`.
+        kernels, dtypes: which ones.
+        workers: processes; the number of cores if None.
+
+    Returns:
+        The manifest's entries.
+
+    Raises:
+        PcasegError: an unknown architecture, kernel or dtype, or Triton runs as an interpreter.
+        MissingDependencyError: Triton is not installed.
+        OutputError: the folder cannot be written.
+    """
+    from tqdm import tqdm
+
+    wanted = (("arch", archs, ARCHITECTURES), ("kernel", kernels, KERNELS), ("dtype", dtypes, tuple(DTYPES)))
+    for what, given, known in wanted:
+        for name in given:
+            if name not in known:
+                raise PcasegError(f"{what}={name!r}: choose from {', '.join(known)}")
+    if import_triton().knobs.runtime.interpret:
+        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
+    folder = Path(out)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror}); choose another folder") from error
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=get_context("spawn")) as pool:
+        jobs = list(itertools.product(archs, kernels, dtypes))
+        futures = [pool.submit(_compile_job, *job, folder) for job in jobs]
+        for _ in tqdm(as_completed(futures), total=len(jobs), desc="compiling", unit="kernel"):
+            pass
+        entries = [entry for future in futures for entry in future.result()]
+    content = {
+        "schema_version": 1,
+        "versions": installed_versions(("pcaseg", "triton", "torch")),
+        "kernels": [asdict(entry) for entry in entries],
+    }
+    with atomic_path(folder / "manifest.json") as temporary:
+        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return entries
+
+
+def _compile_job(arch: str, kernel: str, dtype: str, folder: Path) -> list[Entry]:
+    return [compile_variant(variant, arch, folder) for variant in variants_of(kernel, arch, dtype)]
+
+
+def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
+    """Compiles one variant and writes its files."""
+    compiled, log, note = _compile(variant, int(arch.removeprefix("sm_")))
+    metadata, ptx, cubin = compiled.metadata, compiled.asm["ptx"], compiled.asm["cubin"]
+    stem = f"{variant.name}.{arch}"
+    (folder / f"{stem}.ptx").write_text(ptx, encoding="utf-8")
+    if cubin:
+        (folder / f"{stem}.cubin").write_bytes(cubin)
+    return Entry(
+        name=variant.name,
+        arch=arch,
+        entry=metadata.name,
+        arguments=list(variant.signature.items()),
+        scratch_arguments=_parameters(ptx) - len(variant.signature),
+        constexprs=variant.constexprs,
+        grid=variant.grid,
+        threads=32 * metadata.num_warps,
+        shared_bytes=metadata.shared,
+        registers=_number(r"Used (\d+) registers", log) if cubin else None,
+        spill_bytes=_number(r"(\d+) bytes spill stores", log) if cubin else None,
+        tuning_point=variant.point.name,
+        num_warps=variant.point.options["num_warps"],
+        num_stages=variant.point.options["num_stages"],
+        ptx=f"{stem}.ptx",
+        cubin=f"{stem}.cubin" if cubin else None,
+        note=note,
+    )
+
+
+def _compile(variant: Variant, capability: int) -> tuple[Any, str, str]:
+    """The compiled kernel, the assembler's log, and a note where the assembler does not know the architecture."""
+    triton = import_triton()
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    arguments = variant.kernel.arguments
+    if list(variant.signature) != arguments or set(variant.constexprs) != set(variant.kernel.constexprs):
+        raise PcasegError(f"{variant.name}: its signature does not fit {variant.kernel.__name__}{tuple(arguments)}")
+    signature = variant.signature | {name: "constexpr" for name in variant.kernel.constexprs}
+    order = list(variant.kernel.function.__code__.co_varnames[: len(signature)])
+    aligned = {
+        (order.index(name),): [["tt.divisibility", 16]] for name, kind in variant.signature.items() if kind[0] == "*"
+    }
+    source = ASTSource(
+        variant.kernel.compiled(), {name: signature[name] for name in order}, variant.constexprs, attrs=aligned
+    )
+    assembler = _Assembler()
+    with triton.knobs.compilation.scope(), triton.knobs.runtime.scope(), triton.knobs.nvidia.scope():
+        triton.knobs.compilation.always_compile = True
+        triton.knobs.nvidia.dump_ptxas_log = True
+        triton.knobs.runtime.add_stages_inspection_hook = assembler.hook
+        compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=variant.point.options)
+    return compiled, assembler.log, assembler.note
+
+
+class _Assembler:
+    """Stands around Triton's assembler: keeps its log, and goes on with PTX alone where it fails."""
+
+    def __init__(self) -> None:
+        self.log = self.note = ""
+
+    def hook(self, *arguments: Any) -> tuple[str, str] | None:
+        """Triton calls it without arguments for its cache's key, and with its table of stages before compiling."""
+        if not arguments:
+            return "pcaseg", "pcaseg"
+        stages = arguments[1]
+        assemble = stages["cubin"]
+
+        def cubin(source: Any, metadata: Any) -> bytes:
+            output = io.StringIO()
+            try:
+                with contextlib.redirect_stdout(output):
+                    return assemble(source, metadata)
+            except Exception as error:
+                if "not defined for option 'gpu-name'" not in str(error):
+                    raise
+                self.note = "PTX alone: Triton's assembler does not know this architecture"
+                return b""
+            finally:
+                self.log = output.getvalue()
+
+        stages["cubin"] = cubin
+        return None
+
+
+def _parameters(ptx: str) -> int:
+    """How many parameters the entry of a PTX module takes."""
+    head = re.search(r"\.entry\s+\w+\((.*?)\)", ptx, re.DOTALL)
+    return len(re.findall(r"\.param", head[1])) if head else 0
+
+
+def _number(pattern: str, log: str) -> int:
+    found = re.search(pattern, log)
+    if found is None:
+        raise PcasegError(f"Triton's assembler does not report what {pattern!r} looks for; report this")
+    return int(found[1])

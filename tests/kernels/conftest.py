@@ -1,0 +1,41 @@
+"""Where and in what the kernels are tested: by Triton's interpreter on the CPU, and compiled where there is a GPU."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_support import DEVICE
+
+collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"]  # triton is for Linux alone
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On a GPU every test that runs a kernel is one of the marker `gpu`."""
+    for item in items:
+        here = item.path.is_relative_to(Path(__file__).parent)
+        if DEVICE == "cuda" and here and "dtype" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(
+    params=[
+        torch.float32,
+        torch.float16,
+        # the interpreter's bfloat16 products are wrong
+        pytest.param(torch.bfloat16, marks=[pytest.mark.gpu, pytest.mark.skipif(DEVICE == "cpu", reason="no GPU")]),
+    ],
+    ids=["fp32", "fp16", "bf16"],
+)
+def dtype(request) -> torch.dtype:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def fresh_inputs() -> None:
+    """Other numbers in every run; the seed is printed with a failure."""
+    seed = torch.seed() % 2**31
+    torch.manual_seed(seed)
+    print(f"seed {seed}")
