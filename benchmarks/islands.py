@@ -26,6 +26,7 @@ from pcaseg.benchmarks.check import photographs
 from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Preset
+from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.inference import image_tensor, resize
 
 Formula = Callable[..., Tensor]
@@ -141,7 +142,7 @@ def measure(preset: str | Preset, *, classes: int) -> list[Row]:
     recorder = Recorder()
     for image in photographs().values():
         window = resize(image_tensor(image).float()[None], model.preset.image_px)
-        with recorder:
+        with plain_operators(), recorder:
             folded(window, text)
     return list(recorder.rows.values())
 

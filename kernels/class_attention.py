@@ -82,7 +82,8 @@ def attend(z: Tensor, share: Tensor, q: Tensor, sums: Sums) -> Tensor:
     """The second pass, over any chunk of classes, with the sums over all classes and the padding."""
     C, (matrix, normaliser) = z.shape[-1], sums
     queries = _heads(F.elu(F.linear(F.layer_norm(z, (C,)), q) + share[:, :, None, :C]) + 1, normaliser.shape[2])
-    attended = (queries @ matrix) / (queries @ normaliser[..., None] + NORMALISER_EPS)
+    divisor = queries @ normaliser[..., None] + NORMALISER_EPS
+    attended = (queries @ matrix) / divisor
     return z + attended.to(z.dtype).permute(0, 3, 1, 2, 4).flatten(3)
 
 

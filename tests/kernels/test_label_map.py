@@ -83,12 +83,12 @@ def test_shapes(shape, dtype):
 @pytest.mark.parametrize("sliding", [(), SMALL], ids=["single", "sliding"])
 @pytest.mark.parametrize("T", [150, 255, 256])
 def test_many_classes(T, sliding, dtype):
-    check(logits_of(1, T, 24, 24, sliding, dtype), (40, 50), sliding)
+    check(logits_of(1, T, 24, 24, sliding, dtype), (20, 18), sliding)
 
 
 @pytest.mark.slow
 def test_an_image_of_the_published_windows(dtype):
-    check(logits_of(1, 3, 96, 96, PUBLISHED, dtype), (240, 320), PUBLISHED)
+    check(logits_of(1, 2, 96, 96, PUBLISHED, dtype), (16, 24), PUBLISHED)
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
