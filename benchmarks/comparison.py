@@ -11,7 +11,7 @@ from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
 from pcaseg.benchmarks.labelled import mean_iou, read_pair
-from pcaseg.benchmarks.lanes import ImageLane, WindowLane
+from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_inputs, output_of
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.reference import EagerRun
 from pcaseg.benchmarks.rows import Accuracy, Point
@@ -80,15 +80,14 @@ class Comparison:
         point = self.point
         measured = {name: Measured(contender.runs) for name, contender in contenders.items()}
         self._progress.step(f"{point.classes} classes: the reference")
-        reference = self._reference() if point.images == 1 else None
-        lanes: dict[str, ImageLane | WindowLane] = {}
+        reference = self._reference()
+        lanes: dict[str, Lane] = {}
         expected: dict[str, float] = {}
         for name, contender in contenders.items():
             self._progress.step(f"{point.classes} classes: {name}")
             try:
                 lane = self._lane(contender)
                 first_s, output = timed(lane.first)
-                reference = reference or output  # of several images: eager's own, which comes first
                 measured[name].accuracy = self._accuracy(contender, output, reference)
                 expected[name] = timing.warm_up(lane, 1e3 * first_s, self._timer(lane))[-1]
             except FAILURES as error:
@@ -102,27 +101,32 @@ class Comparison:
         return measured
 
     def _reference(self) -> Output:
-        eager = EagerRun(self.subject.model, self._names, self.point.strategy)
-        return eager(read_image(self.subject.images[0]))
+        """The eager model's result of the first call's input: an image, or the network inputs of several."""
+        point, images = self.point, self.subject.images
+        eager = EagerRun(self.subject.model, self._names, point.strategy)
+        if point.images == 1:
+            return eager(read_image(images[0]))
+        manifest = self.subject.bundle(point.precision).manifest
+        return output_of(eager.logits(network_inputs(manifest, point.strategy, images, point.images)))
 
     def _accuracy(self, contender: Contender, output: Output, reference: Output) -> Accuracy:
         strategy = self.point.strategy
         miou, of_reference = self._mious(contender, strategy), self._mious(None, strategy)
         return compare(output, reference, self._names, miou=miou, reference_miou=of_reference)
 
-    def _lane(self, contender: Contender) -> ImageLane | WindowLane:
+    def _lane(self, contender: Contender) -> Lane:
         point, images = self.point, self.subject.images
         if point.images > 1:
             return WindowLane(contender, self._names, point.strategy, images, point.images)
         return ImageLane(contender, self._names, point.strategy, images, watch=point.streams == 1)
 
-    def _timer(self, lane: ImageLane | WindowLane) -> timing.Timer:
+    def _timer(self, lane: Lane) -> timing.Timer:
         """Events where only the GPU works; a whole image ends in host memory."""
         return timer_of(self.options.device) if isinstance(lane, WindowLane) else timing.perf_timer
 
     def _time(
         self,
-        lanes: Mapping[str, ImageLane | WindowLane],
+        lanes: Mapping[str, Lane],
         expected: Mapping[str, float],
         measured: Mapping[str, Measured],
     ) -> None:
@@ -151,9 +155,7 @@ class Comparison:
         for name, lane in lanes.items():
             measured[name].runs = lane.runs
 
-    def _take_turns(
-        self, lanes: Mapping[str, ImageLane | WindowLane], expected: Mapping[str, float]
-    ) -> dict[str, list[timing.Round]]:
+    def _take_turns(self, lanes: Mapping[str, Lane], expected: Mapping[str, float]) -> dict[str, list[timing.Round]]:
         with self._progress.part(f"{self.point.classes} classes: taking turns", TIMING_STEPS) as done:
             return timing.interleave(
                 lanes,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import pcaseg
-from pcaseg.benchmarks.rows import Computation
+from pcaseg.benchmarks.rows import BACKENDS, Computation
 from pcaseg.deploy.aggregator import PreparedVocabulary
 from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.errors import MissingDependencyError, PcasegError
@@ -163,18 +163,12 @@ def _tensorrt(setting: Setting) -> Contender:
     raise SkippedError("pcaseg builds no TensorRT engines yet")
 
 
-CONTENDERS: dict[str, Callable[[Setting], Contender]] = {
-    "eager": _eager,
-    "eager-autocast": _autocast,
-    "eager-compiled": _compiled,
-    "folded": _folded,
-    "folded-triton": _folded_triton,
-    "onnxruntime-cpu": _onnxruntime("cpu"),
-    "onnxruntime-cuda": _onnxruntime("cuda"),
-    "onnxruntime-tensorrt": _onnxruntime("tensorrt"),
-    "tensorrt": _tensorrt,
-}
-"""In the order of reports. Each opens, or raises `SkippedError`."""
+_OPENERS = (
+    *(_eager, _autocast, _compiled, _folded, _folded_triton),
+    *(_onnxruntime("cpu"), _onnxruntime("cuda"), _onnxruntime("tensorrt"), _tensorrt),
+)
+CONTENDERS: dict[str, Callable[[Setting], Contender]] = dict(zip(BACKENDS, _OPENERS, strict=True))
+"""What opens each, or raises `SkippedError`."""
 
 NOT_BY_DEFAULT = {
     "eager-compiled": "compiling takes minutes; ask for it with --backends all",

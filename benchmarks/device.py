@@ -15,6 +15,7 @@ import torch
 
 from pcaseg.benchmarks.rows import Machine
 from pcaseg.benchmarks.timing import Timer, perf_timer
+from pcaseg.errors import PcasegError
 
 MATMUL_SIDE = 2048
 _COPY_MIB = 512
@@ -35,9 +36,18 @@ def _event_timer(call: Callable[[], object]) -> float:
     return start.elapsed_time(end)
 
 
-def synchroniser(device: str) -> Callable[[], object]:
-    """Waits for the device; nothing on a CPU, whose calls return when they are done."""
-    return torch.cuda.synchronize if device == "cuda" else lambda: None
+def check_device(device: str) -> None:
+    """Refuses a GPU that is not there.
+
+    Raises:
+        PcasegError: PyTorch cannot use one; its reason is in the message.
+    """
+    if device == "cuda":
+        try:
+            torch.zeros(1, device="cuda")
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise PcasegError(f"device='cuda': PyTorch cannot use a GPU here ({reason}); choose cpu") from error
 
 
 def captured(call: Callable[[], torch.Tensor]) -> Callable[[], object]:

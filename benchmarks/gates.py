@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from pcaseg.benchmarks.rows import Accuracy
 from pcaseg.configs import WeightsKind
 from pcaseg.errors import PcasegError
@@ -43,9 +45,10 @@ def parse_gate(text: str) -> dict[str, float]:
             number = float(value)
         except ValueError:
             number = float("nan")
-        if name not in (*AT_MOST, *AT_LEAST) or not number >= 0:
+        if name not in (*AT_MOST, *AT_LEAST) or not 0 <= number <= (1 if name in AT_LEAST else math.inf):
             raise PcasegError(
-                f"gate {part.strip()!r}: give NAME=NUMBER, NAME one of {', '.join((*AT_MOST, *AT_LEAST))}"
+                f"gate {part.strip()!r}: give NAME=NUMBER, NAME one of {', '.join((*AT_MOST, *AT_LEAST))}; "
+                "agreement and IoU are shares from 0 to 1"
             )
         gate[name] = number
     return gate

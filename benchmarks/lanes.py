@@ -117,11 +117,8 @@ class WindowLane:
             self.runs = f"{self.runs}, {how}"
 
     def first(self) -> Output:
-        """As `Lane.first`: labels are those of logit pixels, all windows below each other."""
-        logits = self._backend.logits(self._batches[0], self._text)
-        side = logits.shape[-1]
-        labels, best = logits.argmax(axis=1).reshape(-1, side), logits.max(axis=1).reshape(-1, side)
-        return Output(labels, sigmoid(best), logits)
+        """As `Lane.first`."""
+        return output_of(self._backend.logits(self._batches[0], self._text))
 
     def __call__(self, index: int) -> None:
         """As `Lane.__call__`."""
@@ -131,17 +128,30 @@ class WindowLane:
             self._backend.logits(self._batches[index % len(self._batches)], self._text)
 
 
-def _batches(manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int) -> list[np.ndarray]:
-    """Network inputs of `count` images each, as many as it takes to be beyond the caches: photographs, shifted."""
-    pixels = [read_image(path) for path in images]
+def output_of(logits: np.ndarray) -> Output:
+    """Logits (N, T, h, w) as an output: labels are those of logit pixels, all windows below each other."""
+    side = logits.shape[-1]
+    labels, best = logits.argmax(axis=1).reshape(-1, side), logits.max(axis=1).reshape(-1, side)
+    return Output(labels, sigmoid(best), logits)
+
+
+def network_inputs(
+    manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int, *, batch: int = 0
+) -> np.ndarray:
+    """Network inputs of `count` photographs, shifted so that no two batches are alike: (N, 3, R, R) float32."""
 
     def windows(index: int) -> np.ndarray:
-        image = np.roll(pixels[index % len(pixels)], index, axis=1)
+        image = np.roll(read_image(images[index % len(images)]), index, axis=1)
         return prepare_windows(image, strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
 
-    first = np.concatenate([windows(index) for index in range(count)])
+    return np.concatenate([windows(batch * count + i) for i in range(count)])
+
+
+def _batches(manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int) -> list[np.ndarray]:
+    """As many batches of network inputs as it takes to be beyond the caches."""
+    first = network_inputs(manifest, strategy, images, count)
     others = range(1, rotation(first.nbytes))
-    return [first, *(np.concatenate([windows(batch * count + i) for i in range(count)]) for batch in others)]
+    return [first, *(network_inputs(manifest, strategy, images, count, batch=batch) for batch in others)]
 
 
 @torch.no_grad()

@@ -99,10 +99,10 @@ class Progress:
     def __init__(self, bar: tqdm) -> None:
         self._bar = bar
 
-    def step(self, what: str, count: int = 1) -> None:
+    def step(self, what: str) -> None:
         """Begins a step; the one before is done."""
         self._bar.set_postfix_str(what)
-        self._bar.update(count)
+        self._bar.update()
 
     @contextmanager
     def part(self, what: str, steps: int) -> Iterator[_Part]:

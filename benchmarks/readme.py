@@ -138,8 +138,9 @@ def bench_table() -> str:
             f"{first.weights} weights, {first.point.threads} threads of {first.environment['cpu']}, "
             f"PyTorch {first.environment['torch']}, ONNX Runtime {first.environment['onnxruntime']}:",
             "",
-            "| backend | classes | engine ms | end to end ms | x eager | interval | same label | relative error |",
-            "|---|---|---|---|---|---|---|---|",
+            "| backend | classes | engine ms | end to end ms | x eager | interval | same label | relative error "
+            "| cold start s | peak MiB |",
+            "|---|---|---|---|---|---|---|---|---|---|",
             *(_bench_line(row) for row in members if row.engine and row.end_to_end and row.accuracy),
             "",
         ]
@@ -160,10 +161,13 @@ def _bench_line(row: BenchRow) -> str:
     ratio = row.engine.ratio
     noisy = " (noisy)" if row.noise else ""
     times = f"{ratio.value:.1f}{noisy} | {ratio.low:.1f} to {ratio.high:.1f}" if ratio else " | "
+    cold = row.cold
+    seconds = cold.import_s + cold.load_s + cold.vocabulary_s + cold.first_frame_s if cold else 0.0
+    start = f"{seconds:.1f} | {cold.peak_host_mib:.0f}" if cold else " | "
     name = row.backend if row.precision == "float32" else f"{row.backend}, {row.precision}"
     return (
         f"| {name} | {row.point.classes} | {row.engine.latency.p50_ms:.0f} | {row.end_to_end.latency.p50_ms:.0f} "
-        f"| {times} | {row.accuracy.label_agreement:.3%} | {row.accuracy.relative_error:.1e} |"
+        f"| {times} | {row.accuracy.label_agreement:.3%} | {row.accuracy.relative_error:.1e} | {start} |"
     )
 
 

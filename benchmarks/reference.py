@@ -31,6 +31,12 @@ class EagerRun:
         scores = segment_image(pixels, self._network, self.model.preset, self.strategy).cpu()
         return Output(scores.argmax(dim=0).numpy(), scores.amax(dim=0).numpy(), np.concatenate(self._logits))
 
+    @torch.no_grad()
+    def logits(self, windows: np.ndarray) -> np.ndarray:
+        """Network inputs (N, 3, R, R) float32 in 0..255 -> (N, T, h, w), one after the other."""
+        inputs = torch.tensor(windows).to(self.text)
+        return np.concatenate([self.model(one[None], self.text).cpu().numpy() for one in inputs])
+
     def _network(self, windows: torch.Tensor) -> torch.Tensor:
         logits = self.model(windows, self.text)
         self._logits.append(logits.cpu().numpy())

@@ -29,6 +29,8 @@ MEANINGS = (
     ("same labels", "Share of pixels that get the same label as from the eager model in float32."),
     ("relative error", "Largest difference of a logit from the eager model's, over the largest eager logit. Of a graph "
      "of labels, the largest difference of a pixel's confidence."),
+    ("mIoU", "Mean intersection over union with the labels of the given images, percent; below it the difference from "
+     "the eager model in float32, percent points."),
     ("peak MiB", "Most memory that a fresh process took until its first image was done, weights included, in MiB; "
      "below it that of the GPU, where one is used."),
     ("cold start s", "Seconds from starting a process to its first result: importing packages, loading or compiling "
@@ -46,9 +48,10 @@ def point_table(rows: Sequence[Row], point: Point) -> str:
     for scope in scopes:
         titles = ("p50", "p90", "p99", "images/s", f"{TIMES} eager")
         columns += [Column(title, band=f"{SCOPES[scope]}, times in ms") for title in titles]
-    columns += [Column(title, band="accuracy") for title in ("same labels", "relative error")]
+    labelled = any(row.accuracy and row.accuracy.miou is not None for row in ran)
+    columns += [Column(title, band="accuracy") for title in ("same labels", "relative error", *(["mIoU"] * labelled))]
     columns += [Column(title, band="cost") for title in ("peak MiB", "cold start s")]
-    cells = [_point_row(row, scopes) for row in sorted(ran, key=_rank)]
+    cells = [_point_row(row, scopes, labelled=labelled) for row in sorted(ran, key=_rank)]
     drawn = table(f"Measurements, {point_text(point)}", columns, cells) if ran else ""
     notes = [f"{name_of(row)} failed: {row.reason}" for row in ran if row.status == "failed"]
     notes += [f"{name_of(row)} is noisy: {row.noise}" for row in ran if row.noise]
@@ -123,7 +126,7 @@ def share(value: float) -> str:
     return "100 %" if value >= 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
 
 
-def _point_row(row: Row, scopes: Sequence[Scope]) -> list[Cell]:
+def _point_row(row: Row, scopes: Sequence[Scope], *, labelled: bool) -> list[Cell]:
     status = "ok, noisy" if row.status == "ok" and row.noise else row.status
     ran = row.runs if row.computation in row.runs else f"{row.runs}; {row.computation}".removeprefix("; ")
     cells = [Cell(name_of(row), small=ran), Cell(status, kind="noisy" if status == "ok, noisy" else row.status)]
@@ -132,6 +135,10 @@ def _point_row(row: Row, scopes: Sequence[Scope]) -> list[Cell]:
     accuracy, cold = row.accuracy, row.cold
     cells.append(_number(accuracy and accuracy.label_agreement, share))
     cells.append(_number(accuracy and accuracy.relative_error, lambda error: f"{error:.1e}" if error else "0"))
+    if labelled:
+        change = accuracy.miou_difference if accuracy else None
+        small = "" if change is None else f"{change:+.2f}"
+        cells.append(_number(accuracy and accuracy.miou, lambda miou: f"{miou:.2f}", small=small))
     device = f"GPU {cold.peak_device_mib:,.0f}" if cold and cold.peak_device_mib else ""
     cells.append(_number(cold and cold.peak_host_mib, lambda mib: f"{mib:,.0f}", small=device))
     start = cold and cold.import_s + cold.load_s + cold.vocabulary_s + cold.first_frame_s

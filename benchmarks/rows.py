@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -19,8 +20,24 @@ Computation = Literal["published", "folded"]
 """`published`: the class axis padded to 256 and the guidance repeated per class, as the published code computes; its
 time is the published model's. `folded`: the same numbers without that work."""
 
+BACKENDS = (
+    "eager",
+    "eager-autocast",
+    "eager-compiled",
+    "folded",
+    "folded-triton",
+    "onnxruntime-cpu",
+    "onnxruntime-cuda",
+    "onnxruntime-tensorrt",
+    "tensorrt",
+)
+"""Names of all that can be measured, in the order of reports."""
+
 Status = Literal["ok", "failed", "skipped"]
 """`failed`: it ran, but is not right by its gate; its speed counts for nothing."""
+
+
+_MEND = "measure anew with pcaseg bench"
 
 
 class RowsError(PcasegError):
@@ -151,8 +168,7 @@ class Row:
     Attributes:
         run: the same in all rows of a run.
         created: UTC, ISO 8601.
-        backend: `eager`, `eager-autocast`, `eager-compiled`, `folded`, `folded-triton`, `onnxruntime-cpu`,
-            `onnxruntime-cuda`, `onnxruntime-tensorrt`, `tensorrt`.
+        backend: one of `BACKENDS`.
         runs: what really ran, such as `PyTorch on cpu, bfloat16`; empty if nothing did.
         reason: of a row that is skipped or failed; empty otherwise.
         noise: why the ratio of this row should not be quoted; empty where it may be.
@@ -193,18 +209,35 @@ class Row:
     schema_version: int = SCHEMA_VERSION
 
 
-def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
-    """Adds rows at the end of a file, or makes it.
+def check_destination(path: str | os.PathLike[str]) -> None:
+    """Refuses a place where rows cannot be added, before they are measured; leaves nothing there.
 
     Raises:
         OutputError: it cannot be written, or holds something else than rows.
     """
     path = Path(path)
-    if path.exists() and path.stat().st_size:
-        try:
+    try:
+        held = path.stat().st_size if path.exists() else 0
+        if held:
             read_rows([path])
-        except RowsError as error:
-            raise OutputError(f"{error}; nothing was added to it, choose another file") from error
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", encoding="utf-8"):
+            pass
+        if not held:
+            path.unlink()
+    except RowsError as error:
+        raise OutputError(f"{error}; nothing was added to it, choose another file") from error
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
+    """Adds rows at the end of a file that `check_destination` passed, or makes it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = Path(path)
     text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -230,14 +263,35 @@ def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
         if not lines:
             raise RowsError(f"{path}: holds no rows; give a file of pcaseg bench --out")
         for number, line in enumerate(lines, start=1):
-            rows.append(
-                load_typed(
-                    Row,
-                    line,
-                    f"{path}, line {number}",
-                    version=SCHEMA_VERSION,
-                    error=RowsError,
-                    mend="measure anew with pcaseg bench",
-                )
-            )
+            source = f"{path}, line {number}"
+            row = load_typed(Row, line, source, version=SCHEMA_VERSION, error=RowsError, mend=_MEND)
+            _check_values(row, source)
+            rows.append(row)
     return rows
+
+
+def _check_values(row: Row, source: str) -> None:
+    """What types cannot say: times, ratios and sizes are finite and above 0, samples make whole rounds."""
+    for scope in ("engine", "end_to_end"):
+        timing: Timing | None = getattr(row, scope)
+        if timing is None:
+            continue
+        held = timing.latency
+        if held.n < 1 or held.rounds < 1 or held.n != len(held.samples_ms) or held.n % held.rounds:
+            raise RowsError(
+                f"{source}: {scope} has {len(held.samples_ms)} samples, not {held.n} in {held.rounds} rounds; {_MEND}"
+            )
+        numbers = {name: getattr(held, name) for name in ("mean_ms", "min_ms", "p50_ms", "p90_ms", "p99_ms", "per_s")}
+        numbers |= {f"samples_ms[{i}]": ms for i, ms in enumerate(held.samples_ms)}
+        numbers |= asdict(timing.ratio) if timing.ratio else {}
+        _check_positive(numbers, f"{source}: {scope}")
+    numbers = {f"stages_ms {name}": ms + 1e-9 for name, ms in row.stages_ms.items()}
+    numbers |= {"gmac": row.gmac, "least_mb": row.least_mb} if row.gmac and row.least_mb else {}
+    numbers |= asdict(row.machine) if row.machine else {}
+    _check_positive(numbers, f"{source}:")
+
+
+def _check_positive(numbers: Mapping[str, float], where: str) -> None:
+    for name, value in numbers.items():
+        if not 0 < value < math.inf:
+            raise RowsError(f"{where} {name} is {value}, not a number above 0; {_MEND}")

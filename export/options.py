@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pcaseg.configs import OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
+from pcaseg.configs import LARGEST_SIDE_PX, OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
 from pcaseg.errors import PcasegError
-from pcaseg.runtime.manifest import LARGEST_SIDE_PX
 
 
 @dataclass(frozen=True)

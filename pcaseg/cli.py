@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         print("error: out of memory; try fewer classes, a smaller image, or --strategy single", file=sys.stderr)
     except KeyboardInterrupt:
-        print("interrupted; finished files are whole, start again to go on", file=sys.stderr)
+        print("interrupted; what was finished is whole and kept", file=sys.stderr)
         return EXIT_INTERRUPTED
     finally:
         signal.signal(signal.SIGTERM, former)

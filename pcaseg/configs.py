@@ -33,6 +33,9 @@ OPSET = 20
 OPSETS = range(17, 26)
 """17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
 
+LARGEST_SIDE_PX = 8192
+"""Of images that graphs are fixed to; a bound that no real one comes near, so that no mistake fills the memory."""
+
 CONTEXT_LENGTH = 77
 """Tokens per prompt."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.class_lists import class_list_names
+from pcaseg.configs import LARGEST_SIDE_PX
 from pcaseg.errors import PcasegError
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -41,11 +42,14 @@ def natural(text: str) -> int:
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """(height, width) from `720x1280`, for argparse; their range is checked by what uses them."""
+    """(height, width) from `720x1280`, for argparse."""
     sides = text.split("x")
     if len(sides) != 2 or not all(side.isdecimal() and side.isascii() for side in sides):
         raise argparse.ArgumentTypeError(f"{text!r}: give height x width in pixels, such as 720x1280")
-    return int(sides[0]), int(sides[1])
+    size = int(sides[0]), int(sides[1])
+    if not all(1 <= side <= LARGEST_SIDE_PX for side in size):
+        raise argparse.ArgumentTypeError(f"{text!r}: give sides from 1 to {LARGEST_SIDE_PX} pixels")
+    return size
 
 
 def some_path(text: str) -> Path:
@@ -63,12 +67,29 @@ def class_counts(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def counts(text: str) -> tuple[int, ...]:
-    """Whole numbers from 1 with commas between, for argparse."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers from 1, such as 1,2,8")
-    return tuple(int(part) for part in parts)
+def counts(most: int) -> Callable[[str], tuple[int, ...]]:
+    """Whole numbers from 1 to `most` with commas between, for argparse."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        parts = [part.strip() for part in text.split(",")]
+        if not all(part.isdecimal() and 1 <= int(part) <= most for part in parts):
+            raise argparse.ArgumentTypeError(f"{text!r}: give whole numbers from 1 to {most}, with commas between")
+        return tuple(int(part) for part in parts)
+
+    return parse
+
+
+def backends(text: str) -> tuple[str, ...]:
+    """Names of what can be measured with commas between, or `all`, for argparse."""
+    from pcaseg.benchmarks.rows import BACKENDS
+
+    parts = tuple(part.strip() for part in text.split(","))
+    if parts == ("all",):
+        return BACKENDS
+    wrong = [part for part in parts if part not in BACKENDS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r}: choose from {', '.join(BACKENDS)}, or all")
+    return parts
 
 
 def choices(kind: object) -> Callable[[str], tuple[str, ...]]:

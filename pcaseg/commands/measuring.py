@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +12,7 @@ from pcaseg.commands.arguments import (
     EXIT_FAILED,
     EXIT_OK,
     add_backend,
+    backends,
     choices,
     class_counts,
     counts,
@@ -94,15 +96,15 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("subject", metavar="BUNDLE|PRESET", help="a bundle, or a preset's name for seeded weights")
     command.add_argument("--model", help="model file, if it is no longer where the bundle was exported from")
     command.add_argument("--classes", type=class_counts, default=(20,), help="vocabulary sizes (default: 20)")
-    command.add_argument("--batch", type=counts, default=(1,), help="images of one call, such as 1,5 (default: 1)")
+    command.add_argument("--batch", type=counts(1024), default=(1,), help="images of one call (default: 1)")
     command.add_argument("--strategy", type=choices(Strategy), help="single, sliding or both (default: single)")
     command.add_argument(
         "--precision",
         type=choices(TorchPrecision),
         help="float32, float16, bfloat16, with commas; a preset is exported in each (default: the bundle's)",
     )
-    command.add_argument("--threads", type=counts, default=(), help="CPU threads (default: all processors)")
-    command.add_argument("--streams", type=counts, default=(1,), help="calls at the same time (default: 1)")
+    command.add_argument("--threads", type=counts(os.cpu_count() or 1), default=(), help="CPU threads (default: all)")
+    command.add_argument("--streams", type=counts(64), default=(1,), help="calls at the same time (default: 1)")
     command.add_argument("--backends", type=backends, help="with commas, or all (default: those that start quickly)")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     command.add_argument("--photos", nargs="+", type=Path, help="images or folders, resized to the first one's size")
@@ -121,28 +123,30 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     command.set_defaults(run=run_bench)
 
 
-def backends(text: str) -> tuple[str, ...]:
-    """Names with commas between, for argparse; which there are is known when the benchmark is loaded."""
-    return tuple(part.strip() for part in text.split(","))
-
-
 def run_bench(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.bench import bench
     from pcaseg.benchmarks.bench_table import tables, verdict
-    from pcaseg.benchmarks.contenders import CONTENDERS
+    from pcaseg.benchmarks.device import check_device
     from pcaseg.benchmarks.labelled import read_labelled
     from pcaseg.benchmarks.plan import Options
-    from pcaseg.benchmarks.rows import append_rows
+    from pcaseg.benchmarks.rows import append_rows, check_destination
     from pcaseg.benchmarks.subjects import open_subject
+    from pcaseg.runtime.batch import expand_images
 
-    labelled = read_labelled(options.labelled) if options.labelled else None
+    if options.html:
+        _check_report(options.html)
     if options.out:
-        append_rows(options.out, [])
+        if options.html and options.out.resolve() == options.html.resolve():
+            raise OutputError(f"{options.out}: rows and report are two files; give two names")
+        check_destination(options.out)
+    check_device(options.device)
+    labelled = read_labelled(options.labelled) if options.labelled else None
+    photos = expand_images(options.photos) if options.photos else None
     with open_subject(
         options.subject,
         model_path=options.model,
         precisions=options.precision,
-        photos=options.photos,
+        photos=photos,
         image_size=options.image_size,
         strategies=options.strategy,
     ) as (subject, precisions, strategies):
@@ -153,7 +157,7 @@ def run_bench(options: argparse.Namespace) -> int:
             precisions=precisions,
             threads=options.threads,
             streams=options.streams,
-            backends=tuple(CONTENDERS) if options.backends == ("all",) else options.backends,
+            backends=options.backends,
             device=options.device,
             seconds=options.seconds,
             gate=options.gate or {},
@@ -202,13 +206,20 @@ def run_report(options: argparse.Namespace) -> int:
     return EXIT_FAILED if any(one.regressions for one in found) else EXIT_OK
 
 
-def _write_report(path: Path, rows: Sequence[Row]) -> None:
-    """Writes the page, over nothing but a former one."""
-    from pcaseg.benchmarks.report import html_report
+def _check_report(path: Path) -> None:
+    """Refuses to write a page over anything but a former one, or where none can be."""
     from pcaseg.benchmarks.report_page import MARK
 
     if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]):
         raise OutputError(f"{path}: exists and is not a report of pcaseg; choose another name")
+    with atomic_path(path, keep=False):
+        pass
+
+
+def _write_report(path: Path, rows: Sequence[Row]) -> None:
+    from pcaseg.benchmarks.report import html_report
+
+    _check_report(path)
     page = html_report(rows)
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -64,7 +64,13 @@ class FoldedAggregator(nn.Module):
         return self.grid[0] * self.grid[1] * self.cost_embedding.out_channels * size
 
     def prepare_vocabulary(self, text: Tensor) -> PreparedVocabulary:
-        """Does the text side's work, once per vocabulary: text (T, P, D) or (B, T, P, D) float."""
+        """Does the text side's work, once per vocabulary: text (T, P, D) or (B, T, P, D) float.
+
+        Raises:
+            ValueError: another number of axes.
+        """
+        if text.dim() not in (3, 4):
+            raise ValueError(f"text of shape {tuple(text.shape)}: expected (T, P, D) or (B, T, P, D)")
         text = wide(text)
         mean = F.normalize(text.mean(dim=-2), dim=-1)
         words = F.relu(self.text_guidance(mean.to(self.dtype)))

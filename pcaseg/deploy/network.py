@@ -14,6 +14,7 @@ from pcaseg.configs import Strategy, check_choice
 from pcaseg.deploy.aggregator import FoldedAggregator, PreparedVocabulary
 from pcaseg.deploy.algebra import fold_statistics, weights_of
 from pcaseg.deploy.memory import largest_chunk
+from pcaseg.errors import PcasegError
 from pcaseg.kernels.label_map import label_map
 from pcaseg.model.aggregator import Guidance
 from pcaseg.model.image_tower import EvaTower, ImageTower
@@ -32,11 +33,16 @@ def fold(model: PCASeg, *, dtype: torch.dtype | None = None, memory_mib: float |
         model: of `pcaseg.load_model`, in evaluation mode; not changed.
         dtype: of the weights; the model's own if None. The algebra runs in float64.
         memory_mib: budget of the aggregator's intermediates, in MiB, kept by running few classes at a time; None for no
-            limit. See `pcaseg.deploy.memory`.
+            limit. See `pcaseg.deploy.memory`. Whether it suffices shows at the first call, which says what is needed.
 
     Returns:
         A module with the model's call signatures, on the preset's grid, without gradients.
+
+    Raises:
+        PcasegError: `memory_mib` is no number above 0.
     """
+    if memory_mib is not None and not (isinstance(memory_mib, (int, float)) and 0 < memory_mib < float("inf")):
+        raise PcasegError(f"memory_mib={memory_mib!r}: give a number of MiB above 0, or None for no limit")
     return FoldedPCASeg(model, dtype or next(model.parameters()).dtype, memory_mib=memory_mib)
 
 

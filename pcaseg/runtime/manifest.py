@@ -9,15 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from pcaseg.configs import Aggregation, DenseMode, GraphKind, LayerNormForm, Precision, Sliding, Strategy, WeightsKind
+from pcaseg.configs import (
+    LARGEST_SIDE_PX,
+    Aggregation,
+    DenseMode,
+    GraphKind,
+    LayerNormForm,
+    Precision,
+    Sliding,
+    Strategy,
+    WeightsKind,
+)
 from pcaseg.errors import BundleError
 from pcaseg.typed_json import load_typed, shown
 
 SCHEMA_VERSION = 2
 
-LARGEST_SIDE_PX = 8192
 MOST_WINDOWS = 256
-"""Bounds that no real bundle comes near: a wrong manifest must not fill the memory."""
+"""A bound that no real bundle comes near: a wrong manifest must not fill the memory."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"

@@ -7,7 +7,17 @@ from dataclasses import replace
 
 import pytest
 
-from pcaseg.benchmarks.rows import Latency, Point, Ratio, Row, RowsError, Timing, append_rows, read_rows
+from pcaseg.benchmarks.rows import (
+    Latency,
+    Point,
+    Ratio,
+    Row,
+    RowsError,
+    Timing,
+    append_rows,
+    check_destination,
+    read_rows,
+)
 from pcaseg.errors import OutputError
 
 LATENCY = Latency(2, 1, 1.5, 1.0, 1.5, 2.0, 2.0, 666.0, (1.0, 2.0))
@@ -29,6 +39,12 @@ ROW = Row(
 )
 
 
+def changed(row: dict, **values) -> dict:
+    """A row as JSON with other values in its engine's latency."""
+    engine = row["engine"]
+    return row | {"engine": engine | {"latency": engine["latency"] | values}}
+
+
 def test_round_trip(tmp_path):
     path = tmp_path / "deeper" / "rows.jsonl"
     other = replace(ROW, backend="folded", end_to_end=Timing(LATENCY, None), stages_ms={"engine": 1.0})
@@ -46,6 +62,12 @@ def test_round_trip(tmp_path):
         (lambda row: row | {"engine": {"latency": 3, "ratio": None}}, "engine.latency is 3"),
         (lambda row: {key: value for key, value in row.items() if key != "point"}, "point is missing"),
         (lambda row: [row], "not a JSON object"),
+        (lambda row: changed(row, p50_ms=float("nan")), "engine p50_ms is nan"),
+        (lambda row: changed(row, samples_ms=[1.0, float("inf")]), r"engine samples_ms\[1\] is inf"),
+        (lambda row: changed(row, min_ms=-1.0), "engine min_ms is -1"),
+        (lambda row: changed(row, rounds=0), "2 samples, not 2 in 0 rounds"),
+        (lambda row: changed(row, n=3), "2 samples, not 3 in 1 rounds"),
+        (lambda row: row | {"stages_ms": {"decode": -1.0}}, "stages_ms decode"),
     ],
 )
 def test_wrong_rows_are_refused(tmp_path, change, fragment):
@@ -62,8 +84,10 @@ def test_other_files_are_refused_and_left_alone(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("my notes\n")
     with pytest.raises(OutputError, match="nothing was added"):
-        append_rows(path, [ROW])
+        check_destination(path)
     assert path.read_text() == "my notes\n"
+    check_destination(tmp_path / "new" / "rows.jsonl")
+    assert not (tmp_path / "new" / "rows.jsonl").exists()
     with pytest.raises(RowsError, match="cannot be read"):
         read_rows([tmp_path / "missing.jsonl"])
     (tmp_path / "empty.jsonl").touch()

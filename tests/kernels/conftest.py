@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,20 @@ collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a GPU every test that runs a kernel is one of the marker `gpu`."""
+    """On a GPU every test that runs a kernel has the marker `gpu`; the interpreter needs a NumPy that it knows."""
     for item in items:
         here = item.path.is_relative_to(Path(__file__).parent)
-        if DEVICE == "cuda" and here and "dtype" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.gpu)
+        if here and "dtype" in getattr(item, "fixturenames", ()):
+            if DEVICE == "cuda":
+                item.add_marker(pytest.mark.gpu)
+            elif not interpreter_works():
+                item.add_marker(pytest.mark.skip(reason="Triton before 3.8 interprets with NumPy before 2.4 alone"))
+
+
+def interpreter_works() -> bool:
+    """Older interpreters turn arrays of one element into numbers, which NumPy 2.4 ended."""
+    triton, numpy = (tuple(map(int, version(name).split(".")[:2])) for name in ("triton", "numpy"))
+    return triton >= (3, 8) or numpy < (2, 4)
 
 
 @pytest.fixture(
