@@ -61,7 +61,7 @@ def run_check(options: argparse.Namespace) -> int:
         verdict,
         write_report,
     )
-    from pcaseg.benchmarks.gates import GATES
+    from pcaseg.benchmarks.gates import default_gate
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
@@ -80,7 +80,8 @@ def run_check(options: argparse.Namespace) -> int:
         images = photographs()
     backend = open_backend(options.backend, bundle, device=options.device, threads=options.threads)
     model = load_model(options.model) if options.model else source_model(bundle)
-    gate = GATES[bundle.manifest.precision] | (options.gate or {})
+    manifest = bundle.manifest
+    gate = default_gate(manifest.precision, manifest.weights.kind) | (options.gate or {})
     todo = cases(images, options.classes, strategy, image_size=bundle.manifest.image_size)
     rows = [check(model, backend, case, gate) for case in tqdm(todo, desc="check", unit="case")]
     print(table(rows))
