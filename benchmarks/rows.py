@@ -241,8 +241,8 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
     text = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(text)
+        with open(path, "ab", buffering=0) as file:  # one write: two runs may add to one file
+            file.write(text.encode())
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
