@@ -20,6 +20,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pcaseg.benchmarks.device import captured
 from pcaseg.benchmarks.environment import environment
 from pcaseg.configs import Sliding
 from pcaseg.deploy.epl import fold_epl
@@ -124,7 +125,7 @@ def test_kernel(benchmark: Any, device_rates: dict[str, float], name: str, B: in
         torch.compiler.reset()
         compute = torch.compile(compute, dynamic=False)
     check(compute(*case.arguments), case.reference(*case.arguments))
-    repeat = captured(lambda: compute(*case.arguments))
+    repeat = repeated(lambda: compute(*case.arguments))
     benchmark.pedantic(repeat, rounds=ROUNDS, warmup_rounds=2)
     benchmark.extra_info |= {
         "kernel": name,
@@ -155,7 +156,7 @@ def device_rates() -> dict[str, float]:
 
 def seconds(call: Callable[[], Any]) -> float:
     """The least of some rounds, per call."""
-    repeat = captured(call)
+    repeat = repeated(call)
     best = float("inf")
     for _ in range(5):
         start = time.perf_counter()
@@ -164,20 +165,9 @@ def seconds(call: Callable[[], Any]) -> float:
     return best / LAUNCHES
 
 
-def captured(call: Callable[[], Any]) -> Callable[[], None]:
+def repeated(call: Callable[[], Any]) -> Callable[[], None]:
     """What runs the call `LAUNCHES` times and waits for the end; on a GPU from a CUDA graph."""
-    run = call
-    if CUDA:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                call()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
-        run = graph.replay
+    run = captured(call) if CUDA else call
 
     def repeat() -> None:
         for _ in range(LAUNCHES):

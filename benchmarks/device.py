@@ -50,13 +50,14 @@ def check_device(device: str) -> None:
             raise PcasegError(f"device='cuda': PyTorch cannot use a GPU here ({reason}); choose cpu") from error
 
 
-def captured(call: Callable[[], torch.Tensor]) -> Callable[[], object]:
+def captured(call: Callable[[], object]) -> Callable[[], object]:
     """The replay of a CUDA graph of a call whose tensors stay where they are.
 
     Raises:
         RuntimeError: something in it cannot be captured.
     """
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(3):
             call()

@@ -14,22 +14,8 @@ class FoldedEPL(nn.Module):
     """Reads cat(s, m) directly: the stream projections, BatchNorms and residual scale are in the weights.
 
     The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, is two depthwise convolutions, one over the even and
-    one over the odd channels of all experts; their outputs are added.
+    one over the odd channels of all experts; their outputs are added. The buffers are `expert_mix.Weights`, by name.
     """
-
-    parse_even: Tensor
-    parse_even_bias: Tensor
-    parse_odd: Tensor
-    parse_odd_bias: Tensor
-    depthwise_even: Tensor
-    depthwise_odd: Tensor
-    depthwise_bias: Tensor
-    mapper: Tensor
-    mapper_bias: Tensor
-    coefficients: Tensor
-    coefficients_bias: Tensor
-    residual: Tensor
-    residual_bias: Tensor
 
     def __init__(self, epl: EPL, grid: tuple[int, int], dtype: torch.dtype) -> None:
         super().__init__()
