@@ -48,9 +48,7 @@ def _line(row: Row) -> str:
     cells += f" {row.engine.latency.per_s:8.3g} {_ratio(row):>20}"
     if row.accuracy:
         cells += f" {row.accuracy.label_agreement:9.3%} {row.accuracy.relative_error:8.1e}"
-    start = row.cold
-    total = start.import_s + start.load_s + start.vocabulary_s + start.first_frame_s if start else 0.0
-    cells += f" {total:7.1f} {start.peak_host_mib:7.0f}" if start else " " * 16
+    cells += f" {row.cold.total_s:7.1f} {row.cold.peak_host_mib:7.0f}" if row.cold else " " * 16
     if row.accuracy and row.accuracy.miou is not None:
         cells += f" {row.accuracy.miou:6.2f} ({row.accuracy.miou_difference:+.2f})"
     notes = [f"FAILED: {row.reason}"] if row.status == "failed" else []

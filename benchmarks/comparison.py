@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.accuracy import Output, compare
@@ -11,7 +14,7 @@ from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
 from pcaseg.benchmarks.labelled import mean_iou, read_pair
-from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_inputs, output_of
+from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_batches, output_of
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.reference import EagerRun
 from pcaseg.benchmarks.rows import Accuracy, Point
@@ -106,8 +109,13 @@ class Comparison:
         eager = EagerRun(self.subject.model, self._names, point.strategy)
         if point.images == 1:
             return eager(read_image(images[0]))
-        manifest = self.subject.bundle(point.precision).manifest
-        return output_of(eager.logits(network_inputs(manifest, point.strategy, images, point.images)))
+        return output_of(eager.logits(self._batches[0]))
+
+    @cached_property
+    def _batches(self) -> list[np.ndarray]:
+        """What all lanes of the engine alone run on."""
+        manifest = self.subject.bundle(self.point.precision).manifest
+        return network_batches(manifest, self.point.strategy, self.subject.images, self.point.images)
 
     def _accuracy(self, contender: Contender, output: Output, reference: Output) -> Accuracy:
         strategy = self.point.strategy
@@ -117,7 +125,7 @@ class Comparison:
     def _lane(self, contender: Contender) -> Lane:
         point, images = self.point, self.subject.images
         if point.images > 1:
-            return WindowLane(contender, self._names, point.strategy, images, point.images)
+            return WindowLane(contender, self._names, self._batches)
         return ImageLane(contender, self._names, point.strategy, images, watch=point.streams == 1)
 
     def _timer(self, lane: Lane) -> timing.Timer:
@@ -146,10 +154,7 @@ class Comparison:
 
     def _time_engines(self, contenders: Mapping[str, Contender], measured: Mapping[str, Measured]) -> None:
         """On a GPU the engine is timed alone, on inputs that lie there."""
-        lanes = {
-            name: WindowLane(contender, self._names, self.point.strategy, self.subject.images, 1)
-            for name, contender in contenders.items()
-        }
+        lanes = {name: WindowLane(one, self._names, self._batches) for name, one in contenders.items()}
         expected = {name: timing.warm_up(lane, 0.0, self._timer(lane))[-1] for name, lane in lanes.items()}
         self._time(lanes, expected, measured)
         for name, lane in lanes.items():

@@ -103,14 +103,12 @@ class WindowLane:
     ONNX Runtime takes and gives host memory.
     """
 
-    def __init__(
-        self, contender: Contender, names: Sequence[str], strategy: Strategy, images: Sequence[Path], count: int
-    ) -> None:
-        """Opens the lane for `count` images a call."""
+    def __init__(self, contender: Contender, names: Sequence[str], batches: Sequence[np.ndarray]) -> None:
+        """Opens the lane for such batches, of `network_batches`; they take turns."""
         backend = contender.backend
         self.runs = contender.runs
         self._backend, self._text = backend, backend.encode_text(names)
-        self._batches = _batches(backend.manifest, strategy, images, count)
+        self._batches = batches
         self._device_call: Callable[[int], object] | None = None
         if isinstance(backend, TorchBackend) and backend.name == "torch-cuda":
             self._device_call, how = _on_device(backend, self._batches, self._text)
@@ -135,23 +133,20 @@ def output_of(logits: np.ndarray) -> Output:
     return Output(labels, sigmoid(best), logits)
 
 
-def network_inputs(
-    manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int, *, batch: int = 0
-) -> np.ndarray:
-    """Network inputs of `count` photographs, shifted so that no two batches are alike: (N, 3, R, R) float32."""
+def network_batches(manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int) -> list[np.ndarray]:
+    """Network inputs (N, 3, R, R) float32 of `count` images each, as many as it takes to be beyond the caches.
 
-    def windows(index: int) -> np.ndarray:
-        image = np.roll(read_image(images[index % len(images)]), index, axis=1)
-        return prepare_windows(image, strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
+    They are photographs, shifted so that no two batches are alike.
+    """
+    pixels = [read_image(path) for path in images]
 
-    return np.concatenate([windows(batch * count + i) for i in range(count)])
+    def batch(number: int) -> np.ndarray:
+        shifted = (np.roll(pixels[i % len(pixels)], i, axis=1) for i in range(number * count, (number + 1) * count))
+        px, sliding = manifest.image.size_px, manifest.sliding
+        return np.concatenate([prepare_windows(image, strategy, image_px=px, sliding=sliding) for image in shifted])
 
-
-def _batches(manifest: Manifest, strategy: Strategy, images: Sequence[Path], count: int) -> list[np.ndarray]:
-    """As many batches of network inputs as it takes to be beyond the caches."""
-    first = network_inputs(manifest, strategy, images, count)
-    others = range(1, rotation(first.nbytes))
-    return [first, *(network_inputs(manifest, strategy, images, count, batch=batch) for batch in others)]
+    first = batch(0)
+    return [first, *(batch(number) for number in range(1, rotation(first.nbytes)))]
 
 
 @torch.no_grad()

@@ -161,9 +161,7 @@ def _bench_line(row: BenchRow) -> str:
     ratio = row.engine.ratio
     noisy = " (noisy)" if row.noise else ""
     times = f"{ratio.value:.1f}{noisy} | {ratio.low:.1f} to {ratio.high:.1f}" if ratio else " | "
-    cold = row.cold
-    seconds = cold.import_s + cold.load_s + cold.vocabulary_s + cold.first_frame_s if cold else 0.0
-    start = f"{seconds:.1f} | {cold.peak_host_mib:.0f}" if cold else " | "
+    start = f"{row.cold.total_s:.1f} | {row.cold.peak_host_mib:.0f}" if row.cold else " | "
     name = row.backend if row.precision == "float32" else f"{row.backend}, {row.precision}"
     return (
         f"| {name} | {row.point.classes} | {row.engine.latency.p50_ms:.0f} | {row.end_to_end.latency.p50_ms:.0f} "

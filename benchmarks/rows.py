@@ -123,6 +123,11 @@ class Cold:
     peak_host_mib: float
     peak_device_mib: float | None
 
+    @property
+    def total_s(self) -> float:
+        """From starting the process to its first result."""
+        return self.import_s + self.load_s + self.vocabulary_s + self.first_frame_s
+
 
 @dataclass(frozen=True)
 class Accuracy:

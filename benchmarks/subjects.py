@@ -22,7 +22,6 @@ from pcaseg.export.torch_backend import source_model
 from pcaseg.images import read_image
 from pcaseg.model.checkpoint import load_model, load_saved_model
 from pcaseg.model.network import PCASeg
-from pcaseg.runtime.batch import expand_images
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import choose_strategy
 
@@ -50,7 +49,7 @@ def open_subject(
         model_path: the bundle's model file, where it is no longer where the bundle was exported from.
         precisions: asked for; None for the bundle's own, or float32.
         strategies: asked for; None for the bundle's own, or `single`.
-        photos: image files or folders; None for the built-in photographs.
+        photos: image files; None for the built-in photographs.
         image_size: (height, width) of all images; None for the bundle's or the first photo's, or `IMAGE_SIZE`.
 
     Raises:
@@ -97,7 +96,7 @@ def _size(fixed: tuple[int, int] | None, asked: tuple[int, int] | None) -> tuple
 def _write_images(folder: Path, photos: Sequence[Path] | None, size: tuple[int, int] | None) -> list[Path]:
     """All images at one size, as JPEG files, which is what cameras give."""
     if photos:
-        pixels: list[np.ndarray] = [read_image(path) for path in expand_images(photos)]
+        pixels: list[np.ndarray] = [read_image(path) for path in photos]
         size = size or pixels[0].shape[:2]
     else:
         pixels = list(photographs().values())

@@ -20,7 +20,7 @@ from pcaseg.benchmarks.contenders import Contender, Setting, open_contender
 from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.benchmarks.lanes import ImageLane
 from pcaseg.benchmarks.plan import Options, Subject
-from pcaseg.benchmarks.rows import Row, read_rows
+from pcaseg.benchmarks.rows import Cold, Row, read_rows
 from pcaseg.cli import main
 from pcaseg.errors import PcasegError
 from pcaseg.export.bundle import write_bundle
@@ -209,33 +209,21 @@ def test_an_interrupted_run_leaves_no_empty_file(subject, small_preset, tmp_path
     assert "interrupted" in capsys.readouterr().err and not stored.exists()
 
 
+def start(subject: Subject, backend: str) -> Cold:
+    """A cold start with three classes on one thread."""
+    bundle, image = subject.bundles["float32"].path, subject.images[0]
+    return cold_start(backend, bundle, image, classes=3, precision="float32", device="cpu", threads=1, model="")
+
+
 def test_cold_start_without_torch(subject):
-    found = cold_start(
-        "onnxruntime-cpu",
-        subject.bundles["float32"].path,
-        subject.images[0],
-        classes=3,
-        precision="float32",
-        device="cpu",
-        threads=1,
-        model="",
-    )
+    found = start(subject, "onnxruntime-cpu")
     assert min(found.import_s, found.load_s, found.vocabulary_s, found.first_frame_s) > 0
     assert 20 < found.peak_host_mib < 400 and found.peak_device_mib is None  # torch alone takes more
 
 
 def test_a_cold_start_that_fails_says_why(subject):
     with pytest.raises(PcasegError, match=r"process of its own failed \(.*no such preset"):
-        cold_start(
-            "eager",  # whose preset only this process knows
-            subject.bundles["float32"].path,
-            subject.images[0],
-            classes=3,
-            precision="float32",
-            device="cpu",
-            threads=1,
-            model="",
-        )
+        start(subject, "eager")  # whose preset only this process knows
 
 
 def test_the_command(subject, small_preset, tmp_path, capsys, monkeypatch, spoil):
