@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pcaseg.errors import PcasegError
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, cache_folder
 
 PACKAGED = Path(__file__).with_name("tuning.json")
 LAUNCH_OPTIONS = ("num_warps", "num_stages")
@@ -42,7 +41,7 @@ class TuningPoint:
 
 def user_file() -> Path:
     """Where a user's own tuning lies: `pcaseg/tuning.json` in the cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcaseg" / "tuning.json"
+    return cache_folder() / "tuning.json"
 
 
 def tuning_point(kernel: str, architecture: str, dtype: str) -> TuningPoint:

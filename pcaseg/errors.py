@@ -25,6 +25,10 @@ class BundleError(PcasegError):
     """A bundle that is incomplete, altered or of another schema."""
 
 
+class EngineError(PcasegError):
+    """A TensorRT engine that is missing, altered, of another device or version, or that cannot be built or run."""
+
+
 class OutputError(PcasegError):
     """A destination that cannot be written."""
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: hashes and atomic writes."""
+"""Files that are whole or absent: hashes, atomic writes, and where caches lie."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pcaseg.errors import OutputError
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this project: `pcaseg` in XDG_CACHE_HOME, or in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcaseg"
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -1,0 +1,284 @@
+"""TensorRT engines of a bundle on disk: what each was built for, whether it fits this machine, and its bytes.
+
+An engine is a file `NAME.plan` with `NAME.json` beside it, the sidecar. `NAME` ends in a hash of the engine's key, so
+two engines that differ in anything that matters never share a file. They lie in the bundle's folder `engines/`, or, for
+a zipped or read-only bundle, in the user's cache folder. No TensorRT here: whether an engine fits is known before it is
+deserialised.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.errors import EngineError
+from pcaseg.files import cache_folder
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.typed_json import load_typed
+
+SCHEMA_VERSION = 1
+
+GraphRole = Literal["main", "large", "text"]
+"""The segmenter for up to 256 classes; the one for more, which keeps the best 256; the text encoder."""
+
+EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
+"""As TensorRT names them."""
+
+Hardware = Literal["this-gpu", "same-compute-capability", "ampere-and-newer"]
+"""What GPUs an engine runs on."""
+
+Shape = tuple[int, ...]
+
+_BUILD_ANEW = "build it anew with pcaseg build"
+
+
+@dataclass(frozen=True)
+class ShapeProfile:
+    """One optimisation profile: the range of shapes of each input, and the shape that tactics are timed at.
+
+    Attributes:
+        name: such as `default`.
+        shapes: of each input its smallest, usual and largest shape.
+    """
+
+    name: str
+    shapes: dict[str, tuple[Shape, Shape, Shape]]
+
+    def covers(self, shapes: Mapping[str, Shape]) -> bool:
+        """Whether inputs of these shapes may run under this profile."""
+        return all(
+            len(low) == len(shapes[name]) and all(a <= b <= c for a, b, c in zip(low, shapes[name], high, strict=True))
+            for name, (low, _, high) in self.shapes.items()
+        )
+
+    def largest(self) -> int:
+        """Numbers in its largest inputs: of two profiles that cover a shape, the smaller is tuned nearer to it."""
+        return sum(math.prod(high) for _, _, high in self.shapes.values())
+
+    def describe(self) -> str:
+        """For messages: `edge (image 1x3x384x384 to 5x3x384x384, text 1x512 to 64x512)`."""
+        ranges = (f"{name} {_shown(low)} to {_shown(high)}" for name, (low, _, high) in self.shapes.items())
+        return f"{self.name} ({', '.join(ranges)})"
+
+
+@dataclass(frozen=True)
+class EngineKey:
+    """Everything that decides what an engine is. Two engines with the same key are interchangeable.
+
+    Attributes:
+        graph: which of the bundle's graphs.
+        onnx_sha256: of the bundle's `.onnx` file that it was derived from.
+        builder: version of the derivation and of the builder's settings (`pcaseg.export.tensorrt`).
+        precision: of weights and tensors.
+        profiles: in the engine's order.
+        tensorrt: version, such as `10.13.3.9`.
+        compute_capability: of the GPU that it was built on, such as `9.0`.
+        gpu: that GPU's name.
+        hardware: what other GPUs it runs on.
+        version_compatible: whether newer TensorRT versions run it.
+        weight_stripped: whether it lacks its weights, which are then taken from the bundle when it is opened.
+        optimization_level: 0 to 5, or None where TensorRT has no such setting.
+        plugins: SHA-256 of the kernels inside, None without any.
+    """
+
+    graph: GraphRole
+    onnx_sha256: str
+    builder: int
+    precision: EnginePrecision
+    profiles: tuple[ShapeProfile, ...]
+    tensorrt: str
+    compute_capability: str
+    gpu: str
+    hardware: Hardware
+    version_compatible: bool
+    weight_stripped: bool
+    optimization_level: int | None
+    plugins: str | None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all fields."""
+        return hashlib.sha256(json.dumps(dataclasses.asdict(self), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def stem(self) -> str:
+        """Name of its files, without the ending."""
+        return f"{self.graph}-{self.precision}-{self.digest[:16]}"
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """How much of an engine computes in one type: layers, and milliseconds where it was profiled."""
+
+    layers: int
+    time_ms: float | None
+
+
+@dataclass(frozen=True)
+class EngineSidecar:
+    """What stands beside a plan.
+
+    Attributes:
+        key: what it was built for.
+        sha256: of the plan.
+        bytes: of the plan.
+        layers: by type as the engine inspector names it (`Float`, `Half`, ...), of the layers that compute.
+        build_seconds: it took.
+        created: time, ISO 8601.
+        versions: of packages.
+    """
+
+    key: EngineKey
+    sha256: str
+    bytes: int
+    layers: dict[str, LayerShare]
+    build_seconds: float
+    created: str
+    versions: dict[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """The file's text."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, source: str) -> EngineSidecar:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            EngineError: it is no such text; the message begins with `source`.
+        """
+        return load_typed(cls, text, source, version=SCHEMA_VERSION, error=EngineError, mend=_BUILD_ANEW)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What an engine must fit: TensorRT's version, the GPU's name and its compute capability."""
+
+    tensorrt: str
+    gpu: str
+    compute_capability: str
+
+
+@dataclass(frozen=True)
+class StoredEngine:
+    """An engine on disk."""
+
+    plan: Path
+    sidecar: EngineSidecar
+
+    def read(self) -> bytes:
+        """The plan, once its hash is checked: TensorRT never sees a truncated or foreign file.
+
+        Raises:
+            EngineError: it cannot be read, or is not what the sidecar vouches for.
+        """
+        try:
+            data = self.plan.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{self.plan}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
+        if len(data) != self.sidecar.bytes or hashlib.sha256(data).hexdigest() != self.sidecar.sha256:
+            raise EngineError(f"{self.plan}: differs from what was built (truncated or altered); {_BUILD_ANEW}")
+        return data
+
+
+def engine_folder(bundle: Bundle) -> Path:
+    """Where a bundle's engines are written: in the bundle if that is a folder one may write to, else in the cache."""
+    inside = bundle.path / "engines"
+    if bundle.path.is_dir() and os.access(inside if inside.exists() else bundle.path, os.W_OK):
+        return inside
+    return cache_folder() / "engines" / bundle.sha256[:16]
+
+
+def stored_engines(bundle: Bundle) -> list[StoredEngine]:
+    """All engines of a bundle, by name; sidecars are read, plans are not.
+
+    Raises:
+        EngineError: a sidecar is malformed.
+    """
+    folders = [cache_folder() / "engines" / bundle.sha256[:16]]
+    if bundle.path.is_dir():
+        folders.insert(0, bundle.path / "engines")
+    return [engine for folder in folders for engine in _engines_in(folder)]
+
+
+def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
+    """Why an engine does not fit: a phrase for each field that differs; empty if it fits."""
+    found = []
+    source = graph_file(key)
+    entry = bundle.manifest.files.get(source)
+    if entry is None or key.onnx_sha256 != entry.sha256:
+        found.append(f"it was built from another {source}")
+    if key.tensorrt != machine.tensorrt and not (key.version_compatible and _not_older(machine.tensorrt, key.tensorrt)):
+        found.append(f"it was built with TensorRT {key.tensorrt} and this is {machine.tensorrt}")
+    if key.hardware == "ampere-and-newer":
+        if _numbers(machine.compute_capability) < (8, 0):
+            found.append(f"it needs compute capability 8.0 and this GPU has {machine.compute_capability}")
+        return found
+    if key.compute_capability != machine.compute_capability:
+        found.append(f"it was built for compute capability {key.compute_capability}, not {machine.compute_capability}")
+    elif key.hardware == "this-gpu" and key.gpu != machine.gpu:
+        found.append(f"it was built on {key.gpu} and this is {machine.gpu}")
+    return found
+
+
+def find_engines(bundle: Bundle, machine: Machine, role: GraphRole) -> list[StoredEngine]:
+    """A bundle's engines for one graph that run on this machine, those that cover less first.
+
+    Raises:
+        EngineError: there is none; the message names what differs.
+    """
+    candidates = [engine for engine in stored_engines(bundle) if engine.sidecar.key.graph == role]
+    reasons = {engine.plan: differences(engine.sidecar.key, bundle, machine) for engine in candidates}
+    fitting = [engine for engine in candidates if not reasons[engine.plan]]
+    if fitting:
+        return sorted(fitting, key=lambda engine: max(p.largest() for p in engine.sidecar.key.profiles))
+    build = f"run: {build_command(bundle, role)}"
+    if not candidates:
+        raise EngineError(f"{bundle.path}: has no TensorRT engine of its {role} graph; {build}")
+    nearest = min(candidates, key=lambda engine: len(reasons[engine.plan]))
+    raise EngineError(f"{nearest.plan}: does not fit: {', '.join(reasons[nearest.plan])}; {build}")
+
+
+def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
+    """What a user types to get an engine of that graph."""
+    large = role == "large" or classes > MAX_CLASSES
+    return f"pcaseg build {bundle.path}" + (" --profile large" if large else "")
+
+
+def graph_file(key: EngineKey) -> str:
+    """The bundle's file that an engine was derived from."""
+    if key.graph == "text":
+        return "text_encoder.onnx"
+    return "segmenter.onnx" if key.plugins is None else "segmenter.plugins.onnx"
+
+
+def _engines_in(folder: Path) -> Iterator[StoredEngine]:
+    for path in sorted(folder.glob("*.json")):
+        try:
+            text = path.read_bytes()
+        except OSError as error:
+            raise EngineError(f"{path}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
+        yield StoredEngine(path.with_suffix(".plan"), EngineSidecar.from_json(text, str(path)))
+
+
+def _not_older(version: str, than: str) -> bool:
+    """Version-compatible plans run on the same major version, and there not on an older minor one."""
+    ours, theirs = _numbers(version), _numbers(than)
+    return ours[:1] == theirs[:1] and ours[:2] >= theirs[:2]
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdecimal())
+
+
+def _shown(shape: Shape) -> str:
+    return "x".join(map(str, shape))
