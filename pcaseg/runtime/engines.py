@@ -129,7 +129,7 @@ class EngineSidecar:
     Attributes:
         key: what it was built for.
         sha256: of the plan.
-        bytes: of the plan.
+        nbytes: its size.
         layers: by type as the engine inspector names it (`Float`, `Half`, ...), of the layers that compute.
         build_seconds: it took.
         created: time, ISO 8601.
@@ -138,7 +138,7 @@ class EngineSidecar:
 
     key: EngineKey
     sha256: str
-    bytes: int
+    nbytes: int
     layers: dict[str, LayerShare]
     build_seconds: float
     created: str
@@ -185,7 +185,7 @@ class StoredEngine:
             data = self.plan.read_bytes()
         except OSError as error:
             raise EngineError(f"{self.plan}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
-        if len(data) != self.sidecar.bytes or hashlib.sha256(data).hexdigest() != self.sidecar.sha256:
+        if len(data) != self.sidecar.nbytes or hashlib.sha256(data).hexdigest() != self.sidecar.sha256:
             raise EngineError(f"{self.plan}: differs from what was built (truncated or altered); {_BUILD_ANEW}")
         return data
 
