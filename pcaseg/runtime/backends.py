@@ -14,6 +14,7 @@ from pcaseg.runtime.manifest import Manifest
 
 BACKENDS = {
     "onnxruntime": "pcaseg.runtime.onnxruntime_backend:OnnxRuntimeBackend",
+    "tensorrt": "pcaseg.runtime.tensorrt_backend:TensorRTBackend",
     "torch": "pcaseg.export.torch_backend:TorchBackend",
 }
 """Name, which is also the pip extra, to `module:class`. Each class has `open(bundle, *, device, threads)`."""

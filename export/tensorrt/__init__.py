@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle: graphs for its parser, the builder, the engine cache, and the proof of precision."""

@@ -1,0 +1,170 @@
+"""The two graphs that TensorRT builds instead of a bundle's one, derived from it at build time.
+
+A bundle's segmenter takes any number of classes: it sorts them all, keeps the best min(T, 256), and puts their logits
+back. TensorRT's parsers want the K of TopK as a constant and sort only floating-point numbers. So, without a second copy
+of the weights in the bundle:
+
+- `main`, for T up to 256: keeping all classes changes nothing but their order, so sorting, picking and putting back go.
+- `large`, for T above 256: K is 256, a constant; the place of a class among the kept comes from comparing indices:
+  rank(t) = 256 + sum_k (k - 256) [order(k) = t], which is 256, the place of the dropped, for those not kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+from onnx import NodeProto, helper, numpy_helper
+
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.errors import EngineError
+from pcaseg.runtime.engines import GraphRole
+
+MOST_CLASSES = 4096
+"""Of the large graph."""
+
+_EXPORT_ANEW = "export the bundle anew with this pcaseg"
+
+
+def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str) -> onnx.ModelProto:
+    """A graph for TensorRT.
+
+    Args:
+        proto: a bundle's segmenter or text encoder; left as it is.
+        role: which graph; `text` gives the text encoder as it is.
+        source: what messages call the file.
+
+    Raises:
+        EngineError: the segmenter does not select its classes as `pcaseg export` writes it: edited, or of an older one.
+    """
+    derived = onnx.ModelProto()
+    derived.CopyFrom(proto)
+    if role == "text":
+        return derived
+    graph = _Graph(derived.graph, source)
+    (_keep_all if role == "main" else _keep_best)(graph)
+    graph.prune()
+    onnx.checker.check_model(derived)
+    return derived
+
+
+class _Graph:
+    """An ONNX graph with the nodes that select classes found, and edits by name."""
+
+    def __init__(self, graph: onnx.GraphProto, source: str) -> None:
+        self.graph, self.source = graph, source
+        self.maker = {name: node for node in graph.node for name in node.output}
+        best, again = self._two("TopK")
+        self.order, self.rank = best.output[1], again.output[1]
+        self.best = best
+        self.clip = self._one("Clip", lambda node: node.input[0] == self.rank)
+        self.least = self._one("Min", lambda node: len(node.input) == 2)
+        gathers = [node for node in graph.node if node.op_type == "GatherElements"]
+        self.restore = self._one("GatherElements", lambda node: self._depends(node.input[1], self.clip.output[0]))
+        self.takes = [node for node in gathers if node is not self.restore]
+        self.stack = self.maker.get(self.restore.input[0])
+        if self.stack is None or self.stack.op_type != "Concat" or not self.takes:
+            raise self._unknown()
+
+    def replace(self, old: str, new: str) -> None:
+        """Lets every reader of `old` read `new`; an output of the graph keeps its name."""
+        for node in self.graph.node:
+            for i, name in enumerate(node.input):
+                if name == old:
+                    node.input[i] = new
+        if any(value.name == old for value in self.graph.output):
+            self.graph.node.append(helper.make_node("Identity", [new], [old]))
+
+    def drop(self, node: NodeProto) -> None:
+        """Removes a node; what it made must have been replaced before, or come from another."""
+        self.graph.node.remove(node)
+
+    def constant(self, name: str, value: np.ndarray) -> str:
+        """Adds an initializer."""
+        self.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def prune(self) -> None:
+        """Removes what no output needs any more, and sorts the nodes by need."""
+        maker = {name: node for node in self.graph.node for name in node.output}
+        done: dict[int, NodeProto] = {}
+        stack = [(maker[value.name], False) for value in reversed(self.graph.output)]
+        while stack:
+            node, ready = stack.pop()
+            if id(node) in done:
+                continue
+            if ready:
+                done[id(node)] = node
+                continue
+            stack.append((node, True))
+            stack += [(maker[name], False) for name in reversed(node.input) if name in maker]
+        nodes = list(done.values())
+        used = {name for node in nodes for name in node.input}
+        made = {name for node in nodes for name in node.output}
+        weights = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        values = [value for value in self.graph.value_info if value.name in made]
+        for field, kept in (("node", nodes), ("initializer", weights), ("value_info", values)):
+            self.graph.ClearField(field)
+            getattr(self.graph, field).extend(kept)
+
+    def _depends(self, name: str, on: str) -> bool:
+        """Whether a value is computed from another, through at most a few nodes that change its shape."""
+        while name in self.maker and name != on:
+            name = self.maker[name].input[0]
+        return name == on
+
+    def _one(self, kind: str, test: Callable[[NodeProto], bool]) -> NodeProto:
+        found = [node for node in self.graph.node if node.op_type == kind and test(node)]
+        if len(found) != 1:
+            raise self._unknown()
+        return found[0]
+
+    def _two(self, kind: str) -> tuple[NodeProto, NodeProto]:
+        found = [node for node in self.graph.node if node.op_type == kind]
+        if len(found) != 2 or found[1].input[0] != found[0].output[1]:
+            raise self._unknown()
+        return found[0], found[1]
+
+    def _unknown(self) -> EngineError:
+        return EngineError(f"{self.source}: does not select its classes as pcaseg writes it; {_EXPORT_ANEW}")
+
+
+def _keep_all(graph: _Graph) -> None:
+    """Every class stays where it is: T is the number of classes that are kept."""
+    constants = {tensor.name for tensor in graph.graph.initializer}
+    (classes,) = [name for name in graph.least.input if name not in constants]
+    graph.replace(graph.least.output[0], classes)
+    for take in graph.takes:
+        graph.replace(take.output[0], take.input[0])
+    assert graph.stack is not None  # the constructor saw it
+    restored, name = graph.stack.input[0], graph.restore.output[0]
+    graph.drop(graph.restore)
+    graph.replace(name, restored)
+
+
+def _keep_best(graph: _Graph) -> None:
+    """The best 256 classes are kept: K is a constant, and ranks come from comparisons instead of a second sort."""
+    graph.replace(graph.least.output[0], graph.constant("kept_classes", np.array(MAX_CLASSES, np.int64)))
+    graph.best.input[1] = graph.constant("kept_classes_1d", np.array([MAX_CLASSES], np.int64))
+    graph.constant("classes_all", np.arange(MOST_CLASSES, dtype=np.int32))
+    graph.constant("places", np.arange(MAX_CLASSES, dtype=np.float32) - MAX_CLASSES)
+    graph.constant("last_place", np.array(MAX_CLASSES, np.float32))
+    for name, value in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):
+        graph.constant(name, np.array([value], np.int64))
+    nodes = [
+        helper.make_node("Shape", ["text"], ["text_shape"]),
+        helper.make_node("Slice", ["text_shape", "axis_0", "axis_1", "axis_0"], ["text_classes"]),
+        helper.make_node("Slice", ["classes_all", "axis_0", "text_classes", "axis_0"], ["classes"]),
+        helper.make_node("Unsqueeze", ["classes", "axis_1"], ["classes_column"]),
+        helper.make_node("Cast", [graph.order], ["order_int32"], to=onnx.TensorProto.INT32),
+        helper.make_node("Unsqueeze", ["order_int32", "axis_1"], ["order_row"]),
+        helper.make_node("Equal", ["order_row", "classes_column"], ["is_class"]),
+        helper.make_node("Cast", ["is_class"], ["is_class_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", ["is_class_float", "places"], ["place_or_zero"]),
+        helper.make_node("ReduceSum", ["place_or_zero", "axis_2"], ["place_sum"], keepdims=0),
+        helper.make_node("Add", ["place_sum", "last_place"], ["place_float"]),
+        helper.make_node("Cast", ["place_float"], ["place"], to=onnx.TensorProto.INT64),
+    ]
+    graph.replace(graph.clip.output[0], "place")
+    graph.graph.node.extend(nodes)

@@ -1,0 +1,113 @@
+"""TensorRT imported on first use, its log captured, and what differs between its versions in one place.
+
+What a version offers is asked with `hasattr`, never guessed from its number.
+"""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from pcaseg.errors import EngineError, MissingDependencyError, install_hint
+
+_KEPT_MESSAGES = 20
+
+
+def import_tensorrt() -> Any:
+    """The module `tensorrt`.
+
+    Raises:
+        MissingDependencyError: it, or a library that it needs, is not installed.
+    """
+    try:
+        return importlib.import_module("tensorrt")
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"TensorRT cannot be imported ({error}); {install_hint('tensorrt')}") from error
+
+
+def capture_log(trt: Any, path: Path | None = None) -> Any:
+    """A TensorRT logger that keeps what it is told.
+
+    Args:
+        trt: the module.
+        path: a file that gets every message, one a line; None for none.
+
+    Returns:
+        An `ILogger` with `problems`, the last warnings and errors, newest last, and `errors`, the last errors.
+    """
+
+    class Log(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.problems: list[str] = []
+            self.errors: list[str] = []
+            self.file = None if path is None else open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+        def log(self, severity: Any, message: str) -> None:
+            if self.file is not None:
+                self.file.write(f"{severity}: {message}\n")
+                self.file.flush()
+            level = int(severity)
+            if level <= int(trt.ILogger.Severity.WARNING):
+                self.problems = [*self.problems[1 - _KEPT_MESSAGES :], message]
+            if level <= int(trt.ILogger.Severity.ERROR):
+                self.errors = [*self.errors[1 - _KEPT_MESSAGES :], message]
+
+        def close(self) -> None:
+            if self.file is not None:
+                self.file.close()
+
+    return Log()
+
+
+def last_error(log: Any, otherwise: str) -> str:
+    """What TensorRT complained of last, for a message."""
+    return " ".join(log.errors[-1].split()) if log.errors else otherwise
+
+
+def start(kind: Any, log: Any, trt: Any) -> Any:
+    """A `Builder` or `Runtime`.
+
+    Raises:
+        EngineError: TensorRT cannot use a GPU here.
+    """
+    try:
+        made = kind(log)
+    except (TypeError, RuntimeError) as error:
+        raise EngineError(
+            f"TensorRT {trt.__version__} finds no usable GPU ({last_error(log, str(error))}); install NVIDIA's driver, "
+            "or run this on the machine that will run the engine"
+        ) from error
+    return made
+
+
+def deserialize(trt: Any, plan: bytes, log: Any, *, source: str, host_code: bool) -> Any:
+    """An engine from a plan whose hash was checked before.
+
+    Args:
+        trt: the module.
+        plan: serialised engine.
+        log: of `capture_log`.
+        source: what messages call the plan.
+        host_code: whether the plan is version compatible: such plans bring code that runs on the host.
+
+    Raises:
+        EngineError: no usable GPU, or TensorRT refuses the plan.
+    """
+    runtime = start(trt.Runtime, log, trt)
+    if host_code and hasattr(runtime, "engine_host_code_allowed"):
+        runtime.engine_host_code_allowed = True
+    engine = runtime.deserialize_cuda_engine(plan)
+    if engine is None:
+        raise EngineError(
+            f"{source}: TensorRT {trt.__version__} refuses the engine ({last_error(log, 'no reason given')}); build it "
+            "anew with pcaseg build"
+        )
+    return engine
+
+
+def device_memory_of(engine: Any) -> int:
+    """Bytes of activations that a context needs at the largest shapes."""
+    size = getattr(engine, "device_memory_size_v2", None)
+    return int(engine.device_memory_size if size is None else size)

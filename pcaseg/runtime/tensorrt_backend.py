@@ -1,0 +1,221 @@
+"""Runs a bundle's TensorRT engines on an NVIDIA GPU, without PyTorch and without ONNX Runtime."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from pcaseg.class_names import first_synonym
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.errors import EngineError, PcasegError
+from pcaseg.runtime.bundle import TOKENIZER_NAME, Bundle
+from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
+from pcaseg.runtime.engines import GraphRole, Machine, Shape, StoredEngine, build_command, find_engines
+from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
+from pcaseg.runtime.tensorrt_engine import Array, Engine
+from pcaseg.runtime.tokenizer import Tokenizer
+
+REFIT = "pcaseg.export.tensorrt.refit:refit"
+"""What puts the weights into a weight-stripped engine; imported only for such a one, for it needs the package onnx."""
+
+
+class TensorRTBackend:
+    """A `Backend` on TensorRT. Engines are opened at the first call that needs them, and never built here.
+
+    A vocabulary of more than 256 classes runs on the bundle's `large` engine, any other on its `main` one; of several
+    that cover a call, the one that covers least beyond it. The lanes of an engine are safe to use from threads.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        contexts: int = 1,
+        driver: Driver | None = None,
+    ) -> None:
+        """Finds the main engine.
+
+        Args:
+            bundle: with engines of `pcaseg build`.
+            device: `cuda` (default) or `cuda:N`.
+            contexts: calls that run at once, each with its own memory.
+            driver: of the GPU; None for the real one.
+
+        Raises:
+            MissingDependencyError: TensorRT or cuda-python is not installed.
+            EngineError: no GPU, or no engine that fits this machine; the message names what differs.
+            PcasegError: an unknown device, or fewer than one context.
+        """
+        if contexts < 1:
+            raise PcasegError(f"contexts={contexts}: give 1 or more")
+        self._bundle, self._contexts = bundle, contexts
+        self._trt = import_tensorrt()
+        self._driver: Driver = driver or open_driver(device)
+        gpu = self._driver.gpu
+        self.machine = Machine(self._trt.__version__, gpu.name, gpu.compute_capability)
+        self.log: Any = capture_log(self._trt)
+        self._open: dict[str, Engine] = {}
+        self._found: dict[GraphRole, list[StoredEngine]] = {"main": find_engines(bundle, self.machine, "main")}
+        self._outputs = ("logits",) if bundle.manifest.graph == "logits" else ("labels", "confidence")
+
+    @classmethod
+    def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TensorRTBackend:
+        """The constructor, as the table of backends calls it; CPU threads have no meaning here."""
+        if threads is not None:
+            raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
+        return cls(bundle, device=device)
+
+    @property
+    def name(self) -> str:
+        """`tensorrt-fp16` and so on: what the main engine was built in."""
+        return f"tensorrt-{self._found['main'][0].sidecar.key.precision}"
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest."""
+        return self._bundle.manifest
+
+    def encode_text(self, names: Sequence[str]) -> np.ndarray:
+        """Embeds class names, each in the bundle's prompt: `(T, D)` float32, unit norm.
+
+        Raises:
+            EngineError: no engine of the text encoder fits; a vocabulary file of `pcaseg vocab` needs none.
+            BundleError: the tokenizer is missing or not usable.
+        """
+        template = self.manifest.text.template
+        tokens = self._tokenizer([template.replace("{}", first_synonym(name)) for name in names])
+        try:
+            engine = self._engine("text", {"tokens": tokens[:1].shape})
+        except EngineError as error:
+            raise EngineError(
+                f"{error}; or use a vocabulary file of pcaseg vocab, which needs no text encoder"
+            ) from error
+        most = max(profile.shapes["tokens"][2][0] for profile in engine.profiles)
+        parts = []
+        for start in range(0, len(tokens), most):
+            with engine.lane() as lane:
+                part = tokens[start : start + most].astype(engine.dtypes["tokens"])
+                parts.append(lane.run({"tokens": part})["text"])
+        text = np.concatenate(parts).astype(np.float32)
+        return text / np.linalg.norm(text, axis=1, keepdims=True)
+
+    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
+        """Windows `(N, 3, R, R)` float32 0..255 and text `(T, D)` float32 to logits `(N, T, h, w)` float32.
+
+        Raises:
+            EngineError: no engine covers the call, or it fails.
+        """
+        return self._run(("logits",), images, text)["logits"]
+
+    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Frames `(N, H, W, 3)` uint8 RGB and text `(T, D)` to labels int32 and confidence float32, `(N, H, W)`.
+
+        Raises:
+            EngineError: as `logits`.
+        """
+        found = self._run(("labels", "confidence"), images, text)
+        return found["labels"], found["confidence"]
+
+    def run_device(self, images: Array, text: Array) -> dict[str, DeviceArray]:
+        """Runs on arrays that are on the GPU already, and leaves the outputs there.
+
+        Args:
+            images: as `logits` or `labels` takes them, or the same as anything with `__cuda_array_interface__`,
+                contiguous, of the same type; work on the stream that it names is waited for.
+            text: likewise.
+
+        Returns:
+            Outputs by name. They are complete, and stay valid until the next call.
+
+        Raises:
+            EngineError: as `logits`, or the backend has several contexts, whose outputs would overwrite each other.
+        """
+        if self._contexts > 1:
+            raise EngineError(f"contexts={self._contexts}: outputs on the GPU are kept by one context; open with 1")
+        with self._engine_for(images, text).lane() as lane:
+            return lane.run_device({"image": images, "text": text})
+
+    def engine_times_ms(self, images: np.ndarray, text: np.ndarray, *, calls: int) -> list[float]:
+        """Milliseconds of the engine alone, by CUDA events, on inputs that are on the GPU already."""
+        driver = self._driver
+        with self._engine_for(images, text).lane() as lane:
+            lane.enqueue({"image": images, "text": text})
+            start, end = driver.create_event(), driver.create_event()
+            times = []
+            for _ in range(calls):
+                driver.record(start, lane.stream)
+                lane.launch_again({"image": images, "text": text})
+                driver.record(end, lane.stream)
+                driver.synchronize(lane.stream)
+                times.append(driver.elapsed_ms(start, end))
+            driver.destroy_event(start)
+            driver.destroy_event(end)
+        return times
+
+    def engine_in_use(self, classes: int) -> StoredEngine:
+        """The engine that a vocabulary of that size begins to look at: its sidecar says what it is made of."""
+        return self._stored(_role(classes))[0]
+
+    def close(self) -> None:
+        """Gives all device memory back; the backend cannot be used any more."""
+        for engine in self._open.values():
+            engine.close()
+        self._open.clear()
+
+    def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
+        if outputs != self._outputs:
+            raise PcasegError(
+                f"{self._bundle.path}: its graph ends in {' and '.join(self._outputs)}, not {' and '.join(outputs)}; "
+                "segment with pcaseg.Segmenter, which asks for the right ones"
+            )
+        with self._engine_for(images, text).lane() as lane:
+            return lane.run({"image": images, "text": text})
+
+    def _engine_for(self, images: Array, text: Array) -> Engine:
+        return self._engine(_role(text.shape[0]), {"image": tuple(images.shape), "text": tuple(text.shape)})
+
+    def _engine(self, role: GraphRole, shapes: dict[str, Shape]) -> Engine:
+        """The first engine with a profile that covers the shapes."""
+        stored = self._stored(role)
+        for candidate in stored:
+            if any(profile.covers(shapes) for profile in candidate.sidecar.key.profiles):
+                return self._opened(candidate)
+        profiles = "; ".join(p.describe() for engine in stored for p in engine.sidecar.key.profiles)
+        asked = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        raise EngineError(
+            f"{self._bundle.path}: no profile of its engines covers {asked} (there are {profiles}); build one that does: "
+            f"{build_command(self._bundle, role)}, or give fewer images or classes at a time"
+        )
+
+    def _stored(self, role: GraphRole) -> list[StoredEngine]:
+        if role not in self._found:
+            self._found[role] = find_engines(self._bundle, self.machine, role)
+        return self._found[role]
+
+    def _opened(self, stored: StoredEngine) -> Engine:
+        source = str(stored.plan)
+        if source not in self._open:
+            self._driver.activate()
+            key = stored.sidecar.key
+            raw = deserialize(self._trt, stored.read(), self.log, source=source, host_code=key.version_compatible)
+            if key.weight_stripped:
+                module, _, function = REFIT.partition(":")
+                getattr(importlib.import_module(module), function)(raw, key.graph, self._bundle, self.log)
+            self._open[source] = Engine(
+                raw, key.profiles, driver=self._driver, log=self.log, source=source, contexts=self._contexts
+            )
+        return self._open[source]
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer(self._bundle.read(TOKENIZER_NAME), source=str(self._bundle.path / TOKENIZER_NAME))
+
+
+def _role(classes: int) -> GraphRole:
+    return "large" if classes > MAX_CLASSES else "main"
