@@ -5,7 +5,6 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 FOLDERS = {
-    "pcaseg": "pcaseg",
     "pcaseg.kernels": "kernels",
     "pcaseg.export": "export",
     "pcaseg.benchmarks": "benchmarks",
@@ -29,7 +28,7 @@ EXTRAS = {
     "runtime": [],  # the base install: numpy and Pillow side, no torch; add one of the backends below
     "onnxruntime": ONNXRUNTIME,
     "onnxruntime-gpu": ["onnxruntime-gpu>=1.18"],
-    "tensorrt": ["tensorrt>=10.3", "cuda-python>=12.3"],
+    "tensorrt": ["tensorrt>=10.3", "cuda-python>=12.9", "onnx>=1.17", "filelock>=3.12"],
     "torch": TORCH,
     "triton": [*TORCH, TRITON],
     "training": [*TORCH, "tensorboard>=2.15"],
@@ -46,7 +45,7 @@ EXTRAS = {
     ],
 }
 
-packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), "pcaseg.kernels", "pcaseg.export", "pcaseg.benchmarks"]
+packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), *FOLDERS, "pcaseg.export.tensorrt"]
 
 setup(
     name="pcaseg",
@@ -57,7 +56,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=packages,
-    package_dir=FOLDERS,
+    package_dir={"pcaseg": "pcaseg"} | FOLDERS,
     package_data={"pcaseg": ["data/class_lists/*.json", "py.typed"], "pcaseg.kernels": ["tuning.json"]},
     install_requires=RUNTIME,
     extras_require=EXTRAS,

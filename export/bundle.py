@@ -23,6 +23,7 @@ from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
+from pcaseg.runtime.engines import ENGINES_NAME
 from pcaseg.runtime.manifest import (
     FileEntry,
     GraphInfo,
@@ -114,6 +115,7 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
         listed = {MANIFEST_NAME, *Bundle(out).manifest.files}
     except BundleError as error:
         raise OutputError(f"{out}: exists and is not a bundle; choose another name") from error
+    listed |= {ENGINES_NAME}  # built from the bundle, and stale with it
     foreign = [path.name for path in out.iterdir() if path.name not in listed] if out.is_dir() else []
     if foreign:
         raise OutputError(f"{out}: exists and holds {foreign[0]}, which is not the bundle's; choose another name")

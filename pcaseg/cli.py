@@ -14,11 +14,11 @@ import warnings
 from collections.abc import Sequence
 
 import pcaseg
-from pcaseg.commands import measuring, models, segmenting
+from pcaseg.commands import building, measuring, models, segmenting
 from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from pcaseg.errors import PcasegError, install_hint
 
-EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks"}
+EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"}
 """The pip extra that brings a module; every other optional one comes with `torch`."""
 
 
@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands.add_parser("presets", help="list the model configurations").set_defaults(run=models.run_presets)
     models.add_import(commands.add_parser("import", help="turn a published checkpoint into a model file"))
     models.add_export(commands.add_parser("export", help="write a bundle that runs without torch"))
+    building.add_build(commands.add_parser("build", help="build a bundle's TensorRT engines for this machine"))
     measuring.add_check(commands.add_parser("check", help="compare a bundle with the eager float32 model"))
     measuring.add_bench(commands.add_parser("bench", help="measure every backend against the eager float32 model"))
     measuring.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))

@@ -1,8 +1,8 @@
 """The two graphs that TensorRT builds instead of a bundle's one, derived from it at build time.
 
 A bundle's segmenter takes any number of classes: it sorts them all, keeps the best min(T, 256), and puts their logits
-back. TensorRT's parsers want the K of TopK as a constant and sort only floating-point numbers. So, without a second copy
-of the weights in the bundle:
+back. TensorRT's parsers want the K of TopK as a constant and sort only floating-point numbers. So, without a second
+copy of the weights in the bundle:
 
 - `main`, for T up to 256: keeping all classes changes nothing but their order, so sorting, picking and putting back go.
 - `large`, for T above 256: K is 256, a constant; the place of a class among the kept comes from comparing indices:

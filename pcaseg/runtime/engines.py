@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,9 @@ from pcaseg.runtime.bundle import Bundle
 from pcaseg.typed_json import load_typed
 
 SCHEMA_VERSION = 1
+
+ENGINES_NAME = "engines"
+"""The folder within a bundle."""
 
 GraphRole = Literal["main", "large", "text"]
 """The segmenter for up to 256 classes; the one for more, which keeps the best 256; the text encoder."""
@@ -192,10 +195,16 @@ class StoredEngine:
 
 def engine_folder(bundle: Bundle) -> Path:
     """Where a bundle's engines are written: in the bundle if that is a folder one may write to, else in the cache."""
-    inside = bundle.path / "engines"
+    inside = bundle.path / ENGINES_NAME
     if bundle.path.is_dir() and os.access(inside if inside.exists() else bundle.path, os.W_OK):
         return inside
-    return cache_folder() / "engines" / bundle.sha256[:16]
+    return cache_folder() / ENGINES_NAME / bundle.sha256[:16]
+
+
+def engine_folders(bundle: Bundle) -> list[Path]:
+    """Where engines of a bundle may lie: in itself, if it is a folder, and in the user's cache folder."""
+    cache = cache_folder() / ENGINES_NAME / bundle.sha256[:16]
+    return [bundle.path / ENGINES_NAME, cache] if bundle.path.is_dir() else [cache]
 
 
 def stored_engines(bundle: Bundle) -> list[StoredEngine]:
@@ -204,10 +213,20 @@ def stored_engines(bundle: Bundle) -> list[StoredEngine]:
     Raises:
         EngineError: a sidecar is malformed.
     """
-    folders = [cache_folder() / "engines" / bundle.sha256[:16]]
-    if bundle.path.is_dir():
-        folders.insert(0, bundle.path / "engines")
-    return [engine for folder in folders for engine in _engines_in(folder)]
+    return [read_engine(path) for folder in engine_folders(bundle) for path in sorted(folder.glob("*.json"))]
+
+
+def read_engine(path: Path) -> StoredEngine:
+    """The engine whose sidecar is at `path`; its plan is not read.
+
+    Raises:
+        EngineError: the sidecar is malformed.
+    """
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise EngineError(f"{path}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
+    return StoredEngine(path.with_suffix(".plan"), EngineSidecar.from_json(text, str(path)))
 
 
 def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
@@ -259,15 +278,6 @@ def graph_file(key: EngineKey) -> str:
     if key.graph == "text":
         return "text_encoder.onnx"
     return "segmenter.onnx" if key.plugins is None else "segmenter.plugins.onnx"
-
-
-def _engines_in(folder: Path) -> Iterator[StoredEngine]:
-    for path in sorted(folder.glob("*.json")):
-        try:
-            text = path.read_bytes()
-        except OSError as error:
-            raise EngineError(f"{path}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
-        yield StoredEngine(path.with_suffix(".plan"), EngineSidecar.from_json(text, str(path)))
 
 
 def _not_older(version: str, than: str) -> bool:

@@ -189,8 +189,8 @@ class TensorRTBackend:
         profiles = "; ".join(p.describe() for engine in stored for p in engine.sidecar.key.profiles)
         asked = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
         raise EngineError(
-            f"{self._bundle.path}: no profile of its engines covers {asked} (there are {profiles}); build one that does: "
-            f"{build_command(self._bundle, role)}, or give fewer images or classes at a time"
+            f"{self._bundle.path}: no profile of its engines covers {asked} (there are {profiles}); build one that "
+            f"does: {build_command(self._bundle, role)}, or give fewer images or classes at a time"
         )
 
     def _stored(self, role: GraphRole) -> list[StoredEngine]:

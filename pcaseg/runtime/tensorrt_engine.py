@@ -50,8 +50,8 @@ class Engine:
         self.dtypes = {name: self._dtype(name) for name in names}
         if set(self.inputs) != set(profiles[0].shapes) or engine.num_optimization_profiles != len(profiles):
             raise EngineError(
-                f"{source}: takes {', '.join(self.inputs)} in {engine.num_optimization_profiles} profiles, which is not "
-                "what its sidecar says; build it anew with pcaseg build"
+                f"{source}: takes {', '.join(self.inputs)} in {engine.num_optimization_profiles} profiles, which is "
+                "not what its sidecar says; build it anew with pcaseg build"
             )
         self._lanes: queue.LifoQueue[Lane] = queue.LifoQueue()
         self._all = [Lane(self) for _ in range(contexts)]

@@ -1,0 +1,291 @@
+"""Builds a bundle's engines, once for each machine: the engine cache around the builder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import onnx
+from filelock import FileLock, Timeout
+
+from pcaseg.errors import EngineError, PcasegError
+from pcaseg.export.tensorrt.graphs import derive_graph
+from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
+from pcaseg.export.tensorrt.network import BuildOptions, build_plan
+from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
+from pcaseg.files import atomic_path, cache_folder, sha256_of
+from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
+from pcaseg.runtime.cuda import Driver, open_driver
+from pcaseg.runtime.engines import (
+    EngineKey,
+    EnginePrecision,
+    EngineSidecar,
+    GraphRole,
+    Machine,
+    StoredEngine,
+    differences,
+    engine_folder,
+    engine_folders,
+    read_engine,
+    stored_engines,
+)
+from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
+from pcaseg.runtime.tensorrt_engine import Engine
+from pcaseg.versions import installed_versions
+
+BUILDER = 1
+"""Version of what stands in this folder: raised where other engines come out of the same bundle."""
+
+GRAPH_PRECISION: dict[str, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
+"""What a bundle's precision is called here."""
+
+DEFAULTS = BuildOptions()
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine, and whether it was there already."""
+
+    engine: StoredEngine
+    built: bool
+
+
+def build_engines(
+    bundle: Bundle,
+    *,
+    precision: EnginePrecision | None = None,
+    profile: ProfileSet = "default",
+    options: BuildOptions = DEFAULTS,
+    device: str | None = None,
+    build: bool = True,
+    timing_cache: Path | None = None,
+    progress: bool = False,
+    driver: Driver | None = None,
+) -> list[Built]:
+    """Makes sure that a bundle has the engines of a profile for this machine.
+
+    Args:
+        bundle: of `pcaseg export`.
+        precision: None for the bundle's own; any other must be written in its graph.
+        profile: which graphs and shapes.
+        options: how they are built.
+        device: `cuda` or `cuda:N`.
+        build: False to be refused, with the field that differs, instead of building.
+        timing_cache: file of what tactics took; None for one in the user's cache folder.
+        progress: whether to show it on standard error.
+        driver: of the GPU; None for the real one.
+
+    Returns:
+        The engines, one for each graph.
+
+    Raises:
+        MissingDependencyError: TensorRT or cuda-python is not installed.
+        EngineError: no GPU, a failed build, a precision that was not met, or `build=False` and something is missing.
+        BundleError: the bundle is damaged.
+    """
+    wanted = _precision(bundle, precision)
+    trt = import_tensorrt()
+    driver = driver or open_driver(device)
+    machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability)
+    cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
+    found = []
+    for role in roles(profile):
+        job = _Job(trt, bundle, role, _key(bundle, role, wanted, profile, options, machine), options, driver, cache)
+        found.append(job.find_or_build(machine, build=build, progress=progress))
+    return found
+
+
+def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision:
+    own = GRAPH_PRECISION[bundle.manifest.precision]
+    operators = bundle.manifest.graphs.get(SEGMENTER_NAME)
+    if asked in ("int8", "fp8") and (operators is None or "QuantizeLinear" not in operators.operators):
+        raise PcasegError(
+            f"{bundle.path}: precision={asked!r} needs QuantizeLinear and DequantizeLinear in its graph, which pcaseg "
+            f"does not write; take {own}"
+        )
+    if asked is not None and asked != own and asked not in ("int8", "fp8"):
+        name = next(key for key, value in GRAPH_PRECISION.items() if value == asked)
+        raise PcasegError(
+            f"{bundle.path}: its graph is {own}, and precision is written in the graph; for {asked} export the bundle "
+            f"with --precision {name}"
+        )
+    return asked or own
+
+
+def _key(
+    bundle: Bundle,
+    role: GraphRole,
+    precision: EnginePrecision,
+    profile: ProfileSet,
+    options: BuildOptions,
+    machine: Machine,
+) -> EngineKey:
+    source = TEXT_ENCODER_NAME if role == "text" else SEGMENTER_NAME
+    return EngineKey(
+        graph=role,
+        onnx_sha256=bundle.manifest.files[source].sha256,
+        builder=BUILDER,
+        precision="fp32" if role == "text" else precision,
+        profiles=shape_profiles(bundle.manifest, role, profile),
+        tensorrt=machine.tensorrt,
+        compute_capability=machine.compute_capability,
+        gpu=machine.gpu,
+        hardware=options.hardware,
+        version_compatible=options.version_compatible,
+        weight_stripped=options.weight_stripped,
+        optimization_level=options.optimization_level,
+        plugins=None,
+    )
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One engine to be found or built."""
+
+    trt: Any
+    bundle: Bundle
+    role: GraphRole
+    key: EngineKey
+    options: BuildOptions
+    driver: Driver
+    timing_cache: Path
+
+    def find_or_build(self, machine: Machine, *, build: bool, progress: bool) -> Built:
+        """The engine with this very key; another process that builds it at the moment is waited for."""
+        found = self._stored()
+        if found is not None:
+            return Built(found, built=False)
+        if not build:
+            raise EngineError(f"{self.bundle.path}: {self._missing(machine)}; to build it leave out --no-build")
+        folder = engine_folder(self.bundle)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{self.key.stem}.lock"):
+            found = self._stored()
+            return Built(found, built=False) if found is not None else Built(self._build(folder, progress), built=True)
+
+    def _stored(self) -> StoredEngine | None:
+        """The engine with this very key, if it is whole; a damaged one is built over."""
+        for folder in engine_folders(self.bundle):
+            path = folder / f"{self.key.stem}.json"
+            if path.exists():
+                try:
+                    engine = read_engine(path)
+                    engine.read()
+                except EngineError:
+                    continue
+                if engine.sidecar.key == self.key:
+                    return engine
+        return None
+
+    def _missing(self, machine: Machine) -> str:
+        """Which field keeps the nearest engine of this graph from being the one asked for."""
+        others = [engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.role]
+        if not others:
+            return f"has no TensorRT engine of its {self.role} graph"
+        unlike = [self._unlike(key, machine) for key in others]
+        return f"its {self.role} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
+
+    def _unlike(self, key: EngineKey, machine: Machine) -> list[str]:
+        names = (
+            "builder",
+            "precision",
+            "hardware",
+            "version_compatible",
+            "weight_stripped",
+            "optimization_level",
+            "plugins",
+        )
+        found = [
+            f"{name} is {getattr(key, name)}, not {getattr(self.key, name)}"
+            for name in names
+            if getattr(key, name) != getattr(self.key, name)
+        ]
+        if key.profiles != self.key.profiles:
+            found.append(f"profiles are {', '.join(p.name for p in key.profiles)}, not those asked for")
+        return found + differences(key, self.bundle, machine)
+
+    def _build(self, folder: Path, progress: bool) -> StoredEngine:
+        """Builds, proves the precision, and writes the plan and, last, the sidecar, which makes the engine exist."""
+        source = TEXT_ENCODER_NAME if self.role == "text" else SEGMENTER_NAME
+        shown = f"{self.bundle.path / source} ({self.role})"
+        graph = derive_graph(onnx.load_from_string(self.bundle.read(source)), self.role, source=shown)
+        began = time.monotonic()
+        log = capture_log(self.trt, folder / f"{self.key.stem}.log")
+        try:
+            with _timing_cache(self.timing_cache) as cache:
+                plan, cache.data = build_plan(
+                    self.trt,
+                    graph.SerializeToString(),
+                    self.key.profiles,
+                    precision=self.key.precision,
+                    options=self.options,
+                    timing_cache=cache.data,
+                    log=log,
+                    source=shown,
+                    progress=progress,
+                )
+            seconds = time.monotonic() - began
+            return self._write(folder, plan, log, seconds)
+        finally:
+            log.close()
+
+    def _write(self, folder: Path, plan: bytes, log: Any, seconds: float) -> StoredEngine:
+        path = folder / f"{self.key.stem}.plan"
+        shares = self._prove(plan, log, str(path))
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(plan)
+            digest = sha256_of(temporary)
+        sidecar = EngineSidecar(
+            key=self.key,
+            sha256=digest,
+            nbytes=len(plan),
+            layers=shares,
+            build_seconds=seconds,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            versions=installed_versions(("pcaseg", "onnx", "numpy")) | {"tensorrt": self.key.tensorrt},
+        )
+        with atomic_path(path.with_suffix(".json")) as temporary:
+            temporary.write_text(sidecar.to_json(), encoding="utf-8")
+        return StoredEngine(path, sidecar)
+
+    def _prove(self, plan: bytes, log: Any, source: str) -> Any:
+        """Layers and time by type of the finished engine, held against the precision that was asked for."""
+        raw = deserialize(self.trt, plan, log, source=source, host_code=self.key.version_compatible)
+        types = layer_types(raw, self.trt)
+        times = None
+        if not self.key.weight_stripped:  # without weights there is nothing to run
+            engine = Engine(raw, self.key.profiles, driver=self.driver, log=log, source=source, contexts=1)
+            try:
+                usual = {name: shapes[1] for name, shapes in self.key.profiles[0].shapes.items()}
+                times = layer_times(engine, usual, self.trt)
+            finally:
+                engine.close()
+        shares = layer_shares(types, times)
+        check_precision(shares, self.key.precision, source=source)
+        return shares
+
+
+@dataclass
+class _Cache:
+    data: bytes
+
+
+@contextmanager
+def _timing_cache(path: Path) -> Iterator[_Cache]:
+    """The timing cache, for one process at a time; written back whole when a build succeeds."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=3600):
+            cache = _Cache(path.read_bytes() if path.exists() else b"")
+            yield cache
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(cache.data)
+    except Timeout as error:
+        raise EngineError(f"{path}: another build has held the timing cache for an hour; name another") from error
+    except OSError as error:
+        raise EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file") from error

@@ -1,0 +1,66 @@
+"""The command `pcaseg build`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from pcaseg.commands.arguments import EXIT_OK, natural, some_path
+from pcaseg.runtime.engines import EnginePrecision, Hardware
+
+
+def add_build(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, help="bundle of `pcaseg export`")
+    command.add_argument(
+        "--precision", choices=get_args(EnginePrecision), help="as its graph is; default: the bundle's"
+    )
+    command.add_argument(
+        "--profile",
+        choices=("edge", "default", "large"),
+        default="default",
+        help="shapes: edge up to 64 classes, default up to 256, large also up to 1024",
+    )
+    command.add_argument("--workspace", type=natural, default=4096, metavar="MIB", help="memory for tactics (4096)")
+    command.add_argument("--optimization-level", type=natural, default=3, metavar="0..5", help="effort (default: 3)")
+    command.add_argument("--hardware", choices=get_args(Hardware), default="this-gpu", help="GPUs that it is to run on")
+    command.add_argument("--version-compatible", action="store_true", help="run on newer TensorRT versions too")
+    command.add_argument("--strip-weights", action="store_true", help="take the weights from the bundle when opened")
+    command.add_argument(
+        "--timing-cache", type=some_path, help="file of measured tactics; default: in the cache folder"
+    )
+    command.add_argument("--device", help="cuda (default) or cuda:N")
+    command.add_argument(
+        "--no-build", action="store_true", help="only say whether the engines are there, and what differs"
+    )
+    command.set_defaults(run=run_build)
+
+
+def run_build(options: argparse.Namespace) -> int:
+    from pcaseg.export.tensorrt.build import build_engines
+    from pcaseg.export.tensorrt.inspection import describe_shares
+    from pcaseg.export.tensorrt.network import BuildOptions
+    from pcaseg.runtime.bundle import Bundle
+
+    wanted = BuildOptions(
+        workspace_mib=options.workspace,
+        hardware=options.hardware,
+        version_compatible=options.version_compatible,
+        weight_stripped=options.strip_weights,
+        optimization_level=options.optimization_level,
+    )
+    engines = build_engines(
+        Bundle(options.bundle),
+        precision=options.precision,
+        profile=options.profile,
+        options=wanted,
+        device=options.device,
+        build=not options.no_build,
+        timing_cache=options.timing_cache,
+        progress=True,
+    )
+    for found in engines:
+        sidecar = found.engine.sidecar
+        how = f"built in {sidecar.build_seconds:.0f} s" if found.built else "there already"
+        print(f"{found.engine.plan}: {how}, {sidecar.nbytes / 2**20:.1f} MiB, {describe_shares(sidecar.layers)}")
+    return EXIT_OK
