@@ -6,6 +6,7 @@ copy has run sends the new bytes, as it would on a GPU.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -27,11 +28,11 @@ class FakeDriver:
         self.queues: dict[int, list[Callable[[], None]]] = {}
         self.events: dict[int, float | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
-        self.capturing: int | None = None
+        self.captures: dict[int, list[Callable[[], None]]] = {}
         self.refuse_capture = False
         self.clock = 0.0
         self.calls: list[str] = []
-        self._next = 1 << 20
+        self._next, self._lock = 1 << 20, threading.Lock()
 
     def activate(self) -> None:
         self.calls.append("activate")
@@ -77,7 +78,7 @@ class FakeDriver:
         assert not self.queues.pop(stream), "a stream ends with work in it"
 
     def synchronize(self, stream: int) -> None:
-        assert self.capturing != stream, "waiting is not allowed while a stream is captured"
+        assert stream not in self.captures, "waiting is not allowed while a stream is captured"
         queue = self.queues[stream]
         while queue:
             queue.pop(0)()
@@ -103,15 +104,14 @@ class FakeDriver:
 
     def begin_capture(self, stream: int) -> None:
         assert not self.queues[stream], "capture begins with work queued"
-        self.capturing, self._captured = stream, []
+        self.captures[stream] = []
 
     def end_capture(self, stream: int) -> int:
-        assert self.capturing == stream
-        self.capturing = None
+        captured = self.captures.pop(stream)
         if self.refuse_capture:
             raise EngineError("cuStreamEndCapture: the CUDA driver answers CUDA_ERROR_STREAM_CAPTURE_INVALIDATED")
         graph = self._handle(1)
-        self.graphs[graph] = self._captured
+        self.graphs[graph] = captured
         return graph
 
     def launch(self, graph: int, stream: int) -> None:
@@ -137,10 +137,7 @@ class FakeDriver:
 
     def _queue(self, stream: int, run: Callable[[], None], name: str) -> None:
         self.calls.append(name)
-        if self.capturing == stream:
-            self._captured.append(run)
-        else:
-            self.queues[stream].append(run)
+        self.captures.get(stream, self.queues[stream]).append(run)
 
     def _happens(self, event: int) -> None:
         if event in self.events:
@@ -148,5 +145,6 @@ class FakeDriver:
             self.events[event] = self.clock
 
     def _handle(self, size: int) -> int:
-        self._next += size + 256
-        return self._next
+        with self._lock:
+            self._next += size + 256
+            return self._next

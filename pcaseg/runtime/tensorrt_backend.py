@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -61,6 +62,7 @@ class TensorRTBackend:
         self.machine = Machine(self._trt.__version__, gpu.name, gpu.compute_capability)
         self.log: Any = capture_log(self._trt)
         self._open: dict[str, Engine] = {}
+        self._lock = threading.RLock()  # of what is found and opened
         self._found: dict[GraphRole, list[StoredEngine]] = {"main": find_engines(bundle, self.machine, "main")}
         self._outputs = ("logits",) if bundle.manifest.graph == "logits" else ("labels", "confidence")
 
@@ -182,6 +184,10 @@ class TensorRTBackend:
 
     def _engine(self, role: GraphRole, shapes: dict[str, Shape]) -> Engine:
         """The first engine with a profile that covers the shapes."""
+        with self._lock:
+            return self._covering(role, shapes)
+
+    def _covering(self, role: GraphRole, shapes: dict[str, Shape]) -> Engine:
         stored = self._stored(role)
         for candidate in stored:
             if any(profile.covers(shapes) for profile in candidate.sidecar.key.profiles):

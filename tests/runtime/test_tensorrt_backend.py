@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 
@@ -25,10 +26,17 @@ from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def exported(tmp_path_factory):
     path = tmp_path_factory.mktemp("trt") / "small.pcaseg"
     write_bundle(small_model(), path, options=ExportOptions(opset=17, layer_norm="decomposed"))
     return path
+
+
+@pytest.fixture
+def folder(exported):
+    """A bundle without engines."""
+    shutil.rmtree(exported / "engines", ignore_errors=True)
+    return exported
 
 
 @pytest.fixture(scope="module")
