@@ -58,7 +58,7 @@ class LabelGraph(nn.Module):
             labels (N, H, W) int32, of equal scores the lowest; confidence (N, H, W) float in 0..1, their scores, or NaN
             throughout an image of which a logit is not finite.
         """
-        pixels = image.permute(0, 3, 1, 2).to(text.dtype)
+        pixels = image.to(text.dtype).permute(0, 3, 1, 2)
         logits = self.logits(self._windows(pixels), text)
         scores = resize(self._merge(logits), pixels.shape[-2:])
         unsound = self._by_window((logits - logits).sum(dim=(1, 2, 3))).sum(dim=0)  # 0, or NaN; a maximum may hide it

@@ -14,7 +14,7 @@ import onnx
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.export.tensorrt.graphs import derive_graph
+from pcaseg.export.tensorrt.graphs import Frames, derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
@@ -213,7 +213,9 @@ class _Job:
         """Builds, proves the precision, and writes the plan and, last, the sidecar, which makes the engine exist."""
         source = TEXT_ENCODER_NAME if self.role == "text" else SEGMENTER_NAME
         shown = f"{self.bundle.path / source} ({self.role})"
-        graph = derive_graph(onnx.load_from_string(self.bundle.read(source)), self.role, source=shown)
+        frames: Frames = "uint8" if hasattr(self.trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
+        proto = onnx.load_from_string(self.bundle.read(source))
+        graph = derive_graph(proto, self.role, source=shown, frames=frames)
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:

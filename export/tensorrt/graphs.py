@@ -12,6 +12,7 @@ copy of the weights in the bundle:
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -24,16 +25,19 @@ from pcaseg.runtime.engines import GraphRole
 MOST_CLASSES = 4096
 """Of the large graph."""
 
+Frames = Literal["uint8", "float32"]
+
 _EXPORT_ANEW = "export the bundle anew with this pcaseg"
 
 
-def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str) -> onnx.ModelProto:
+def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str, frames: Frames = "uint8") -> onnx.ModelProto:
     """A graph for TensorRT.
 
     Args:
         proto: a bundle's segmenter or text encoder; left as it is.
         role: which graph; `text` gives the text encoder as it is.
         source: what messages call the file.
+        frames: type of the images of a graph of labels; the parser of TensorRT 8.5 takes no uint8.
 
     Raises:
         EngineError: the segmenter does not select its classes as `pcaseg export` writes it: edited, or of an older one.
@@ -42,11 +46,28 @@ def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str) -> onn
     derived.CopyFrom(proto)
     if role == "text":
         return derived
+    _read_frames(derived.graph, frames)
     graph = _Graph(derived.graph, source)
     (_keep_all if role == "main" else _keep_best)(graph)
     graph.prune()
-    onnx.checker.check_model(derived)
+    try:
+        onnx.checker.check_model(derived)
+    except onnx.checker.ValidationError as error:
+        raise EngineError(f"{source}: is no valid graph ({str(error).splitlines()[0]}); {_EXPORT_ANEW}") from error
     return derived
+
+
+def _read_frames(graph: onnx.GraphProto, frames: Frames) -> None:
+    """Where images are bytes, nothing but the cast to numbers reads them: parsers ask the shape of no uint8."""
+    (image,) = [value for value in graph.input if value.name == "image"]
+    if image.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
+        return
+    (cast,) = [node for node in graph.node if node.op_type == "Cast" and node.input[0] == "image"]
+    for node in graph.node:
+        if node.op_type == "Shape" and node.input[0] == "image":
+            node.input[0] = cast.output[0]
+    if frames == "float32":
+        image.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
 
 
 class _Graph:

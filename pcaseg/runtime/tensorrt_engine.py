@@ -210,7 +210,7 @@ class Lane:
         if not isinstance(array, np.ndarray):
             self._copy_foreign(name, array)
             return
-        if array.dtype != dtype:
+        if not np.can_cast(array.dtype, dtype):  # uint8 frames may go into a float32 input
             raise EngineError(f"{self.parent.source}: {name} is {array.dtype}; give {dtype}")
         shape, size = tuple(array.shape), self._bytes(name, tuple(array.shape))
         host = staging.host[:size].view(dtype).reshape(shape)

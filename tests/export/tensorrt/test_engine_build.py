@@ -1,0 +1,272 @@
+"""The builder and the engine cache over a fake TensorRT of each version, the proof of precision, and `pcaseg build`."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from cuda_fake import FakeDriver
+from support import small_model
+from tensorrt_fake import fake_tensorrt
+from tensorrt_listing import VERSIONS
+
+from pcaseg.cli import main
+from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
+from pcaseg.export.bundle import check_destination, write_bundle
+from pcaseg.export.options import ExportOptions
+from pcaseg.export.tensorrt import build as building
+from pcaseg.export.tensorrt.build import build_engines
+from pcaseg.export.tensorrt.inspection import check_precision, layer_shares
+from pcaseg.export.tensorrt.network import BuildOptions
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.engines import LayerShare, stored_engines
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("build")
+    for name in ("float32", "float16"):
+        options = ExportOptions(precision=name, opset=17, layer_norm="decomposed")
+        write_bundle(small_model(), folder / f"{name}.pcaseg", options=options)
+    return folder
+
+
+@pytest.fixture
+def bundle(exported, tmp_path):
+    """Copies a bundle, so that its engines are this test's own."""
+
+    def copy(name="float32"):
+        path = tmp_path / f"{name}.pcaseg"
+        if not path.exists():
+            shutil.copytree(exported / f"{name}.pcaseg", path)
+        return Bundle(path)
+
+    return copy
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def install(version="11.4", driver=None):
+        driver = driver or FakeDriver()
+        module = fake_tensorrt(version, driver)
+        monkeypatch.setitem(sys.modules, "tensorrt", module)
+        monkeypatch.setattr("pcaseg.export.tensorrt.build.open_driver", lambda device: driver)
+        return module
+
+    return install
+
+
+def plan_of(found):
+    return json.loads(found.engine.plan.read_bytes())
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_half_precision_on_every_version(bundle, machine, version):
+    trt = machine(version)
+    (engine, text) = build_engines(bundle("float16"), profile="edge")
+    plan, sidecar = plan_of(engine), engine.engine.sidecar
+    assert engine.built and sidecar.key.precision == "fp16" and text.engine.sidecar.key.precision == "fp32"
+    assert sidecar.layers["fp16"].layers > sidecar.layers["fp32"].layers > 0
+    assert all(share.time_ms for share in sidecar.layers.values())
+    weak = not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
+    assert weak == (version == "8.5")
+    assert ("FP16" in plan["flags"], "OBEY_PRECISION_CONSTRAINTS" in plan["flags"]) == (weak, weak)
+    assert (plan["constrained"] > 0) == weak
+    assert "TF32" not in plan["flags"]
+    assert [set(profile) for profile in plan["profiles"]] == [{"image", "text"}] * 2
+    log = engine.engine.plan.with_suffix(".log")
+    assert log.exists()
+
+
+def test_engines_are_found_again(bundle, machine):
+    machine()
+    first = build_engines(bundle(), profile="large")
+    assert [found.engine.sidecar.key.graph for found in first] == ["main", "large", "text"]
+    assert all(found.built for found in first)
+    again = build_engines(bundle(), profile="large", build=False)
+    assert not any(found.built for found in again)
+    assert [a.engine.plan for a in again] == [a.engine.plan for a in first]
+    other = build_engines(bundle(), profile="edge")
+    assert other[0].built and len(stored_engines(bundle())) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"profile": "edge"}, "profiles are default-one"),
+        ({"options": BuildOptions(version_compatible=True)}, "version_compatible is False, not True"),
+        ({"options": BuildOptions(hardware="ampere-and-newer")}, "hardware is this-gpu, not ampere-and-newer"),
+        ({"options": BuildOptions(optimization_level=5)}, "optimization_level is 3, not 5"),
+    ],
+)
+def test_no_build_names_what_differs(bundle, machine, change, named):
+    machine()
+    with pytest.raises(EngineError, match="has no TensorRT engine of its main graph.*leave out --no-build"):
+        build_engines(bundle(), build=False)
+    build_engines(bundle())
+    with pytest.raises(EngineError, match=named):
+        build_engines(bundle(), build=False, **change)
+
+
+def test_an_edited_graph_is_noticed(bundle, machine):
+    machine()
+    build_engines(bundle())
+    opened = bundle()
+    path = opened.path / "segmenter.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(PcasegError, match=r"segmenter\.onnx differs from the manifest"):
+        build_engines(opened, profile="edge")
+
+
+def test_options_reach_the_builder(bundle, machine):
+    machine("10.13")
+    options = BuildOptions(version_compatible=True, weight_stripped=True, hardware="ampere-and-newer")
+    (engine, _) = build_engines(bundle(), options=options)
+    assert {"VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT_IDENTICAL"} <= {*plan_of(engine)["flags"]}
+    assert all(share.time_ms is None for share in engine.engine.sidecar.layers.values())
+    machine("8.5")
+    for wanted, what in (
+        (BuildOptions(version_compatible=True), "version-compatible"),
+        (BuildOptions(weight_stripped=True), "weight-stripped"),
+        (BuildOptions(hardware="ampere-and-newer"), "ampere-and-newer"),
+    ):
+        with pytest.raises(EngineError, match=rf"TensorRT 8\.5.* has no .*{what}"):
+            build_engines(bundle(), options=wanted)
+    for number in ({"workspace_mib": 0}, {"optimization_level": 6}):
+        with pytest.raises(PcasegError, match=next(iter(number)).split("_")[0]):
+            BuildOptions(**number)
+
+
+def test_failures_say_why_and_leave_nothing(bundle, machine):
+    trt = machine()
+    trt._say = [(17, "node_TopK_3", "Assertion failed: K must be an initializer")]
+    with pytest.raises(EngineError, match=r"node 17 node_TopK_3 \(TopK\): Assertion failed: K must .*--opset 17"):
+        build_engines(bundle())
+    trt._say = []
+    trt._fail = "Out of memory: requested 12345678 bytes"
+    with pytest.raises(EngineError, match=r"builds no engine: Out of memory.*lower --workspace"):
+        build_engines(bundle())
+    assert not [path for path in (bundle().path / "engines").iterdir() if path.suffix in (".plan", ".json")]
+    trt._fail = None
+    assert build_engines(bundle())[0].built
+
+
+def test_precision_is_in_the_graph(bundle, machine):
+    machine()
+    with pytest.raises(PcasegError, match="for fp16 export the bundle with --precision float16"):
+        build_engines(bundle(), precision="fp16")
+    with pytest.raises(PcasegError, match="int8.*QuantizeLinear"):
+        build_engines(bundle(), precision="int8")
+    assert build_engines(bundle("float16"), precision="fp16")[0].built
+
+
+def test_a_precision_that_was_not_met_is_an_error(bundle, machine, monkeypatch):
+    machine("10.13")
+    real = building.build_plan
+
+    def single(*arguments, **named):  # a builder that drops the strong typing builds floats from halves
+        plan, cache = real(*arguments, **named)
+        return json.dumps(json.loads(plan) | {"half": False}).encode(), cache
+
+    monkeypatch.setattr(building, "build_plan", single)
+    with pytest.raises(EngineError, match=r"fp16 was asked for, but only 0% of the time is fp16 \(fp32 \d+ layers"):
+        build_engines(bundle("float16"))
+    assert not list((bundle("float16").path / "engines").glob("*.plan"))
+
+
+def test_check_precision():
+    types = {"a": "fp16", "b": "fp16", "c": "fp32"}
+    check_precision(layer_shares(types, None), "fp16", source="x")
+    check_precision({"fp32": LayerShare(9, 3.0)}, "fp32", source="x")
+    with pytest.raises(EngineError, match="fp32 was asked for"):
+        check_precision(layer_shares(types, None), "fp32", source="x")
+    with pytest.raises(EngineError, match="only 25% of the time"):
+        check_precision(layer_shares(types, {"a": 0.5, "b": 0.5, "c": 3.0}), "fp16", source="x")
+    with pytest.raises(EngineError, match="no layer's type"):
+        check_precision({}, "fp16", source="x")
+
+
+def test_a_zipped_bundle_keeps_its_engines_in_the_cache(bundle, machine, tmp_path):
+    machine()
+    folder = bundle().path
+    with zipfile.ZipFile(tmp_path / "small.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    (engine, _) = build_engines(Bundle(tmp_path / "small.zip"))
+    assert (tmp_path / "cache" / "pcaseg" / "engines") in engine.engine.plan.parents
+    assert not build_engines(Bundle(tmp_path / "small.zip"), build=False)[0].built
+
+
+def test_a_bundle_with_engines_may_be_exported_over(bundle, machine):
+    machine()
+    build_engines(bundle())
+    check_destination(bundle().path, overwrite=True)
+    (bundle().path / "notes.txt").write_text("mine")
+    with pytest.raises(PcasegError, match=r"notes\.txt"):
+        check_destination(bundle().path, overwrite=True)
+
+
+def test_the_timing_cache_grows(bundle, machine, tmp_path):
+    machine()
+    cache = tmp_path / "tactics.bin"
+    build_engines(bundle(), timing_cache=cache)
+    first = cache.read_bytes()
+    build_engines(bundle(), profile="edge", timing_cache=cache)
+    assert len(cache.read_bytes()) > len(first) > 0
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(EngineError, match="timing cache cannot be used"):
+        build_engines(bundle(), profile="large", timing_cache=tmp_path / "folder")
+
+
+def build_in_process(path: str, cache: str, results) -> None:
+    import os
+
+    os.environ["XDG_CACHE_HOME"] = cache
+    driver = FakeDriver()
+    sys.modules["tensorrt"] = fake_tensorrt("11.4", driver)
+    results.put([found.built for found in build_engines(Bundle(path), profile="edge", driver=driver)])
+
+
+def test_two_processes_build_once(bundle, tmp_path):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    arguments = (str(bundle().path), str(tmp_path / "cache"), results)
+    workers = [context.Process(target=build_in_process, args=arguments) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    built = [results.get(timeout=240) for _ in workers]
+    for worker in workers:
+        worker.join()
+    assert [sum(pair) for pair in zip(*built, strict=True)] == [1, 1]
+
+
+def test_without_a_gpu(bundle, machine, monkeypatch, capsys):
+    module = machine()
+    module._driver = None
+    with pytest.raises(EngineError, match=r"finds no usable GPU \(CUDA initialization failure with error: 35\)"):
+        build_engines(bundle())
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(MissingDependencyError, match="tensorrt"):
+        build_engines(bundle())
+    assert main(["build", str(bundle().path)]) == 2
+    assert 'pip install ".[tensorrt]"' in capsys.readouterr().err
+
+
+def test_command(bundle, machine, capsys):
+    machine()
+    assert main(["build", str(bundle().path), "--profile", "edge"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 2 and all("built in" in line and "fp32" in line for line in printed)
+    assert main(["build", str(bundle().path), "--profile", "edge", "--no-build"]) == 0
+    assert capsys.readouterr().out.count("there already") == 2
+    assert main(["build", str(bundle().path), "--profile", "large", "--no-build"]) == 2
+    assert "leave out --no-build" in capsys.readouterr().err
+    assert main(["build", str(Path("nowhere.pcaseg"))]) == 2
+    assert main(["build", str(bundle().path), "--workspace", "0"]) == 2

@@ -1,0 +1,152 @@
+"""The graphs that TensorRT builds: the numbers of the bundle's own, in operators that its parsers take."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from support import SMALL_OPENAI, small_model
+from tensorrt_listing import operators
+
+from pcaseg.errors import EngineError
+from pcaseg.export.graphs import export_segmenter, export_text_encoder
+from pcaseg.export.label_graph import export_label_graph
+from pcaseg.export.options import ExportOptions
+from pcaseg.export.tensorrt.graphs import derive_graph
+
+OLD = {"opset": 17, "layer_norm": "decomposed"}
+FORMS = {
+    "logits": ExportOptions(),
+    "logits-old": ExportOptions(**OLD),
+    "logits-old-half": ExportOptions(**OLD, precision="float16"),
+    "labels": ExportOptions(graph="labels"),
+    "labels-old-sliding": ExportOptions(graph="labels", strategy="sliding", **OLD),
+}
+TYPES = {1: "FP32", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 2: "UINT8"}
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """Makes each form once, when it is asked for."""
+    folder, made = tmp_path_factory.mktemp("graphs"), {}
+
+    def get(form: str) -> onnx.ModelProto:
+        if form not in made:
+            options, path = FORMS[form], folder / f"{form}.onnx"
+            export = export_label_graph if options.graph == "labels" else export_segmenter
+            made[form] = export(small_model(), path, options=options)
+        return made[form]
+
+    return get
+
+
+def session(proto: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(proto.SerializeToString(), options)
+
+
+def inputs(T: int, N: int, form: str = "logits") -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(T + N)
+    text = rng.standard_normal((T, 64)).astype(np.float32)
+    text /= np.linalg.norm(text, axis=1, keepdims=True)
+    if form.startswith("labels"):
+        return {"image": rng.integers(0, 256, (N, 50, 70, 3), dtype=np.uint8), "text": text}
+    return {"image": rng.uniform(0, 255, (N, 3, 96, 96)).astype(np.float32), "text": text}
+
+
+@pytest.mark.parametrize("form", ["logits", "logits-old", "logits-old-half"])
+@pytest.mark.parametrize(("role", "counts"), [("main", (1, 7, 255, 256)), ("large", (257, 300, 847))])
+def test_derived_graphs_compute_the_same(graphs, form, role, counts):
+    proto = graphs(form)
+    whole, derived = session(proto), session(derive_graph(proto, role, source="x"))
+    tolerance = 2e-3 if "half" in form else 2e-6  # classes in another order are summed in another order
+    for T in counts:
+        feed = inputs(T, 2 if T < 300 else 1)
+        (expected,), (found,) = whole.run(None, feed), derived.run(None, feed)
+        np.testing.assert_array_equal(found == -100, expected == -100)
+        assert (expected == -100).any() == (T > 256)
+        np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected[expected != -100]).max())
+
+
+@pytest.mark.parametrize("frames", ["uint8", "float32"])
+def test_derived_label_graphs_compute_the_same(graphs, frames):
+    proto = graphs("labels-old-sliding")
+    whole, derived = session(proto), session(derive_graph(proto, "main", source="x", frames=frames))
+    feed = inputs(7, 1, "labels")
+    expected = whole.run(None, feed)
+    found = derived.run(None, feed | {"image": feed["image"].astype(frames)})
+    assert (found[0] == expected[0]).mean() > 0.999  # seeded classes tie now and then
+    np.testing.assert_allclose(found[1], expected[1], atol=1e-6)  # and then their confidence is the same
+
+
+def test_derived_graphs_sort_as_parsers_can(graphs):
+    proto = graphs("logits")
+    main, large = (derive_graph(proto, role, source="x").graph for role in ("main", "large"))
+    assert not [node for node in main.node if node.op_type in ("TopK", "GatherElements", "Min")]
+    (sort,) = [node for node in large.node if node.op_type == "TopK"]
+    (count,) = [tensor for tensor in large.initializer if tensor.name == sort.input[1]]
+    assert onnx.numpy_helper.to_array(count).tolist() == [256]
+    assert sum(len(t.raw_data) for t in main.initializer) <= sum(len(t.raw_data) for t in proto.graph.initializer)
+
+
+def test_an_edited_graph_is_refused(graphs):
+    for kind in ("TopK", "Min", "Concat", "GatherElements"):
+        proto = onnx.ModelProto()
+        proto.CopyFrom(graphs("logits"))
+        node = next(node for node in proto.graph.node if node.op_type == kind)
+        node.op_type = "Identity"
+        with pytest.raises(EngineError, match=r"edited\.onnx: .*export the bundle anew"):
+            derive_graph(proto, "main", source="edited.onnx")
+
+
+def refusals(proto: onnx.ModelProto, parser: str) -> dict[tuple[str, str], int]:
+    """What a parser's table does not list: operator and type of what it reads first or makes, and how often."""
+    table, found = operators(parser), defaultdict(int)
+    graph = onnx.shape_inference.infer_shapes(proto).graph
+    kinds = {v.name: v.type.tensor_type.elem_type for v in (*graph.value_info, *graph.input, *graph.output)}
+    kinds |= {tensor.name: tensor.data_type for tensor in graph.initializer}
+    for node in graph.node:
+        if not table.get(node.op_type, {}).get("supported"):
+            found[node.op_type, "operator"] += 1
+            continue
+        listed = {*table[node.op_type]["types"]}
+        if node.op_type == "Equal":
+            listed.add("BOOL")  # the tables name what it compares, not what comes out
+        if parser == "8.5" and ("INT32" in listed or node.op_type in ("TopK", "ArgMax")):
+            listed.add("INT64")  # that parser makes INT32 of it, and these make indices
+        names = [node.input[0], *node.output] if node.input else list(node.output)
+        for kind in {TYPES[kinds[name]] for name in names if name} - listed:
+            found[node.op_type, kind] += 1
+    return dict(found)
+
+
+@pytest.mark.parametrize(
+    ("form", "parser", "frames"),
+    [
+        ("logits-old", "8.5", "uint8"),
+        ("logits-old-half", "8.5", "uint8"),
+        ("labels-old-sliding", "8.5", "float32"),
+        *((form, parser, "uint8") for form in FORMS for parser in ("10.1", "10.15")),
+    ],
+)
+@pytest.mark.parametrize("role", ["main", "large"])
+def test_every_operator_and_type_is_in_the_parsers_tables(graphs, form, parser, frames, role):
+    derived = derive_graph(graphs(form), role, source="x", frames=frames)
+    assert not refusals(derived, parser)
+
+
+def test_text_encoders_are_in_the_parsers_tables(tmp_path):
+    for name, model in (("eva", small_model()), ("openai", small_model(SMALL_OPENAI))):
+        old = export_text_encoder(model, tmp_path / f"{name}.onnx", options=ExportOptions(**OLD))
+        assert not refusals(old, "8.5")
+        assert not refusals(old, "10.15")
+
+
+def test_the_tables_find_what_a_parser_lacks(graphs):
+    found = refusals(derive_graph(graphs("logits"), "main", source="x"), "8.5")
+    assert {("LayerNormalization", "operator"), ("Gelu", "operator")} <= found.keys()
+    assert ("Clip", "INT64") in refusals(graphs("logits-old"), "8.5")  # ranks, which derived graphs clip no more
