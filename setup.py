@@ -45,7 +45,7 @@ EXTRAS = {
     ],
 }
 
-packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), *FOLDERS, "pcaseg.export.tensorrt"]
+packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), *FOLDERS, "pcaseg.export.tensorrt", "pcaseg.export.plugins"]
 
 setup(
     name="pcaseg",

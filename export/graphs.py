@@ -7,10 +7,10 @@ import io
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx.version_converter
@@ -118,6 +118,7 @@ def export_graph(
     *,
     options: ExportOptions = DEFAULTS,
     permitted: Set[str] = frozenset(),
+    operators: Mapping[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> onnx.ModelProto:
     """Traces a module and writes its graph, cleaned and audited.
 
@@ -127,6 +128,7 @@ def export_graph(
         signature: its axes with names become dynamic.
         options: how it is written; the module's weights have their precision already.
         permitted: see `audit_graph`.
+        operators: how the kernels' operators are written; None for plain operators instead of them.
 
     Returns:
         The graph as written.
@@ -135,7 +137,8 @@ def export_graph(
         PcasegError: of `audit_graph`, or the installed packages cannot write the opset.
     """
     traced = max(options.opset, OLDEST_TRACED)
-    with torch.no_grad(), plain_operators(), _quiet():
+    tracing = plain_operators() if operators is None else contextlib.nullcontext()
+    with torch.no_grad(), tracing, _quiet():
         program = torch.onnx.export(
             module.eval(),
             example_inputs(signature),
@@ -144,7 +147,7 @@ def export_graph(
             input_names=list(signature.inputs),
             output_names=list(signature.outputs),
             dynamic_shapes=tuple(_dynamic_axes(spec) for spec in signature.inputs.values()),
-            custom_translation_table=translations(options.precision, options.layer_norm),
+            custom_translation_table=translations(options.precision, options.layer_norm) | dict(operators or {}),
             verbose=False,
         )
         assert program is not None  # with dynamo=True there always is one

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
+from pcaseg.kernels.ptx import entry_parameters, without_scratch
 from pcaseg.kernels.registry import DTYPES, import_triton
 from pcaseg.kernels.tuning import TuningPoint, tuning_point
 from pcaseg.versions import installed_versions
@@ -141,6 +142,41 @@ def compile_all(
     return entries
 
 
+@dataclass(frozen=True)
+class PluginEntry:
+    """A compiled kernel that any caller can launch: inputs, scalars and output are all it takes.
+
+    Attributes:
+        name: of the entry.
+        ptx: text; it needs the architecture's own target, such as sm_90a.
+        threads: of a program.
+        shared_bytes: it asks for at the launch.
+    """
+
+    name: str
+    ptx: str
+    threads: int
+    shared_bytes: int
+
+
+def plugin_entry(variant: Variant, arch: str) -> PluginEntry:
+    """Compiles one variant for use outside Triton.
+
+    Raises:
+        PcasegError: the kernel needs scratch memory, or Triton runs as an interpreter.
+        MissingDependencyError: Triton is not installed.
+    """
+    if import_triton().knobs.runtime.interpret:
+        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
+    compiled, _, _ = _compile(variant, int(arch.removeprefix("sm_")))
+    metadata = compiled.metadata
+    for need in ("global_scratch_size", "profile_scratch_size"):
+        if getattr(metadata, need, 0):
+            raise PcasegError(f"{variant.name}: needs {need} of {getattr(metadata, need)} bytes; report this")
+    ptx = without_scratch(compiled.asm["ptx"], len(variant.signature))
+    return PluginEntry(metadata.name, ptx, 32 * metadata.num_warps, metadata.shared)
+
+
 def _compile_job(arch: str, kernel: str, dtype: str, folder: Path) -> list[Entry]:
     return [compile_variant(variant, arch, folder) for variant in variants_of(kernel, arch, dtype)]
 
@@ -158,7 +194,7 @@ def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
         arch=arch,
         entry=metadata.name,
         arguments=list(variant.signature.items()),
-        scratch_arguments=_parameters(ptx) - len(variant.signature),
+        scratch_arguments=len(entry_parameters(ptx)) - len(variant.signature),
         constexprs=variant.constexprs,
         grid=variant.grid,
         threads=32 * metadata.num_warps,
@@ -228,12 +264,6 @@ class _Assembler:
 
         stages["cubin"] = cubin
         return None
-
-
-def _parameters(ptx: str) -> int:
-    """How many parameters the entry of a PTX module takes."""
-    head = re.search(r"\.entry\s+\w+\((.*?)\)", ptx, re.DOTALL)
-    return len(re.findall(r"\.param", head[1])) if head else 0
 
 
 def _number(pattern: str, log: str) -> int:

@@ -182,7 +182,7 @@ def _class_attention_kernel(
         tl.store(out_ptr + t * (N * C) + c[None, :], (z + attended).to(dtype), mask=valid)
 
 
-def _constexprs(point: TuningPoint, C: int, heads: int, dtype: str) -> dict[str, Any]:
+def constexprs_for(point: TuningPoint, C: int, heads: int, dtype: str) -> dict[str, Any]:
     precision = "tf32x3" if dtype == "fp32" else "ieee"
     block = {name: min(value, C) if name != "BLOCK_T" else value for name, value in point.constexprs.items()}
     block["BLOCK_C"] = max(block["BLOCK_C"], C // heads)
@@ -195,7 +195,7 @@ def launch(arguments: tuple[Tensor, ...], out: Tensor) -> None:
     B, T, N, C = z.shape
     dtype = registry.dtype_name(z)
     point = tuning_point(NAME, registry.architecture(z), dtype)
-    constexprs = _constexprs(point, C, arguments[-1].shape[0], dtype)
+    constexprs = constexprs_for(point, C, arguments[-1].shape[0], dtype)
     share_step = T if share.shape[0] > 1 else 0
     _class_attention_kernel[C // constexprs["BLOCK_C"], N, B](
         *arguments, T, N, share_step, out, **constexprs, **point.options
@@ -266,6 +266,6 @@ def variants(dtype: str, point: TuningPoint) -> list[Variant]:
     signature = {f"{name}_ptr": f"*{dtype}" for name in ("z", "share", "q", "k", "v", "v_bias")}
     signature |= {"pad_matrix_ptr": "*fp32", "pad_normaliser_ptr": "*fp32"}
     signature |= {"T": "i32", "N": "i32", "share_step": "i32", "out_ptr": f"*{dtype}"}
-    constexprs = _constexprs(point, 128, 4, dtype)
+    constexprs = constexprs_for(point, 128, 4, dtype)
     grid = f"{128 // constexprs['BLOCK_C']}, N, B"
     return [Variant(f"{NAME}_{dtype}", _class_attention_kernel, signature, constexprs, grid, point)]

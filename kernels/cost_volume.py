@@ -163,7 +163,7 @@ def _cost_volume_kernel(
                 out = tl.zeros((BLOCK_M, C), tl.float32) + bias
 
 
-def _constexprs(point: TuningPoint, W: int, D: int, C: int, P: int, dtype: str) -> dict[str, Any]:
+def constexprs_for(point: TuningPoint, W: int, D: int, C: int, P: int, dtype: str) -> dict[str, Any]:
     """All constexprs of the kernel on maps of width W."""
     block = point.constexprs
     span = 1 << (block["BLOCK_M"] + 6 * W + 6).bit_length()  # one more than is read: the last column is zero
@@ -187,7 +187,7 @@ def launch(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor, out: Te
     P, D = text.shape[-2:]
     dtype = registry.dtype_name(features)
     point = tuning_point(NAME, registry.architecture(features), dtype)
-    constexprs = _constexprs(point, W, D, C, P, dtype)
+    constexprs = constexprs_for(point, W, D, C, P, dtype)
     grid = (-(-H * W // constexprs["BLOCK_M"]), -(-T // constexprs["CLASSES"]), B)
     text_step = T * P if text.dim() == 4 else 0
     _cost_volume_kernel[grid](features, text, weight, bias, T, H, W, text_step, out, **constexprs, **point.options)
@@ -254,7 +254,7 @@ def variants(dtype: str, point: TuningPoint) -> list[Variant]:
     signature |= {"T": "i32", "H": "i32", "W": "i32", "text_step": "i32", "out_ptr": f"*{dtype}"}
     found = []
     for P in (1, 80):
-        constexprs = _constexprs(point, 24, 512, 128, P, dtype)
+        constexprs = constexprs_for(point, 24, 512, 128, P, dtype)
         grid = f"cdiv(H * W, {constexprs['BLOCK_M']}), cdiv(T, {constexprs['CLASSES']}), B"
         found.append(Variant(f"{NAME}_p{P}_{dtype}", _cost_volume_kernel, signature, constexprs, grid, point))
     return found

@@ -291,8 +291,8 @@ def launch(spatial: Tensor, semantic: Tensor, weights: Weights, out: Tensor, row
     (B, T, H, W, C), w, dtype = spatial.shape, weights, dtype_name(spatial)
     point = tuning_point(NAME, architecture(spatial), dtype)
     experts, mapper = w.coefficients.shape
-    settings = _constexprs(C, experts, mapper, dtype, point)
-    groups, lanes = _groups(B * T, W, settings["BLOCK_M"])
+    settings = constexprs_for(C, experts, mapper, dtype, point)
+    groups, lanes = groups_of(B * T, W, settings["BLOCK_M"])
     programs = groups * C * experts // settings["COLUMNS"]
     rows = rows or _rows(programs, H, spatial)
     tensors = (spatial, semantic, w.parse_even, w.parse_odd, pack_vectors(w, settings["COLUMNS"]), *w[7:])
@@ -311,7 +311,7 @@ def pack_vectors(w: Weights, columns: int) -> Tensor:
     return rows.permute(2, 0, 1, 3).contiguous()
 
 
-def _constexprs(C: int, experts: int, mapper: int, dtype: str, point: TuningPoint) -> dict[str, Any]:
+def constexprs_for(C: int, experts: int, mapper: int, dtype: str, point: TuningPoint) -> dict[str, Any]:
     """All constexprs of the kernel.
 
     Raises:
@@ -325,7 +325,7 @@ def _constexprs(C: int, experts: int, mapper: int, dtype: str, point: TuningPoin
     return {**point.constexprs, **fixed, "COLUMNS": columns}
 
 
-def _groups(maps: int, W: int, block_m: int) -> tuple[int, int]:
+def groups_of(maps: int, W: int, block_m: int) -> tuple[int, int]:
     """How many groups of maps there are (times segments of a row), and the lanes of a row."""
     lanes = W + 1 if block_m > W else block_m
     segments = 1 if block_m > W else -(-W // (block_m - 2))
@@ -390,7 +390,7 @@ def operations(B: int, T: int, H: int, W: int, C: int, *, experts: int) -> int:
 def variants(dtype: str, point: TuningPoint) -> list[Variant]:
     """What is compiled ahead of time: C = 128 and four experts, any B, T, H and W."""
     C, experts, mapper = 128, 4, 32
-    settings = _constexprs(C, experts, mapper, dtype, point)
+    settings = constexprs_for(C, experts, mapper, dtype, point)
     names = _expert_mix_kernel.arguments
     signature = {name: f"*{dtype}" if name.endswith("_ptr") else "i32" for name in names}
     groups = f"cdiv(maps, {settings['BLOCK_M']} / lanes)"  # with rows shorter than BLOCK_M
