@@ -57,7 +57,11 @@ setup(
     python_requires=">=3.10",
     packages=packages,
     package_dir={"pcaseg": "pcaseg"} | FOLDERS,
-    package_data={"pcaseg": ["data/class_lists/*.json", "py.typed"], "pcaseg.kernels": ["tuning.json"]},
+    package_data={
+        "pcaseg": ["data/class_lists/*.json", "py.typed"],
+        "pcaseg.kernels": ["tuning.json"],
+        "pcaseg.export.plugins": ["cpp/*", "cpp/stand_in/*"],
+    },
     install_requires=RUNTIME,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["pcaseg=pcaseg.cli:main"]},
