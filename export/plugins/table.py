@@ -195,7 +195,8 @@ def _expert_mix_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch:
 def _cost_volume_constexprs(
     point: Any, dtype: str, *, width: int, dim: int, channels: int, prompts: int
 ) -> dict[str, Any]:
-    return cost_volume.constexprs_for(point, width, dim, channels, prompts, dtype)
+    fixed = cost_volume.constexprs_for(point, width, dim, channels, prompts, dtype)
+    return fixed | {"PRECISION": "ieee"}  # tf32x3 keeps the weights twice in shared memory
 
 
 def _class_attention_constexprs(point: Any, dtype: str, *, channels: int, heads: int) -> dict[str, Any]:
@@ -223,7 +224,7 @@ PLUGINS = {
             types=("T", "FP32", "T", "T", "T"),
             ranks=(4, 3, 4, 1),
             attributes=("width", "dim", "channels", "prompts"),
-            points={"fp32": "narrow", "fp16": "medium"},
+            points={"fp32": "small", "fp16": "medium"},
             output=lambda shapes: (shapes[0][0], shapes[1][0], shapes[0][1], shapes[0][2], shapes[2][0]),
             launch=_cost_volume_launch,
             constexprs=_cost_volume_constexprs,
