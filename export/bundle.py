@@ -20,9 +20,17 @@ from pcaseg.errors import BundleError, OutputError, PcasegError
 from pcaseg.export.graphs import export_segmenter, export_text_encoder, segmenter_signature
 from pcaseg.export.label_graph import export_label_graph, label_signature
 from pcaseg.export.options import DEFAULTS, ExportOptions
+from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, sha256_of
-from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
+from pcaseg.runtime.bundle import (
+    MANIFEST_NAME,
+    PLUGIN_SEGMENTER_NAME,
+    SEGMENTER_NAME,
+    TEXT_ENCODER_NAME,
+    TOKENIZER_NAME,
+    Bundle,
+)
 from pcaseg.runtime.engines import ENGINES_NAME
 from pcaseg.runtime.manifest import (
     FileEntry,
@@ -87,6 +95,8 @@ def _write_files(model: PCASeg, folder: Path, options: ExportOptions, *, progres
         SEGMENTER_NAME: lambda path: segmenter(model, path, options=options),
         TEXT_ENCODER_NAME: lambda path: export_text_encoder(model, path, options=options),
     }
+    if options.plugins == "with":
+        exports[PLUGIN_SEGMENTER_NAME] = lambda path: export_plugin_segmenter(model, path, options=options)
     graphs = {}
     with tqdm(total=len(exports) + 1, desc="export", unit="file", disable=not progress) as bar:
         for name, export in exports.items():

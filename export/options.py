@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 
 from pcaseg.configs import LARGEST_SIDE_PX, OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
 from pcaseg.errors import PcasegError
+
+
+PluginGraph = Literal["without", "with"]
+
+OLDEST_WITH_PLUGINS = 18
+"""Older opsets are converted, and the converter knows no operators but the standard's."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,7 @@ class ExportOptions:
             `pcaseg.export.translations`.
         opset: one of `OPSETS`.
         layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.
+        plugins: `with` writes, beside it, a graph in which the kernels are nodes for TensorRT's plugins.
 
     Raises:
         PcasegError: an unknown choice, a strategy or a size for a graph of logits, or a side out of range.
@@ -33,11 +41,18 @@ class ExportOptions:
     precision: Precision = "float32"
     opset: int = OPSET
     layer_norm: LayerNormForm = "operator"
+    plugins: PluginGraph = "without"
 
     def __post_init__(self) -> None:
         check_choice(self.graph, GraphKind, what="graph")
         check_choice(self.precision, Precision, what="precision")
         check_choice(self.layer_norm, LayerNormForm, what="layer_norm")
+        check_choice(self.plugins, PluginGraph, what="plugins")
+        if self.plugins == "with" and (self.graph != "logits" or self.opset < OLDEST_WITH_PLUGINS):
+            raise PcasegError(
+                f"plugins: a graph of {self.graph} in opset {self.opset} is written without them; export logits in "
+                f"opset {OLDEST_WITH_PLUGINS} or newer"
+            )
         if self.opset not in OPSETS:
             raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
         if self.graph == "labels":

@@ -25,7 +25,7 @@ class FakeDriver:
         self.gpu, self.total = gpu, total
         self.blocks: dict[int, np.ndarray] = {}
         self.pinned: dict[int, np.ndarray] = {}
-        self.queues: dict[int, list[Callable[[], None]]] = {}
+        self.queues: dict[int, list[Callable[[], None]]] = {0: []}
         self.events: dict[int, float | None] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
         self.captures: dict[int, list[Callable[[], None]]] = {}
@@ -133,7 +133,7 @@ class FakeDriver:
 
     def idle(self) -> bool:
         """Whether everything has been given back."""
-        return not (self.blocks or self.pinned or self.queues or self.graphs or self.events)
+        return not (self.blocks or self.pinned or len(self.queues) > 1 or self.graphs or self.events)
 
     def _queue(self, stream: int, run: Callable[[], None], name: str) -> None:
         self.calls.append(name)

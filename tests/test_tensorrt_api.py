@@ -47,9 +47,11 @@ OURS = {
         "plan",
         "sidecar",
         "read",
-    }
+    },
+    "layer": {"get"},
+    "error": {"strerror"},
 }
-"""Attributes of this project's own `Engine` and `StoredEngine`, which bear the same name in places."""
+"""Attributes of what else bears these names: this project's engines, the inspector's JSON, Python's own errors."""
 
 SPECIAL = {"desc", "node"} | {"__version__", "__name__", "__members__", "__init__", "Severity", "name"}
 

@@ -24,8 +24,6 @@ from pcaseg.kernels.tuning import tuning_points
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
 
-PLUGIN_SEGMENTER_NAME = "segmenter.plugins.onnx"
-
 
 class PluginSegmenterGraph(nn.Module):
     """As `SegmenterGraph`, for at most 256 classes, through the kernels' operators."""

@@ -18,6 +18,9 @@ from pcaseg.kernels.aot import PluginEntry, plugin_entry
 Registration = Literal["registered", "lazy"]
 """Known to TensorRT's registry at once, which needs its libraries, or only to its Python layer."""
 
+MOST_SHARED_BYTES = 48 * 1024
+"""Of a launch by TensorRT's Python plugins: nothing there asks the driver for more."""
+
 _entries: dict[tuple[str, str], PluginEntry] = {}
 
 
@@ -110,6 +113,11 @@ def _implementation(
     """Entry, PTX, launch parameters and scalars of one node."""
     variant = plugin.variant(dtype, attributes)
     entry = entry_for(plugin, dtype, attributes, arch)
+    if entry.shared_bytes > MOST_SHARED_BYTES:
+        raise EngineError(
+            f"{plugin.name} in {dtype} needs {entry.shared_bytes} bytes of shared memory, and TensorRT launches "
+            f"plugins with at most {MOST_SHARED_BYTES}; build a float16 bundle, or use the C++ library"
+        )
     launch = plugin.launch(
         [tensor.shape_expr for tensor in inputs], fixed_for(plugin, variant, attributes), Symbols(trtp)
     )

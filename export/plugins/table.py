@@ -5,7 +5,8 @@ rules are functions of the inputs' lengths that use `+ - * //` and the three fun
 same rule runs on integers, on TensorRT's symbolic lengths, and on text, which makes C++ of it.
 
 Constexprs are fixed when a kernel is compiled: by the node's attributes, which hold the model's widths, and by the
-plugin's tuning point, which stays within the 48 KiB of shared memory that a launch may ask for without more ado.
+plugin's tuning point. All float16 kernels stay within the 48 KiB of shared memory that a launch may ask for without
+more ado; the cost volume in float32 does not, so it runs only where the caller raises that limit.
 """
 
 from __future__ import annotations
@@ -195,8 +196,7 @@ def _expert_mix_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch:
 def _cost_volume_constexprs(
     point: Any, dtype: str, *, width: int, dim: int, channels: int, prompts: int
 ) -> dict[str, Any]:
-    fixed = cost_volume.constexprs_for(point, width, dim, channels, prompts, dtype)
-    return fixed | {"PRECISION": "ieee"}  # tf32x3 keeps the weights twice in shared memory
+    return cost_volume.constexprs_for(point, width, dim, channels, prompts, dtype)
 
 
 def _class_attention_constexprs(point: Any, dtype: str, *, channels: int, heads: int) -> dict[str, Any]:
@@ -224,7 +224,7 @@ PLUGINS = {
             types=("T", "FP32", "T", "T", "T"),
             ranks=(4, 3, 4, 1),
             attributes=("width", "dim", "channels", "prompts"),
-            points={"fp32": "small", "fp16": "medium"},
+            points={"fp32": "narrow", "fp16": "medium"},
             output=lambda shapes: (shapes[0][0], shapes[1][0], shapes[0][1], shapes[0][2], shapes[2][0]),
             launch=_cost_volume_launch,
             constexprs=_cost_volume_constexprs,
@@ -246,7 +246,7 @@ PLUGINS = {
             operator="expert_mix",
             inputs=("spatial", "semantic", *_WEIGHTS, "residual", "residual_bias"),
             types=("T",) * 12,
-            ranks=(5, 5, 2, 2, 3, 2, 1, 2, 1, 2, 1),
+            ranks=(5, 5, 2, 2, 4, 2, 1, 2, 1, 2, 1),
             attributes=("width", "channels", "experts", "mapper"),
             points={"fp32": "narrow", "fp16": "shallow"},
             output=lambda shapes: tuple(shapes[0]),

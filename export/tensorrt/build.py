@@ -14,12 +14,13 @@ import onnx
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, PcasegError
+from pcaseg.export.plugins.prepare import Plugins, prepare_plugins
 from pcaseg.export.tensorrt.graphs import Frames, derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
 from pcaseg.files import atomic_path, cache_folder, sha256_of
-from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
+from pcaseg.runtime.bundle import SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
     EngineKey,
@@ -31,7 +32,9 @@ from pcaseg.runtime.engines import (
     differences,
     engine_folder,
     engine_folders,
+    graph_file,
     read_engine,
+    source_file,
     stored_engines,
 )
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
@@ -64,6 +67,8 @@ def build_engines(
     device: str | None = None,
     build: bool = True,
     timing_cache: Path | None = None,
+    plugins: Plugins = "none",
+    plugin_library: Path | None = None,
     progress: bool = False,
     driver: Driver | None = None,
 ) -> list[Built]:
@@ -77,6 +82,9 @@ def build_engines(
         device: `cuda` or `cuda:N`.
         build: False to be refused, with the field that differs, instead of building.
         timing_cache: file of what tactics took; None for one in the user's cache folder.
+        plugins: `inside` builds the main engine from the bundle's graph with plugin nodes, whose kernels are compiled
+            for this GPU and become part of the engine; `library` takes them from `plugin_library`.
+        plugin_library: the C++ plugins.
         progress: whether to show it on standard error.
         driver: of the GPU; None for the real one.
 
@@ -91,11 +99,14 @@ def build_engines(
     wanted = _precision(bundle, precision)
     trt = import_tensorrt()
     driver = driver or open_driver(device)
-    machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability)
+    known = prepare_plugins(trt, bundle, driver.gpu, plugins, plugin_library)
+    library = None if known is None or plugins != "library" else known.removeprefix("library-")
+    machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
     cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
     found = []
     for role in roles(profile):
-        job = _Job(trt, bundle, role, _key(bundle, role, wanted, profile, options, machine), options, driver, cache)
+        key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None)
+        job = _Job(trt, bundle, role, key, options, driver, cache)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found
 
@@ -124,8 +135,9 @@ def _key(
     profile: ProfileSet,
     options: BuildOptions,
     machine: Machine,
+    plugins: str | None,
 ) -> EngineKey:
-    source = TEXT_ENCODER_NAME if role == "text" else SEGMENTER_NAME
+    source = source_file(role, plugins)
     return EngineKey(
         graph=role,
         onnx_sha256=bundle.manifest.files[source].sha256,
@@ -139,7 +151,7 @@ def _key(
         version_compatible=options.version_compatible,
         weight_stripped=options.weight_stripped,
         optimization_level=options.optimization_level,
-        plugins=None,
+        plugins=plugins,
     )
 
 
@@ -211,11 +223,11 @@ class _Job:
 
     def _build(self, folder: Path, progress: bool) -> StoredEngine:
         """Builds, proves the precision, and writes the plan and, last, the sidecar, which makes the engine exist."""
-        source = TEXT_ENCODER_NAME if self.role == "text" else SEGMENTER_NAME
+        source = graph_file(self.key)
         shown = f"{self.bundle.path / source} ({self.role})"
         frames: Frames = "uint8" if hasattr(self.trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
         proto = onnx.load_from_string(self.bundle.read(source))
-        graph = derive_graph(proto, self.role, source=shown, frames=frames)
+        graph = proto if self.key.plugins else derive_graph(proto, self.role, source=shown, frames=frames)
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:

@@ -90,8 +90,7 @@ def build_plan(
     _parse(trt, network, onnx_bytes, log, source)
     config = builder.create_builder_config()
     _configure(trt, config, options)
-    if hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS") and not _strongly_typed(trt):
-        _constrain(trt, network, config, precision)
+    _constrain(trt, network, config, precision)
     for profile in profiles:
         config.add_optimization_profile(_profile(builder, profile))
     cache = config.create_timing_cache(timing_cache)
@@ -174,7 +173,8 @@ def _wanted(trt: Any, kinds: Any, name: str, what: str) -> Any:
 
 def _constrain(trt: Any, network: Any, config: Any, precision: EnginePrecision) -> None:
     """Where networks are weakly typed: allow half precision, and hold every layer to the type it has in the graph."""
-    if precision == "fp32":
+    weak = hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS") and not _strongly_typed(trt)
+    if not weak or precision == "fp32":
         return
     config.set_flag(trt.BuilderFlag.FP16)
     if precision == "int8":
@@ -215,7 +215,7 @@ def _reasons(log: Any, began: int) -> str:
 def _progress(trt: Any, config: Any, source: str, *, show: bool) -> Iterator[None]:
     """A bar on standard error: TensorRT's own phases where it reports them, else the seconds that pass."""
     with tqdm(desc=f"build {source}", unit="step", disable=not show) as bar:
-        if hasattr(trt, "IProgressMonitor") and hasattr(config, "progress_monitor"):
+        if hasattr(config, "progress_monitor"):
             config.progress_monitor = _monitor(trt, bar)
             yield
             return
@@ -238,6 +238,8 @@ def _tick(bar: Any, done: threading.Event) -> None:
 
 
 def _monitor(trt: Any, bar: Any) -> Any:
+    assert hasattr(trt, "IProgressMonitor")  # it came with the setting
+
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -29,6 +29,13 @@ def add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--timing-cache", type=some_path, help="file of measured tactics; default: in the cache folder"
     )
+    command.add_argument(
+        "--plugins",
+        choices=("none", "inside", "library"),
+        default="none",
+        help="the kernels of pcaseg: compiled into the engine (TensorRT 10.9 and newer), or from a C++ library",
+    )
+    command.add_argument("--plugin-library", type=some_path, help="for --plugins library")
     command.add_argument("--device", help="cuda (default) or cuda:N")
     command.add_argument(
         "--no-build", action="store_true", help="only say whether the engines are there, and what differs"
@@ -57,6 +64,8 @@ def run_build(options: argparse.Namespace) -> int:
         device=options.device,
         build=not options.no_build,
         timing_cache=options.timing_cache,
+        plugins=options.plugins,
+        plugin_library=options.plugin_library,
         progress=True,
     )
     for found in engines:

@@ -65,6 +65,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
         default="operator",
         help="decomposed: for parsers without LayerNormalization, such as TensorRT 8.5 with --opset 17",
     )
+    command.add_argument("--plugins", action="store_true", help="write a graph with the kernels as plugin nodes too")
     command.add_argument("--overwrite", action="store_true", help="replace a bundle that stands there")
     command.set_defaults(run=run_export)
 
@@ -116,6 +117,7 @@ def run_export(options: argparse.Namespace) -> int:
         precision=options.precision,
         opset=options.opset,
         layer_norm=options.layer_norm,
+        plugins="with" if options.plugins else "without",
     )
     check_destination(options.out, overwrite=options.overwrite)
     model = load_model(options.model)

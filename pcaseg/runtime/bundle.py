@@ -26,6 +26,7 @@ from pcaseg.runtime.manifest import (
 
 __all__ = [
     "MANIFEST_NAME",
+    "PLUGIN_SEGMENTER_NAME",
     "SCHEMA_VERSION",
     "SEGMENTER_NAME",
     "TEXT_ENCODER_NAME",
@@ -42,6 +43,7 @@ __all__ = [
 
 MANIFEST_NAME = "manifest.json"
 SEGMENTER_NAME = "segmenter.onnx"
+PLUGIN_SEGMENTER_NAME = "segmenter.plugins.onnx"
 TEXT_ENCODER_NAME = "text_encoder.onnx"
 TOKENIZER_NAME = "tokenizer.json"
 

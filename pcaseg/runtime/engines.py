@@ -21,7 +21,7 @@ from typing import Literal
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import EngineError
 from pcaseg.files import cache_folder
-from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.typed_json import load_typed
 
 SCHEMA_VERSION = 1
@@ -89,7 +89,8 @@ class EngineKey:
         version_compatible: whether newer TensorRT versions run it.
         weight_stripped: whether it lacks its weights, which are then taken from the bundle when it is opened.
         optimization_level: 0 to 5, or None where TensorRT has no such setting.
-        plugins: SHA-256 of the kernels inside, None without any.
+        plugins: `inside-` or `library-` and a SHA-256: of the kernels that the plan holds, or of the library that it
+            needs; None without plugins.
     """
 
     graph: GraphRole
@@ -164,11 +165,12 @@ class EngineSidecar:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine must fit: TensorRT's version, the GPU's name and its compute capability."""
+    """What an engine must fit: TensorRT's version, the GPU's name and compute capability, the plugin library's hash."""
 
     tensorrt: str
     gpu: str
     compute_capability: str
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +240,8 @@ def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
         found.append(f"it was built from another {source}")
     if key.tensorrt != machine.tensorrt and not (key.version_compatible and _not_older(machine.tensorrt, key.tensorrt)):
         found.append(f"it was built with TensorRT {key.tensorrt} and this is {machine.tensorrt}")
+    if (key.plugins or "").startswith("library-") and key.plugins != f"library-{machine.library}":
+        found.append("it needs the plugin library that it was built with")
     if key.hardware == "ampere-and-newer":
         if _numbers(machine.compute_capability) < (8, 0):
             found.append(f"it needs compute capability 8.0 and this GPU has {machine.compute_capability}")
@@ -275,9 +279,14 @@ def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
 
 def graph_file(key: EngineKey) -> str:
     """The bundle's file that an engine was derived from."""
-    if key.graph == "text":
-        return "text_encoder.onnx"
-    return "segmenter.onnx" if key.plugins is None else "segmenter.plugins.onnx"
+    return source_file(key.graph, key.plugins)
+
+
+def source_file(role: GraphRole, plugins: str | None) -> str:
+    """The bundle's file that such an engine is derived from; only the main graph comes with plugins."""
+    if role == "text":
+        return TEXT_ENCODER_NAME
+    return SEGMENTER_NAME if plugins is None else PLUGIN_SEGMENTER_NAME
 
 
 def _not_older(version: str, than: str) -> bool:

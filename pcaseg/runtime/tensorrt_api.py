@@ -5,11 +5,13 @@ What a version offers is asked with `hasattr`, never guessed from its number.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 from pathlib import Path
 from typing import Any
 
 from pcaseg.errors import EngineError, MissingDependencyError, install_hint
+from pcaseg.files import sha256_of
 
 _KEPT_MESSAGES = 20
 
@@ -61,6 +63,21 @@ def capture_log(trt: Any, path: Path | None = None) -> Any:
     return Log()
 
 
+def load_plugin_library(path: Path) -> str:
+    """Loads a C++ plugin library, which makes its plugins known to TensorRT; gives its SHA-256.
+
+    Raises:
+        EngineError: it cannot be loaded.
+    """
+    try:
+        ctypes.CDLL(str(path.resolve()), mode=ctypes.RTLD_GLOBAL)
+        return sha256_of(path)
+    except OSError as error:
+        raise EngineError(
+            f"{path}: is no plugin library that can be loaded ({error}); build it for this TensorRT"
+        ) from error
+
+
 def last_error(log: Any, otherwise: str) -> str:
     """What TensorRT complained of last, for a message."""
     return " ".join(log.errors[-1].split()) if log.errors else otherwise
@@ -109,5 +126,5 @@ def deserialize(trt: Any, plan: bytes, log: Any, *, source: str, host_code: bool
 
 def device_memory_of(engine: Any) -> int:
     """Bytes of activations that a context needs at the largest shapes."""
-    size = getattr(engine, "device_memory_size_v2", None)
-    return int(engine.device_memory_size if size is None else size)
+    names = ("device_memory_size_v2", "device_memory_size")  # the second was there until 10.x, the first since
+    return int(next(getattr(engine, name) for name in names if hasattr(engine, name)))

@@ -1,9 +1,13 @@
-"""Runs one TensorRT engine: profiles chosen by shape, memory kept, CUDA graphs replayed where shapes repeat."""
+"""Runs one TensorRT engine: profiles chosen by shape, memory kept, a CUDA graph replayed while shapes stay the same.
+
+A change of shapes changes a context's inner state, which graphs captured before may read. So a lane keeps one graph,
+and drops it when shapes or addresses change; the next call then runs plainly, which settles the state, and the one
+after it is captured.
+"""
 
 from __future__ import annotations
 
 import queue
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,8 +22,8 @@ from pcaseg.runtime.tensorrt_api import device_memory_of, last_error
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
 """NumPy's name of TensorRT's types that inputs and outputs of a bundle have."""
 
-MOST_GRAPHS = 8
-"""CUDA graphs that a lane keeps; the one unused for longest goes first."""
+KEPT_INPUTS = ("text",)
+"""Inputs that stay the same over many calls: they are compared with what is on the GPU before they are sent again."""
 
 Array = np.ndarray | DeviceArray
 
@@ -69,6 +73,9 @@ class Engine:
         lane = self._lanes.get()
         try:
             yield lane
+        except BaseException:
+            lane.settle()  # copies may still be under way from and to its memory
+            raise
         finally:
             self._lanes.put(lane)
 
@@ -92,10 +99,11 @@ class Lane:
         self.stream = self.driver.create_stream()
         self.staging = {name: Staging(self.driver) for name in (*parent.inputs, *parent.outputs)}
         self.contexts: dict[int, Any] = {}
-        self.graphs: OrderedDict[tuple[object, ...], int | None] = OrderedDict()
+        self.graph: int | None = None
         self.graph_refusal: str | None = None
         """Why calls are launched one by one, where TensorRT's work cannot be captured."""
         self._bound: tuple[object, ...] | None = None
+        self._settled = False  # whether these shapes have run plainly
         self._uploaded: dict[str, Shape] = {}
         self._closed = False
 
@@ -138,7 +146,7 @@ class Lane:
         outputs = self._bind(profile, shapes)
         for name in self.parent.inputs:
             self._upload(name, inputs[name])
-        self._launch(profile, shapes)
+        self._launch(profile)
         return outputs
 
     def launch_again(self, inputs: Mapping[str, Array]) -> None:
@@ -146,7 +154,7 @@ class Lane:
         shapes = {name: tuple(inputs[name].shape) for name in self.parent.inputs}
         profile = self.parent.choose(shapes)
         assert profile is not None  # enqueue has run before
-        self._launch(profile, shapes)
+        self._launch(profile)
 
     def context(self, profile: int) -> Any:
         """The execution context of a profile, made at its first use."""
@@ -171,7 +179,7 @@ class Lane:
         self._closed = True
         self.driver.activate()
         self.driver.synchronize(self.stream)
-        self._forget_graphs()
+        self._forget_graph()
         self.contexts.clear()
         for staging in self.staging.values():
             staging.release()
@@ -180,10 +188,11 @@ class Lane:
     def _bind(self, profile: int, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Tells the context shapes and addresses; gives the outputs' shapes."""
         context = self.context(profile)
-        key = _key(profile, shapes)
+        key = (profile, *sorted(shapes.items()))
         fresh = key != self._bound
         if fresh:
             self._bound = None
+            self._forget_graph()
             for name, shape in shapes.items():
                 self._check(context.set_input_shape(name, shape), f"the shape {shape} of {name}")
             missing = context.infer_shapes()
@@ -192,13 +201,15 @@ class Lane:
                     f"{self.parent.source}: the shapes of {', '.join(missing)} are not known; build it anew"
                 )
         found = {name: tuple(context.get_tensor_shape(name)) for name in self.parent.outputs}
-        grown = [
-            self.staging[name].reserve(self._bytes(name, shape)) for name, shape in (*shapes.items(), *found.items())
-        ]
-        if any(grown):  # graphs hold the former addresses, and what was uploaded is lost
-            self._forget_graphs()
+        sizes = {name: self._bytes(name, shape) for name, shape in (*shapes.items(), *found.items())}
+        grows = any(size > self.staging[name].size for name, size in sizes.items())
+        if grows:  # the graph holds the former addresses, and what was uploaded is lost
+            self._bound = None
+            self._forget_graph()
             self._uploaded.clear()
-        if fresh or any(grown):
+            for name, size in sizes.items():
+                self.staging[name].reserve(size)
+        if fresh or grows:
             for name, staging in self.staging.items():
                 self._check(context.set_tensor_address(name, staging.address), f"the address of {name}")
         self._bound = key
@@ -214,7 +225,7 @@ class Lane:
             raise EngineError(f"{self.parent.source}: {name} is {array.dtype}; give {dtype}")
         shape, size = tuple(array.shape), self._bytes(name, tuple(array.shape))
         host = staging.host[:size].view(dtype).reshape(shape)
-        if self._uploaded.get(name) == shape and np.array_equal(host, array):
+        if name in KEPT_INPUTS and self._uploaded.get(name) == shape and np.array_equal(host, array):
             return
         np.copyto(host, array)
         self.driver.copy_in(staging.address, staging.host, size, self.stream)
@@ -224,57 +235,55 @@ class Lane:
         source, stream = foreign_array(array, name)
         if source.dtype != self.parent.dtypes[name]:
             raise EngineError(f"{self.parent.source}: {name} is {source.dtype}; give {self.parent.dtypes[name]}")
-        if stream is not None:  # its maker may still be at work there
-            event = self.driver.create_event()
-            self.driver.record(event, stream)
-            self.driver.wait(self.stream, event)
-            self.driver.destroy_event(event)
+        event = self.driver.create_event()  # its maker may still be at work, on the default stream if none is named
+        self.driver.record(event, stream or 0)
+        self.driver.wait(self.stream, event)
+        self.driver.destroy_event(event)
         self.driver.copy(self.staging[name].address, source.address, self._bytes(name, source.shape), self.stream)
         self._uploaded.pop(name, None)
 
-    def _launch(self, profile: int, shapes: Mapping[str, Shape]) -> None:
+    def _launch(self, profile: int) -> None:
         """Runs shapes plainly the first time, captures a graph the second time, and replays it from then on."""
-        key = _key(profile, shapes)
-        graph = self.graphs.get(key)
-        if graph is not None:
-            self.graphs.move_to_end(key)
-            self.driver.launch(graph, self.stream)
+        if self.graph is None and self._settled and not self.graph_refusal:
+            self._capture(profile)
+        if self.graph is not None:
+            self.driver.launch(self.graph, self.stream)
             return
-        if key not in self.graphs or self.graph_refusal:
-            self.execute(profile)
-            self.graphs[key] = None
-        else:
-            self._capture(profile, key)
-        while len(self.graphs) > MOST_GRAPHS:
-            _, old = self.graphs.popitem(last=False)
-            if old is not None:
-                self.driver.synchronize(self.stream)
-                self.driver.destroy_graph(old)
+        self.execute(profile)
+        self._settled = True
 
     def execute(self, profile: int) -> None:
         """Queues TensorRT's work as it is, without a graph."""
         self._check(self.contexts[profile].execute_async_v3(self.stream), "running")
 
-    def _capture(self, profile: int, key: tuple[object, ...]) -> None:
+    def settle(self) -> None:
+        """After an error: waits for what is queued, and forgets what may be half done."""
+        self._bound = None
+        self._uploaded.clear()
+        self._forget_graph()
+
+    def _capture(self, profile: int) -> None:
         self.driver.synchronize(self.stream)
         self.driver.begin_capture(self.stream)
+        refusal = None
         try:
             self.execute(profile)
-            graph = self.driver.end_capture(self.stream)
         except EngineError as error:
-            self.graph_refusal = str(error)
-            self.execute(profile)
-            return
-        self.graphs[key] = graph
-        self.graphs.move_to_end(key)
-        self.driver.launch(graph, self.stream)
+            refusal = error
+        try:
+            self.graph = self.driver.end_capture(self.stream)
+        except EngineError as error:
+            refusal = refusal or error
+        if refusal is not None:
+            self._forget_graph()
+            self.graph_refusal = str(refusal)
 
-    def _forget_graphs(self) -> None:
+    def _forget_graph(self) -> None:
         self.driver.synchronize(self.stream)
-        for graph in self.graphs.values():
-            if graph is not None:
-                self.driver.destroy_graph(graph)
-        self.graphs.clear()
+        self._settled = False
+        if self.graph is not None:
+            self.driver.destroy_graph(self.graph)
+            self.graph = None
 
     def _bytes(self, name: str, shape: Shape) -> int:
         return int(np.prod(shape, dtype=np.int64)) * self.parent.dtypes[name].itemsize
@@ -286,7 +295,3 @@ class Lane:
 
     def _profiles(self) -> str:
         return "; ".join(profile.describe() for profile in self.parent.profiles)
-
-
-def _key(profile: int, shapes: Mapping[str, Shape]) -> tuple[object, ...]:
-    return (profile, *sorted(shapes.items()))

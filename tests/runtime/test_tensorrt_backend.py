@@ -117,7 +117,7 @@ def test_a_vocabulary_is_uploaded_once(folder, machine):
     assert driver.calls.count("copy_in") == 1  # the image alone
     text[3] = -text[3]  # the same array with other numbers is another vocabulary
     changed = backend.logits(windows(1, 1), text)
-    assert driver.calls.count("copy_in") == 2
+    assert driver.calls.count("copy_in") == 3
     np.testing.assert_allclose(changed, OnnxRuntimeBackend(Bundle(folder)).logits(windows(1, 1), text), atol=1e-4)
 
 
