@@ -10,7 +10,6 @@ import torch
 from pcaseg.configs import LARGEST_SIDE_PX, OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
 from pcaseg.errors import PcasegError
 
-
 PluginGraph = Literal["without", "with"]
 
 OLDEST_WITH_PLUGINS = 18

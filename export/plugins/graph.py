@@ -82,7 +82,7 @@ def _translations(folded: FoldedPCASeg, grid: int) -> dict[Callable[..., Any], C
         return _node("PcasegClassAttention", *tensors, channels=channels, heads=heads)
 
     def mix(spatial: Any, semantic: Any, weights: Any) -> Any:
-        sizes = {"width": grid, "channels": channels, "experts": 0, "mapper": 0}  # known when weights are packed
+        sizes = {"width": grid, "channels": channels, "experts": 0, "mapper_width": 0}  # known when weights are packed
         return _node("PcasegExpertMix", spatial, semantic, *weights, **sizes)
 
     own = torch.ops.pcaseg
@@ -126,7 +126,7 @@ def _pack(graph: onnx.GraphProto, node: NodeProto) -> None:
     del node.input[:]
     node.input.extend(inputs)
     for attribute in node.attribute:
-        attribute.i = {"experts": experts, "mapper": mapper}.get(attribute.name, attribute.i)
+        attribute.i = {"experts": experts, "mapper_width": mapper}.get(attribute.name, attribute.i)
     used = {name for other in graph.node for name in other.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]

@@ -37,7 +37,7 @@ def attributes_of(preset: str) -> dict[str, dict[str, int]]:
         "prompts": p.prompts,
         "heads": p.heads,
         "experts": EXPERTS,
-        "mapper": p.hidden // 4,
+        "mapper_width": p.hidden // 4,
     }
     return {plugin.name: {name: sizes[name] for name in plugin.attributes} for plugin in PLUGINS.values()}
 

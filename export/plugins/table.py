@@ -204,9 +204,9 @@ def _class_attention_constexprs(point: Any, dtype: str, *, channels: int, heads:
 
 
 def _expert_mix_constexprs(
-    point: Any, dtype: str, *, width: int, channels: int, experts: int, mapper: int
+    point: Any, dtype: str, *, width: int, channels: int, experts: int, mapper_width: int
 ) -> dict[str, Any]:
-    fixed = expert_mix.constexprs_for(channels, experts, mapper, dtype, point)
+    fixed = expert_mix.constexprs_for(channels, experts, mapper_width, dtype, point)
     if width >= fixed["BLOCK_M"]:
         raise PcasegError(f"width={width}: this plugin takes maps narrower than {fixed['BLOCK_M']}")
     return fixed
@@ -247,7 +247,7 @@ PLUGINS = {
             inputs=("spatial", "semantic", *_WEIGHTS, "residual", "residual_bias"),
             types=("T",) * 12,
             ranks=(5, 5, 2, 2, 4, 2, 1, 2, 1, 2, 1),
-            attributes=("width", "channels", "experts", "mapper"),
+            attributes=("width", "channels", "experts", "mapper_width"),
             points={"fp32": "narrow", "fp16": "shallow"},
             output=lambda shapes: tuple(shapes[0]),
             launch=_expert_mix_launch,

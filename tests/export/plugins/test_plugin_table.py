@@ -24,7 +24,7 @@ CASES = list(itertools.product(PLUGINS, ("fp32", "fp16"), (1, 5), (1, 2, 20, 150
 
 def shapes_of(name: str, B: int, T: int) -> list[tuple[int, ...]]:
     s = {key: value for sizes in SIZES.values() for key, value in sizes.items()}
-    C, W, D, E, M = s["channels"], s["width"], s["dim"], s["experts"], s["mapper"]
+    C, W, D, E, M = s["channels"], s["width"], s["dim"], s["experts"], s["mapper_width"]
     if name == "PcasegCostVolume":
         return [(B, W, W, D), (T, 1, D), (C, 1, 7, 7), (C,)]
     if name == "PcasegClassAttention":
