@@ -39,7 +39,10 @@ def dump() -> dict[str, Any]:
             module = importlib.import_module(name)
         except ImportError:
             continue
-        found[name] = {key: _described(value) for key, value in sorted(vars(module).items()) if key[0] != "_"}
+        public = {key: value for key, value in sorted(vars(module).items()) if key[0] != "_"}
+        found[name] = {key: _described(value) for key, value in public.items() if not inspect.ismodule(value)}
+        for key, value in public.items():
+            found[name] |= {f"{key}.{inner}": _described(kind) for inner, kind in _enums_within(value)}
     return {"version": importlib.import_module("tensorrt").__version__, "modules": found}
 
 
@@ -54,10 +57,19 @@ def _described(value: Any) -> Any:
     return {"attributes": attributes, "init": _signatures(vars(value).get("__init__"))}
 
 
+def _enums_within(value: Any) -> list[tuple[str, Any]]:
+    """`ILogger.Severity` and its like."""
+    inner = vars(value).items() if isinstance(value, type) and not hasattr(value, "__members__") else ()
+    return [(name, kind) for name, kind in inner if isinstance(kind, type) and hasattr(kind, "__members__")]
+
+
 def _signatures(value: Any) -> list[str]:
-    """Those that the bindings write into the docstring; of properties none."""
+    """Those that compiled bindings write into the docstring, or a Python function's own; of properties none."""
     if isinstance(value, staticmethod):
         value = value.__func__
+    if inspect.isfunction(value):
+        parameters = [p.replace(annotation=p.empty) for p in inspect.signature(value).parameters.values()]
+        return [f"{value.__name__}{inspect.Signature(parameters)}"]
     lines = (getattr(value, "__doc__", None) or "").splitlines()
     name = getattr(value, "__name__", "")
     if isinstance(value, property) or not name:
