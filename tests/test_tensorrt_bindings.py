@@ -1,4 +1,4 @@
-"""What can be held against NVIDIA's real bindings without a GPU: the listings, and the code that makes their objects."""
+"""What can be held against NVIDIA's real bindings without a GPU: the listings, and code that makes their objects."""
 
 from __future__ import annotations
 
