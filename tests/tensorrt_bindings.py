@@ -49,13 +49,13 @@ class Bindings:
 
         Args:
             version: one of `WHEELS`.
-            program: its text; this project and the helpers of the tests can be imported.
+            program: its text; this project and the helpers of the tests can be imported, and Triton compiles.
             arguments: its `sys.argv[1:]`.
             check: whether the test fails if the program does.
         """
         place = self._ready(version)
         paths = [str(place), str(TESTS), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(place / "libs"), os.environ.get("LD_LIBRARY_PATH")])),
         }
