@@ -69,10 +69,9 @@ class Walker:
 
     def __init__(self, source: str, version: str) -> None:
         self.api, self.tree = Api(version), ast.parse(source)
-        functions = (ast.FunctionDef, ast.AsyncFunctionDef)
         self.functions: dict[str, list[ast.FunctionDef]] = defaultdict(list)  # methods of several classes share names
         for node in ast.walk(self.tree):
-            if isinstance(node, functions):
+            if isinstance(node, ast.FunctionDef):
                 self.functions[node.name].append(node)
         self.uses: list[Use] = []
         self.members = {name: self._known(held) for name, held in MEMBERS.items()}
@@ -117,7 +116,7 @@ class Walker:
         return all(self._statement(node, scope) for node in body)
 
     def _statement(self, node: ast.stmt, scope: Scope) -> bool:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(node, ast.FunctionDef):
             self._function(node, scope)
         elif isinstance(node, ast.ClassDef):
             for base in node.bases:
@@ -188,14 +187,17 @@ class Walker:
 
     def _assign(self, node: ast.Assign | ast.AnnAssign, scope: Scope) -> None:
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        value = None if node.value is None else self._value(node.value, scope)
+        if node.value is None:
+            return
+        value = self._value(node.value, scope)
+        value = self._truth(node.value, scope) if value is None else value
         for target in targets:
             if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
                 for element, part in zip(target.elts, node.value.elts, strict=True):
                     self._store(element, self._value(part, scope), scope)
             else:
                 self._store(target, value, scope)
-            asked = None if node.value is None else self._finds(node.value, scope)
+            asked = self._finds(node.value, scope)
             if isinstance(target, ast.Name) and asked is not None:
                 scope.found[target.id] = asked
 
@@ -297,11 +299,8 @@ class Walker:
             return self.members.get(node.attr)
         if owner.kind in ("member", "list"):
             return None
-        self._note(node, owner, node.attr, call)
+        self.uses.append(Use(node.lineno, self.api.version, owner, node.attr, call))
         return self.api.get(owner, node.attr)
-
-    def _note(self, node: ast.expr, owner: Held, name: str, call: ast.Call | None) -> None:
-        self.uses.append(Use(node.lineno, self.api.version, owner, name, call))
 
     def _call(self, node: ast.Call, scope: Scope) -> Any:
         name = _called(node)
@@ -344,6 +343,9 @@ class Walker:
 
     def _truth(self, node: ast.expr, scope: Scope) -> bool | None:
         """What a condition is in this version; None where that is not decided by it."""
+        if isinstance(node, ast.Name):
+            known = scope.names.get(node.id)
+            return known if isinstance(known, bool) else None
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             truth = self._truth(node.operand, scope)
             return None if truth is None else not truth

@@ -129,6 +129,7 @@ def test_a_planted_fault_is_found(line, fault):
         "x = trt.BuilderFlag.FP16 if hasattr(trt.BuilderFlag, 'FP16') else 0",
         "x = hasattr(trt.BuilderFlag, 'FP16') and trt.BuilderFlag.FP16",
         "if not hasattr(trt.BuilderFlag, 'FP16'):\n        return\n    trt.BuilderFlag.FP16",
+        "weak = hasattr(trt.BuilderFlag, 'FP16')\n    if not weak or size:\n        return\n    trt.BuilderFlag.FP16",
         "_wanted(trt, trt.BuilderFlag, 'STRIP_PLAN', 'x')\n    trt.BuilderFlag.REFIT_IDENTICAL",
         "x = getattr(engine, 'device_memory_size_v2', None)\n    return engine.device_memory_size if x is None else x",
         "if hasattr(trt, 'IProgressMonitor'): _g(trt)\n\ndef _g(trt):\n    return trt.IProgressMonitor",
