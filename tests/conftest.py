@@ -12,6 +12,7 @@ if not torch.cuda.is_available():  # Triton reads it once, when it is first impo
     os.environ["TRITON_INTERPRET"] = "1"
 
 from support import SMALL_EVA, small_model
+from tensorrt_bindings import Bindings
 
 from pcaseg.model.network import PCASeg
 
@@ -27,3 +28,9 @@ def small_preset(monkeypatch):
     """Makes the small preset one that a file may name."""
     monkeypatch.setitem(sys.modules["pcaseg.configs"]._PRESETS, SMALL_EVA.name, SMALL_EVA)
     return SMALL_EVA
+
+
+@pytest.fixture(scope="session")
+def real_tensorrt(pytestconfig) -> Bindings:
+    """NVIDIA's bindings without libraries; fetched once, and kept among what pytest caches."""
+    return Bindings(pytestconfig.cache.mkdir("tensorrt-bindings"))

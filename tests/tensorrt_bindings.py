@@ -1,55 +1,104 @@
-"""The real Python bindings of TensorRT without its libraries: from PyPI, over stubs that answer nothing.
+"""NVIDIA's real Python bindings of TensorRT 10 and 11, over stand-ins for the libraries behind them.
 
-Importing, registering plugins and checking schemas works so; anything that needs a library's answer does not.
+The bindings alone are a small wheel: every class, enum and signature is theirs. The libraries, gigabytes that need a
+GPU, are replaced by ones whose functions return nothing. So what is decided in Python runs as it would, and builders,
+runtimes and parsers cannot be made, as on a machine without a driver. Programs run in a process of their own, for one
+process can import one version.
 """
 
 from __future__ import annotations
 
-import re
+import os
+import platform
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 
-PINNED = ("10.13.3.9", "11.4.0.106")
+WHEELS = {"10.3": "10.3.0", "10.13": "10.13.3.9", "11.4": "11.4.0.106"}
+"""Of each listed version (`tensorrt_listing.VERSIONS`) the release; 8.5 has no wheel of bindings alone."""
+
+NEWEST_PYTHON = {"10.3": (3, 12), "10.13": (3, 13), "11.4": (3, 14)}
+
+SYMBOLS = (
+    "createInferBuilder_INTERNAL",
+    "createInferRefitter_INTERNAL",
+    "createInferRuntime_INTERNAL",
+    "createNvOnnxParser_INTERNAL",
+    "createNvOnnxParserRefitter_INTERNAL",
+    "getBuilderPluginRegistry",
+    "getNvOnnxParserVersion",
+    "getPluginRegistry",
+    "initLibNvInferPlugins",
+)
+"""What the bindings take from the libraries when they are imported."""
+
+TESTS = Path(__file__).parent
 
 
-def bindings(version: str, folder: Path) -> Path:
-    """A folder for PYTHONPATH and LD_LIBRARY_PATH in which `import tensorrt` gives these bindings.
+class Bindings:
+    """The bindings of all versions, each fetched when it is first used and kept in `folder`."""
 
-    Skips the test where there is no compiler or the package cannot be had.
-    """
-    if shutil.which("gcc") is None or shutil.which("nm") is None:
-        pytest.skip("no gcc and nm, with which the stub libraries are made")
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run(
-        [*command, "--dest", str(folder), f"tensorrt-cu12-bindings=={version}"], capture_output=True, text=True
-    )
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def run(self, version: str, program: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs a Python program in which `import tensorrt` gives that version's bindings.
+
+        Args:
+            version: one of `WHEELS`.
+            program: its text; this project and the helpers of the tests can be imported, and Triton compiles.
+            arguments: its `sys.argv[1:]`.
+            check: whether the test fails if the program does.
+        """
+        place = self._ready(version)
+        paths = [str(place), str(TESTS), os.environ.get("PYTHONPATH", "")]
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"} | {
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+            "LD_LIBRARY_PATH": os.pathsep.join(filter(None, [str(place / "libs"), os.environ.get("LD_LIBRARY_PATH")])),
+        }
+        command = [sys.executable, "-c", program, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+        if check and done.returncode:
+            pytest.fail(f"TensorRT {version}: exit code {done.returncode}\n{done.stdout}\n{done.stderr}")
+        return done
+
+    def _ready(self, version: str) -> Path:
+        """The folder with the package `tensorrt` and the stand-ins of its libraries."""
+        if sys.platform != "linux" or platform.machine() != "x86_64":
+            pytest.skip("bindings and stand-ins are for Linux on x86_64")
+        if sys.version_info[:2] > NEWEST_PYTHON[version]:
+            pytest.skip(f"TensorRT {version} has no bindings for Python {platform.python_version()}")
+        if shutil.which("gcc") is None:
+            pytest.skip("the stand-ins of TensorRT's libraries need gcc")
+        place = self.folder / f"{WHEELS[version]}-python{sys.version_info[0]}.{sys.version_info[1]}"
+        if not (place / "tensorrt").exists():
+            shutil.rmtree(place, ignore_errors=True)
+            _install(WHEELS[version], place)
+            _stand_in(place / "libs", version.partition(".")[0])
+            (place / "tensorrt").symlink_to("tensorrt_bindings")  # last: it shows that the rest is there
+        return place
+
+
+def _install(release: str, place: Path) -> None:
+    package = f"tensorrt-cu12-bindings=={release}"
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place), package]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    if done.returncode and "connection" in done.stderr.lower():
+        pytest.skip(f"{package} cannot be fetched: the package index is out of reach")
     if done.returncode:
-        pytest.skip(f"tensorrt-cu12-bindings {version} cannot be had: {done.stderr.strip().splitlines()[-1]}")
-    (wheel,) = folder.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    (folder / "tensorrt_bindings").rename(folder / "tensorrt")
-    (module,) = (folder / "tensorrt").glob("tensorrt*.so")
-    _stub(module, folder)
-    return folder
+        pytest.fail(f"{' '.join(command)}: {done.stderr}")
 
 
-def _stub(module: Path, folder: Path) -> None:
-    """Libraries with every symbol that the bindings want; all functions answer 0."""
-    wanted = subprocess.run(["readelf", "-d", module], capture_output=True, text=True, check=True).stdout
-    names = re.findall(r"NEEDED.*\[(libnv\S+)\]", wanted)
-    listed = subprocess.run(["nm", "-D", "--undefined-only", module], capture_output=True, text=True, check=True).stdout
-    symbols = {line.split()[-1].partition("@")[0] for line in listed.splitlines() if " U " in line}
-    own = sorted(
-        name for name in symbols if "NvOnnx" in name or "nfer" in name or name.startswith(("getPlugin", "getBuilder"))
-    )
-    source = folder / "stub.c"
-    source.write_text("#include <stddef.h>\n" + "\n".join(f"size_t {name}() {{ return 0; }}" for name in own) + "\n")
-    for name in names:
-        command = ["gcc", "-shared", "-fPIC", "-w", "-o", str(folder / name), f"-Wl,-soname,{name}", str(source)]
-        subprocess.run(command, check=True)
+def _stand_in(libs: Path, major: str) -> None:
+    """Three libraries under the names that the bindings ask for; the first has all functions."""
+    libs.mkdir()
+    source = libs / "stand_in.c"
+    source.write_text("".join(f"void *{name}(void) {{ return 0; }}\n" for name in SYMBOLS))
+    for name in ("libnvinfer", "libnvinfer_plugin", "libnvonnxparser"):
+        library = f"{name}.so.{major}"
+        sources = [str(source)] if name == "libnvinfer" else ["-x", "c", os.devnull]
+        command = ["gcc", "-shared", "-fPIC", f"-Wl,-soname,{library}", "-o", str(libs / library), *sources]
+        subprocess.run(command, check=True, capture_output=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import enum
 import json
-import re
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -19,7 +18,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from cuda_fake import FakeDriver
-from tensorrt_listing import listing
+from tensorrt_listing import arity, listing
 
 NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np.int64, "UINT8": np.uint8}
 TYPES = {1: "FLOAT", 10: "HALF", 6: "INT32", 7: "INT64", 2: "UINT8"}
@@ -72,25 +71,6 @@ def _counted(name: str, call: Callable[..., Any], arities: list[tuple[int, int]]
         return call(*arguments, **named)
 
     return checked
-
-
-def arity(signature: str) -> tuple[int, int]:
-    """Fewest and most arguments of a binding's signature, self left out.
-
-    >>> arity("parse(self: tensorrt.OnnxParser, model: buffer, path: str = None) -> bool")
-    (1, 2)
-    """
-    inner, depth, parts = signature[signature.index("(") + 1 :], 0, [""]
-    for letter in inner:
-        if letter == ")" and depth == 0:
-            break
-        depth += (letter in "([{<") - (letter in ")]}>")
-        if letter == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += letter
-    names = [part.strip() for part in parts if part.strip() and not re.match(r"\s*(self\b|/|\*)", part)]
-    return sum("=" not in part for part in names), len(names)
 
 
 class _Maker:

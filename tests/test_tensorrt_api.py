@@ -1,158 +1,38 @@
-"""Every name of TensorRT's API that the code uses exists in each version it claims, or is asked for first.
-
-Uses are found in the syntax tree: chains that begin at the module (`trt.BuilderFlag.TF32`) and attributes of variables
-whose class is known by the variable's name. A use that a version lacks must stand in a function that asks, by `hasattr`
-or `getattr`, for a name which that version lacks too; the number of arguments must fit every listed signature.
-"""
+"""Every name of TensorRT's API that the code uses exists in each version that gets to it, with those arguments."""
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tensorrt_fake import arity
-from tensorrt_listing import VERSIONS, listing
+from tensorrt_listing import VERSIONS, Api, listing, wrong_call
+from tensorrt_uses import Walker
 
 ROOT = Path(__file__).parent.parent
-LISTINGS = {version: listing(version)["modules"] for version in VERSIONS}
-CLASSES = {
-    "builder": "Builder",
-    "network": "INetworkDefinition",
-    "config": "IBuilderConfig",
-    "parser": "OnnxParser",
-    "error": "ParserError",
-    "layer": "ILayer",
-    "output": "ITensor",
-    "made": "IOptimizationProfile",
-    "runtime": "Runtime",
-    "engine": "ICudaEngine",
-    "raw": "ICudaEngine",
-    "context": "IExecutionContext",
-    "refitter": "Refitter",
-}
-"""What a variable of that name holds, in the files of `USERS`."""
-
-OURS = {
-    "engine": {
-        "dtypes",
-        "choose",
-        "lane",
-        "driver",
-        "close",
-        "inputs",
-        "outputs",
-        "profiles",
-        "plan",
-        "sidecar",
-        "read",
-    },
-    "layer": {"get"},
-    "error": {"strerror"},
-}
-"""Attributes of what else bears these names: this project's engines, the inspector's JSON, Python's own errors."""
-
-SPECIAL = {"desc", "node"} | {"__version__", "__name__", "__members__", "__init__", "Severity", "name"}
+FOLDERS = ("export", "pcaseg/runtime", "pcaseg/commands", "benchmarks", "kernels")
 
 
 def users() -> list[Path]:
     """The files that use TensorRT."""
-    folders = (ROOT / "export" / "tensorrt", ROOT / "pcaseg" / "runtime", ROOT / "benchmarks")
-    return [path for folder in folders for path in sorted(folder.rglob("*.py")) if "trt" in path.read_text()]
-
-
-class Use:
-    """One attribute of one class (or of the module), where it is used, and what is asked for around it."""
-
-    def __init__(self, where: str, owner: str, name: str, asked: set[str], call: ast.Call | None) -> None:
-        self.where, self.owner, self.name, self.asked, self.call = where, owner, name, asked, call
-
-
-def uses_in(source: str, path: str) -> Iterator[Use]:
-    tree = ast.parse(source)
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    outer = [f for f in functions if not any(f is not g and f in ast.walk(g) for g in functions)]
-    for function in outer:
-        asked = set(asked_for(function))
-        calls = {id(node.func): node for node in ast.walk(function) if isinstance(node, ast.Call)}
-        stored = {id(t) for n in ast.walk(function) if isinstance(n, ast.Assign) for t in n.targets}
-        for node in ast.walk(function):
-            if not isinstance(node, ast.Attribute) or node.attr.startswith("_"):
-                continue
-            owner = owner_of(node.value)
-            if owner is None or node.attr in OURS.get(getattr(node.value, "id", ""), set()) | SPECIAL:
-                continue
-            call = None if id(node) in stored else calls.get(id(node))
-            yield Use(f"{path}:{node.lineno}", owner, node.attr, asked, call)
-
-
-def owner_of(value: ast.expr) -> str | None:
-    """`` for the module, a class's name, or None for what is no part of TensorRT."""
-    if isinstance(value, ast.Name):
-        return "" if value.id == "trt" else CLASSES.get(value.id)
-    if isinstance(value, ast.Attribute):
-        if isinstance(value.value, ast.Name) and value.value.id == "trt":
-            return value.attr
-        if value.attr == "Severity":
-            return "ILogger.Severity"
-        if value.attr == "_trt" or value.attr == "trt":
-            return ""
-        if value.attr == "engine" and isinstance(value.value, ast.Name) and value.value.id in ("self",):
-            return "ICudaEngine"
-    return None
-
-
-def asked_for(function: ast.FunctionDef) -> Iterator[str]:
-    """Names that a function asks for: hasattr, getattr, `_wanted`; and those it loops over to ask."""
-    for node in ast.walk(function):
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("hasattr", "getattr", "_wanted"):
-            yield from (a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str))
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "_strongly_typed":
-            yield "STRONGLY_TYPED"
-
-
-def exists(version: str, owner: str, name: str) -> bool:
-    classes = LISTINGS[version]["tensorrt"]
-    if not owner:
-        return name in classes or name in ("init_libnvinfer_plugins",)
-    entry = classes.get(owner, {})
-    return name in entry.get("members", {}) or name in entry.get("attributes", {})
-
-
-def anywhere(version: str, name: str) -> bool:
-    """Whether any class or enum of a version has that name."""
-    classes = LISTINGS[version]["tensorrt"]
-    return name in classes or any(
-        name in entry.get("members", ()) or name in entry.get("attributes", ()) for entry in classes.values()
-    )
+    files = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+    return [path for path in files if any(word in path.read_text() for word in ("trt.", "trtp", "engine: Any"))]
 
 
 def faults(source: str, path: str = "x.py") -> list[str]:
-    """Uses that some version would refuse."""
+    """Uses that some version that gets there would refuse, and questions for what no version has."""
     found = []
-    for use in uses_in(source, path):
-        known = [version for version in VERSIONS if exists(version, use.owner, use.name)]
-        if not known:
-            found.append(f"{use.where}: no version has {use.owner}.{use.name}")
-            continue
-        for version in set(VERSIONS) - set(known):
-            if not any(not anywhere(version, name) for name in use.asked):
-                found.append(f"{use.where}: {version} has no {use.owner}.{use.name}, and nothing asks for it")
-        found += [text for version in known if (text := wrong_call(version, use))]
+    for version in VERSIONS:
+        walker = Walker(source, version)
+        for use in walker.walk():
+            where, what = f"{path}:{use.line}", f"{use.owner.name}.{use.name}"
+            if not walker.api.has(use.owner, use.name):
+                found.append(f"{where}: {version} has no {what}, and gets there")
+            elif use.call is not None and wrong_call(walker.api.signatures(use.owner, use.name), use.call):
+                found.append(f"{where}: {what} of {version} takes no such arguments")
+    for line, held, name in walker.questions():
+        if not any(Api(version).has(held, name) for version in VERSIONS):
+            found.append(f"{path}:{line}: no version has {held.name}.{name}")
     return found
-
-
-def wrong_call(version: str, use: Use) -> str | None:
-    """What is wrong with the number of arguments."""
-    entry = LISTINGS[version]["tensorrt"].get(use.owner, {})
-    signatures = entry.get("attributes", {}).get(use.name) or []
-    if use.call is None or not signatures or any(isinstance(a, ast.Starred) for a in use.call.args):
-        return None
-    given = len(use.call.args) + len(use.call.keywords)
-    if any(low <= given <= high for low, high in map(arity, signatures)):
-        return None
-    return f"{use.where}: {use.owner}.{use.name} of {version} takes {signatures}, {given} arguments are given"
 
 
 @pytest.mark.parametrize("path", users(), ids=lambda path: path.stem)
@@ -160,50 +40,112 @@ def test_every_use_exists(path):
     assert not faults(path.read_text(encoding="utf-8"), path.name)
 
 
-def test_names_that_are_asked_for_exist_somewhere():
-    for path in users():
-        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(function, ast.FunctionDef) and "tensorrt" in str(path):
-                for name in asked_for(function):
-                    if name.isidentifier() and name.isupper():
-                        assert any(anywhere(version, name) for version in VERSIONS), f"{path.name}: {name}"
+SEEN = {
+    "export/tensorrt/network.py": {
+        "Builder.build_serialized_network",
+        "Builder.create_network",
+        "BuilderFlag.FP16",
+        "BuilderFlag.TF32",
+        "IBuilderConfig.progress_monitor",
+        "IBuilderConfig.set_timing_cache",
+        "ILayer.set_output_type",
+        "INetworkDefinition.num_layers",
+        "IOptimizationProfile.set_shape",
+        "IProgressMonitor",
+        "ITensor.dtype",
+        "ITimingCache.serialize",
+        "OnnxParser.get_error",
+        "ParserError.node_name",
+        "tensorrt.OnnxParser",
+    },
+    "export/tensorrt/inspection.py": {"EngineInspector.get_engine_information", "IExecutionContext.profiler"},
+    "export/tensorrt/refit.py": {"Refitter.refit_cuda_engine", "OnnxParserRefitter.refit_from_bytes"},
+    "export/plugins/qdp.py": {
+        "KernelLaunchParams.grid_x",
+        "tensorrt.plugin.SymInt32",
+        "tensorrt.plugin.aot_impl",
+        "tensorrt.plugin.from_shape_expr",
+        "tensorrt.plugin.register",
+    },
+    "pcaseg/runtime/tensorrt_api.py": {"Runtime.deserialize_cuda_engine", "Severity.WARNING"},
+    "pcaseg/runtime/tensorrt_engine.py": {
+        "ICudaEngine.create_execution_context",
+        "ICudaEngine.get_tensor_dtype",
+        "IExecutionContext.execute_async_v3",
+        "IExecutionContext.set_input_shape",
+        "IExecutionContext.set_tensor_address",
+    },
+}
+"""Some of what the walk has to find: else the test above would pass on nothing."""
 
 
-def test_the_builder_is_seen():
-    """The walk finds what is there: else the tests above would pass on nothing."""
-    path = ROOT / "export" / "tensorrt" / "network.py"
-    found = {(use.owner, use.name) for use in uses_in(path.read_text(), "network.py")}
-    assert {
-        ("Builder", "build_serialized_network"),
-        ("IBuilderConfig", "set_timing_cache"),
-        ("BuilderFlag", "TF32"),
-        ("BuilderFlag", "FP16"),
-        ("", "OnnxParser"),
-        ("ILayer", "set_output_type"),
-        ("IOptimizationProfile", "set_shape"),
-    } <= found
-    assert len(found) > 40
+def seen(path: str) -> set[str]:
+    walkers = [Walker((ROOT / path).read_text(encoding="utf-8"), version) for version in VERSIONS]
+    return {f"{use.owner.name}.{use.name}" for walker in walkers for use in walker.walk()}
+
+
+@pytest.mark.parametrize("path", SEEN)
+def test_the_walk_sees_what_is_there(path):
+    found = seen(path)
+    assert not {name for name in SEEN[path] if not any(use.endswith(name) for use in found)}
+
+
+FUNCTION = "def f(trt, trtp, config, engine, network, log, size):\n    {}\n"
 
 
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        ("config.set_flag(trt.BuilderFlag.FP17)", "no version has BuilderFlag.FP17"),
+        ("config.set_flag(trt.BuilderFlag.FP17)", "8.5 has no BuilderFlag.FP17"),
         ("config.set_flag(trt.BuilderFlag.FP16)", "11.4 has no BuilderFlag.FP16"),
-        ("config.max_workspace_bytes = 3", "no version has IBuilderConfig.max_workspace_bytes"),
-        ("config.progress_monitor = monitor", "8.5 has no IBuilderConfig.progress_monitor"),
+        ("config.max_workspace_bytes = 3", "11.4 has no IBuilderConfig.max_workspace_bytes"),
+        ("config.progress_monitor = log", "8.5 has no IBuilderConfig.progress_monitor"),
         ("engine.device_memory_size", "11.4 has no ICudaEngine.device_memory_size"),
-        ("context.set_input_shape('image')", "takes"),
+        ("engine.create_execution_context().set_input_shape('image')", "takes no such arguments"),
+        ("trt.OnnxParser(network, log).parse(b'', file='x')", "OnnxParser.parse of 10.13 takes no such arguments"),
+        ("trt.OnnxParser(network)", "OnnxParser of 8.5 takes no such arguments"),
         ("network.add_plugin_v3(a, b)", "8.5 has no INetworkDefinition.add_plugin_v3"),
-        ("trt.Bilder(log)", "no version has .Bilder"),
+        ("trt.Bilder(log)", "8.5 has no tensorrt.Bilder"),
+        ("trtp.aot_implement('a::b')", "10.13 has no tensorrt.plugin.aot_implement"),
+        ("trtp.register('a::b', lazy=True)(f)", "plugin.register of 11.4 takes no such arguments"),
+        ("for layer in [network.get_layer(0)]: layer.set_precision(1)", "8.5 has no ILayer.set_precision"),
+        ("if hasattr(trt.BuilderFlag, 'FP16'): pass\n    trt.BuilderFlag.FP16", "11.4 has no BuilderFlag.FP16"),
+        ("if hasattr(trt.BuilderFlag, 'INT8'): trt.BuilderFlag.BF16", "8.5 has no BuilderFlag.BF16"),
+        ("if not hasattr(trt.BuilderFlag, 'FP16'): trt.BuilderFlag.FP16", "11.4 has no BuilderFlag.FP16"),
+        ("if hasattr(trt.BuilderFlag, 'FP17'): pass", "no version has BuilderFlag.FP17"),
+        ("for name in ('TF32', 'TF33'): hasattr(trt.BuilderFlag, name)", "no version has BuilderFlag.TF33"),
+        ("_wanted(trt, trt.BuilderFlag, 'STRIP_PLANS', 'x')", "no version has BuilderFlag.STRIP_PLANS"),
+        ("_wanted(trt, trt.BuilderFlag, 'FP16', 'x')\n    trt.BuilderFlag.FP8", "8.5 has no BuilderFlag.FP8"),
     ],
 )
 def test_a_planted_fault_is_found(line, fault):
-    assert fault in " ".join(faults(f"def f(trt, config, engine, context, network, log):\n    {line}\n"))
+    assert fault in " ".join(faults(FUNCTION.format(line)))
 
 
-def test_what_is_asked_for_is_allowed():
-    asked = (
-        "def f(trt, config):\n    if hasattr(trt.BuilderFlag, 'FP16'):\n        config.set_flag(trt.BuilderFlag.FP16)\n"
-    )
-    assert not faults(asked)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "if hasattr(trt.BuilderFlag, 'FP16'): trt.BuilderFlag.FP16",
+        "x = trt.BuilderFlag.FP16 if hasattr(trt.BuilderFlag, 'FP16') else 0",
+        "x = hasattr(trt.BuilderFlag, 'FP16') and trt.BuilderFlag.FP16",
+        "if not hasattr(trt.BuilderFlag, 'FP16'):\n        return\n    trt.BuilderFlag.FP16",
+        "weak = hasattr(trt.BuilderFlag, 'FP16')\n    if not weak or size:\n        return\n    trt.BuilderFlag.FP16",
+        "_wanted(trt, trt.BuilderFlag, 'STRIP_PLAN', 'x')\n    trt.BuilderFlag.REFIT_IDENTICAL",
+        "x = getattr(engine, 'device_memory_size_v2', None)\n    return engine.device_memory_size if x is None else x",
+        "if hasattr(trt, 'IProgressMonitor'): _g(trt)\n\ndef _g(trt):\n    return trt.IProgressMonitor",
+        "if _old(trt): trt.BuilderFlag.FP16\n\ndef _old(trt):\n    return hasattr(trt.BuilderFlag, 'FP16')",
+    ],
+)
+def test_what_is_asked_for_is_allowed(line):
+    assert not faults(FUNCTION.format(line))
+
+
+def test_private_functions_count_where_a_caller_gets_to_them():
+    asked = "def f(trt):\n    if hasattr(trt, 'IProgressMonitor'):\n        _g(trt)\n"
+    unasked = "def _g(trt):\n    trt.IProgressMonitor\n\ndef h(trt):\n    _g(trt)\n"
+    assert "8.5 has no tensorrt.IProgressMonitor" in " ".join(faults(asked + unasked))
+
+
+def test_listings_differ_as_they_should():
+    flags = {version: set(listing(version)["modules"]["tensorrt"]["BuilderFlag"]["members"]) for version in VERSIONS}
+    assert "FP16" in flags["8.5"] & flags["10.13"] and "FP16" not in flags["11.4"]

@@ -29,7 +29,9 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
 
 
 def add_backend(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default), tensorrt or torch")
+    command.add_argument(
+        "--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default), tensorrt or torch"
+    )
     command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
     command.add_argument("--threads", type=natural, help="CPU threads")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -66,12 +66,21 @@ def open_backend(name: str, bundle: Bundle, *, device: str | None = None, thread
         PcasegError: no such backend.
         MissingDependencyError: the backend's package is not installed.
     """
+    backend: Backend = backend_class(name).open(bundle, device=device, threads=threads)
+    return backend
+
+
+def backend_class(name: str) -> Any:
+    """The class of a backend, imported.
+
+    Raises:
+        PcasegError: no such backend.
+        MissingDependencyError: a package that its module imports is not installed.
+    """
     if name not in BACKENDS:
         raise PcasegError(f"backend={name!r}: choose one of {', '.join(BACKENDS)}")
     module, _, attribute = BACKENDS[name].partition(":")
     try:
-        cls = getattr(importlib.import_module(module), attribute)
+        return getattr(importlib.import_module(module), attribute)
     except ImportError as error:
         raise MissingDependencyError(f"backend {name!r} cannot be imported ({error}); {install_hint(name)}") from error
-    backend: Backend = cls.open(bundle, device=device, threads=threads)
-    return backend

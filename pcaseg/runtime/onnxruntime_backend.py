@@ -15,6 +15,10 @@ from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.tokenizer import Tokenizer
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_ONE_NODE = (  # an ONNX graph: y = x, one float32
+    b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
+)
 _TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
 
 
@@ -169,17 +173,37 @@ class OnnxRuntimeBackend:
                 f"{shown}: ONNX Runtime {onnxruntime.__version__} refuses the graph ({first_line}); export the bundle "
                 "anew or use the version that the manifest names"
             ) from error
-        if session.get_providers()[0] != self._provider:
-            raise PcasegError(
-                f"ONNX Runtime could not start {self._provider} (its log says why); install the CUDA, cuDNN and "
-                "TensorRT versions it needs, or choose device='cpu'"
-            )
+        _check_started(session, self._provider)
         found = tuple(sorted(i.name for i in session.get_inputs())), tuple(o.name for o in session.get_outputs())
         if found != (tuple(sorted(inputs)), outputs):
             raise BundleError(
                 f"{shown}: the graph maps {found[0]} to {found[1]}, not {inputs} to {outputs}; export the bundle anew"
             )
         return session
+
+
+def start_provider(device: str) -> str:
+    """Starts what a device needs of ONNX Runtime on a graph of one node, and gives ONNX Runtime's version.
+
+    Raises:
+        PcasegError: an unknown device, or one that cannot be used.
+    """
+    provider, options = _provider_of(device)
+    try:
+        session = onnxruntime.InferenceSession(_ONE_NODE, providers=[(provider, options)])
+    except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+        first_line = str(error).partition("\n")[0]
+        raise PcasegError(f"ONNX Runtime {onnxruntime.__version__} cannot start {provider} ({first_line})") from error
+    _check_started(session, provider)
+    return str(onnxruntime.__version__)
+
+
+def _check_started(session: onnxruntime.InferenceSession, provider: str) -> None:
+    if session.get_providers()[0] != provider:
+        raise PcasegError(
+            f"ONNX Runtime could not start {provider} (its log says why); install the CUDA, cuDNN and TensorRT "
+            "versions it needs, or choose device='cpu'"
+        )
 
 
 def _provider_of(device: str) -> tuple[str, dict[str, str]]:

@@ -22,7 +22,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 3, 32, 32)).astype(np.floa
 
 
 def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
-    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, torch"):
+    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, tensorrt, torch"):
         open_backend("tflite", Bundle(bundle_path))
 
 

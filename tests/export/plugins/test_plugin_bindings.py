@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
-import tensorrt_bindings
-import tensorrt_listing
 
 SCRIPT = """
 import json, sys, types
@@ -86,20 +81,8 @@ print(json.dumps(found))
 """
 
 
-def run(folder, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    paths = os.pathsep.join([str(folder), clean.get("PYTHONPATH", "")])
-    libraries = os.pathsep.join([str(folder), clean.get("LD_LIBRARY_PATH", "")])
-    environment = clean | {"PYTHONPATH": paths, "LD_LIBRARY_PATH": libraries, "PYTHONWARNINGS": "ignore"}
-    return subprocess.run([sys.executable, "-c", script, *arguments], env=environment, capture_output=True, text=True)
-
-
-@pytest.fixture(scope="module", params=tensorrt_bindings.PINNED)
-def installed(request, tmp_path_factory):
-    return request.param, tensorrt_bindings.bindings(request.param, tmp_path_factory.mktemp("bindings"))
-
-
-def test_plugins_over_the_real_bindings(installed):
+@pytest.mark.parametrize("version", ["10.13", "11.4"])
+def test_plugins_over_the_real_bindings(real_tensorrt, version):
     C, W, D, E, M, d = 128, 24, 512, 4, 32, 32
     maps = [1, "T", W, W, C]
     shapes = {
@@ -109,26 +92,7 @@ def test_plugins_over_the_real_bindings(installed):
             maps, maps, [E * C, 2 * C], [E * C, 2 * C], [1, 21, E, C], [M, 2 * C], [M], [E, M], [E], [C, 2 * C], [C]
         ],
     }  # fmt: skip
-    done = run(installed[1], SCRIPT, json.dumps(shapes))
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = real_tensorrt.run(version, SCRIPT, json.dumps(shapes))
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["PcasegCostVolume"] == [["FLOAT"] * 5, ["HALF", "FLOAT", "HALF", "HALF", "HALF"]]
     assert found["PcasegExpertMix"] == [["FLOAT"] * 12, ["HALF"] * 12]
-
-
-def test_the_listing_is_what_the_bindings_have(installed, tmp_path):
-    """Names and enum members of the stored listing, dumped anew from the real thing."""
-    version, folder = installed
-    script = f"import sys, runpy; sys.argv = ['x', {str(tmp_path / 'api.json')!r}]; "
-    script += f"runpy.run_path({tensorrt_listing.__file__!r}, run_name='__main__')"
-    done = run(folder, script)
-    assert done.returncode == 0, done.stderr[-2000:]
-    fresh = json.loads((tmp_path / "api.json").read_text())
-    stored = tensorrt_listing.listing(version.rsplit(".", version.count(".") - 1)[0])
-    assert fresh["version"].startswith(stored["version"].split(".post")[0][:7])
-    for name, entry in stored["modules"]["tensorrt"].items():
-        if "members" in entry and "." not in name:
-            assert fresh["modules"]["tensorrt"][name]["members"] == entry["members"], name
-        elif "attributes" in entry:
-            kept = {key for key in entry["attributes"] if not key.startswith("_")}
-            assert kept <= set(fresh["modules"]["tensorrt"][name]["attributes"]), name

@@ -1,0 +1,42 @@
+"""The command `pcaseg doctor`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK
+
+if TYPE_CHECKING:
+    from pcaseg.doctor import Finding
+
+
+def add_doctor(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", nargs="?", type=Path, help="bundle to try with every backend")
+    command.set_defaults(run=run_doctor)
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    from pcaseg.benchmarks.environment import environment
+    from pcaseg.doctor import diagnose, diagnose_bundle
+    from pcaseg.runtime.bundle import Bundle
+
+    bundle = None if options.bundle is None else Bundle(options.bundle)
+    machine = environment()
+    print(f"{machine['system']}, Python {machine['python']}, {machine['cpu']}, {machine['cores']} cores")
+    findings = diagnose()
+    _print(findings)
+    if bundle is None:
+        return EXIT_OK if any(finding.works for finding in findings) else EXIT_FAILED
+    print(bundle.path)
+    files, *opened = diagnose_bundle(bundle)
+    _print([files, *opened])
+    return EXIT_OK if files.works and any(finding.works for finding in opened) else EXIT_FAILED
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.subject) for finding in findings)
+    for finding in findings:
+        print(f"{'yes' if finding.works else 'no':3}  {finding.subject:{width}}  {finding.detail}")

@@ -1,0 +1,103 @@
+"""What can run on this machine, found by trying it: every backend on its devices, and a bundle with every backend."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
+from pcaseg.runtime.backends import BACKENDS, backend_class, open_backend
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.cuda import MIB, open_driver
+from pcaseg.runtime.tensorrt_api import capture_log, import_tensorrt, start
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was tried.
+
+    Attributes:
+        subject: what, such as `onnxruntime on cpu`.
+        works: whether it does.
+        detail: versions and device, or why not and the mend.
+    """
+
+    subject: str
+    works: bool
+    detail: str
+
+
+def diagnose() -> list[Finding]:
+    """Tries every backend on every device; what fails is a finding too, never an exception."""
+    return [_tried(subject, probe) for subject, probe in _PROBES.items()]
+
+
+def diagnose_bundle(bundle: Bundle) -> list[Finding]:
+    """Holds a bundle's files against their hashes, the first finding, and opens it with every backend."""
+    opened = [_tried(f"opens with {name}", partial(_open, name, bundle)) for name in BACKENDS]
+    return [_tried("files", partial(_verify, bundle)), *opened]
+
+
+def _tried(subject: str, probe: Callable[[], str]) -> Finding:
+    try:
+        return Finding(subject, True, probe())
+    except (PcasegError, ImportError, OSError, RuntimeError) as error:  # a broken installation is a finding as well
+        return Finding(subject, False, " ".join(str(error).split()))
+
+
+def _onnxruntime(device: str) -> str:
+    backend_class("onnxruntime")
+    return f"ONNX Runtime {importlib.import_module('pcaseg.runtime.onnxruntime_backend').start_provider(device)}"
+
+
+def _tensorrt() -> str:
+    backend_class("tensorrt")
+    trt = import_tensorrt()
+    driver = open_driver(None)
+    start(trt.Runtime, capture_log(trt), trt)
+    free, total = driver.memory()
+    return (
+        f"TensorRT {trt.__version__}, {driver.gpu.name}, compute capability {driver.gpu.compute_capability}, "
+        f"{free // MIB} of {total // MIB} MiB free"
+    )
+
+
+def _torch(device: str) -> str:
+    backend_class("torch")
+    torch = importlib.import_module("torch")
+    if device == "cpu":
+        return f"PyTorch {torch.__version__}"
+    if not torch.cuda.is_available():
+        raise PcasegError(f"PyTorch {torch.__version__} finds no usable GPU; install NVIDIA's driver, or use the CPU")
+    return f"PyTorch {torch.__version__}, {torch.cuda.get_device_name()}"
+
+
+def _kernels() -> str:
+    try:
+        triton = importlib.import_module("triton")
+    except ImportError as error:
+        raise MissingDependencyError(f"Triton cannot be imported ({error}); {install_hint('triton')}") from error
+    return f"Triton {triton.__version__}, {_torch('cuda')}"
+
+
+def _verify(bundle: Bundle) -> str:
+    bundle.verify()
+    manifest = bundle.manifest
+    return f"{manifest.preset}, {manifest.graph}, {manifest.precision}, opset {manifest.opset}; hashes match"
+
+
+def _open(name: str, bundle: Bundle) -> str:
+    return f"as {open_backend(name, bundle).name}"
+
+
+_PROBES: dict[str, Callable[[], str]] = {
+    "onnxruntime on cpu": partial(_onnxruntime, "cpu"),
+    "onnxruntime on cuda": partial(_onnxruntime, "cuda"),
+    "onnxruntime on tensorrt": partial(_onnxruntime, "tensorrt"),
+    "tensorrt on cuda": _tensorrt,
+    "torch on cpu": partial(_torch, "cpu"),
+    "torch on cuda": partial(_torch, "cuda"),
+    "Triton kernels on cuda": _kernels,
+}

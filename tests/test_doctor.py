@@ -1,0 +1,118 @@
+"""`pcaseg doctor`: what it finds is what happens when a backend is really used."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+
+import onnx
+import pytest
+import torch
+from cuda_fake import FakeDriver
+from support import small_model
+from tensorrt_fake import fake_tensorrt
+
+from pcaseg.cli import main
+from pcaseg.doctor import diagnose, diagnose_bundle
+from pcaseg.export.bundle import write_bundle
+from pcaseg.runtime import onnxruntime_backend
+from pcaseg.runtime.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    path = tmp_path_factory.mktemp("doctor") / "small.pcaseg"
+    write_bundle(small_model(), path)
+    return path
+
+
+def findings() -> dict:
+    return {finding.subject: finding for finding in diagnose()}
+
+
+def test_what_computes_on_the_cpu_is_found():
+    found = findings()
+    assert found["onnxruntime on cpu"].works and found["torch on cpu"].works
+    assert torch.__version__ in found["torch on cpu"].detail
+    assert found["torch on cuda"].works == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("package", "subject", "extra"),
+    [
+        ("onnxruntime", "onnxruntime on cpu", "onnxruntime"),
+        ("tensorrt", "tensorrt on cuda", "tensorrt"),
+        ("triton", "Triton kernels on cuda", "triton"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, subject, extra):
+    monkeypatch.delitem(sys.modules, "pcaseg.runtime.onnxruntime_backend", raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
+    found = findings()[subject]
+    assert not found.works and package in found.detail and f'pip install ".[{extra}]"' in found.detail
+    assert findings()["torch on cpu"].works  # the others are tried all the same
+
+
+def test_tensorrt_with_and_without_a_gpu(monkeypatch):
+    driver = FakeDriver()
+    monkeypatch.setattr("pcaseg.doctor.open_driver", lambda device: driver)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("10.13", driver))
+    found = findings()["tensorrt on cuda"]
+    assert found.works and "TensorRT 10.13" in found.detail and driver.gpu.name in found.detail
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("10.13", None))
+    found = findings()["tensorrt on cuda"]
+    assert not found.works and "finds no usable GPU (CUDA initialization failure" in found.detail
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+@pytest.mark.skipif(importlib.util.find_spec("cuda") is None, reason="needs the package cuda-python")
+def test_no_driver_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", fake_tensorrt("11.4", FakeDriver()))
+    found = findings()["tensorrt on cuda"]
+    assert not found.works and "no NVIDIA driver can be used here" in found.detail
+
+
+def test_a_broken_installation_is_a_finding(monkeypatch):
+    def broken(device):
+        raise OSError("libcudart.so.12: cannot open shared object file")
+
+    monkeypatch.setattr(onnxruntime_backend, "start_provider", broken)
+    found = findings()["onnxruntime on cpu"]
+    assert not found.works and "libcudart" in found.detail
+
+
+def test_the_graph_that_is_tried_is_one_node():
+    proto = onnx.load_from_string(onnxruntime_backend._ONE_NODE)
+    onnx.checker.check_model(proto)
+    assert [node.op_type for node in proto.graph.node] == ["Identity"]
+
+
+def test_a_bundle_is_opened_with_each(exported, capsys):
+    found = {finding.subject: finding for finding in diagnose_bundle(Bundle(exported))}
+    assert found["files"].works and "small-eva, logits, float32" in found["files"].detail
+    assert found["opens with onnxruntime"].detail == "as onnxruntime-cpu"
+    assert not found["opens with tensorrt"].works
+    assert main(["doctor", str(exported)]) == 0
+    out = capsys.readouterr().out
+    assert f"\n{exported}\n" in out and "as onnxruntime-cpu" in out
+
+
+def test_a_damaged_bundle_fails(exported, tmp_path, capsys):
+    copy = tmp_path / "copy.pcaseg"
+    shutil.copytree(exported, copy)
+    (copy / "tokenizer.json").write_text("{}")
+    assert main(["doctor", str(copy)]) == 1
+    assert "tokenizer.json differs from the manifest" in capsys.readouterr().out
+    assert main(["doctor", str(tmp_path / "nowhere.pcaseg")]) == 2
+
+
+def test_without_any_backend_it_says_so():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'onnxruntime', 'tensorrt'): sys.modules[name] = None\n"
+        "from pcaseg.cli import main; sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1 and "yes" not in done.stdout and done.stderr == ""
