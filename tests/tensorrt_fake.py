@@ -108,7 +108,7 @@ def _members(name: str, members: dict[str, int]) -> Any:
 class _Builder:
     def __init__(self, log: Any) -> None:
         if self._trt._driver is None:
-            log.log(self._trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
 
@@ -325,7 +325,7 @@ class _Profile:
 class _Runtime:
     def __init__(self, log: Any) -> None:
         if self._trt._driver is None:
-            log.log(self._trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
 
