@@ -170,7 +170,7 @@ class _Run:
             gate=gate,
             gmac=self._gmac(contender, point),
             least_mb=self._least_mb(contender, point),
-            engine_facts=sidecar and engine_facts(sidecar),
+            engine_facts=sidecar and EngineFacts.of(sidecar),
         )
 
     def _timing(self, rounds: list[timing.Round], base: list[timing.Round], point: Point) -> Timing | None:
@@ -204,8 +204,3 @@ def engine_of(contender: Contender, classes: int) -> EngineSidecar | None:
     """What is known of the TensorRT engine that runs so many classes; None of other backends."""
     backend = contender.backend
     return backend.engine_in_use(classes).sidecar if isinstance(backend, TensorRTBackend) else None
-
-
-def engine_facts(sidecar: EngineSidecar) -> EngineFacts:
-    """What rows keep of a sidecar."""
-    return EngineFacts(sidecar.key.tensorrt, sidecar.layers, sidecar.build_seconds)

@@ -12,7 +12,7 @@ from typing import Literal
 
 from pcaseg.configs import Strategy, WeightsKind
 from pcaseg.errors import OutputError, PcasegError
-from pcaseg.runtime.engines import LayerShare
+from pcaseg.runtime.engines import EngineSidecar, LayerShare
 from pcaseg.typed_json import ADDED_LATER, load_typed
 
 SCHEMA_VERSION = 1
@@ -180,6 +180,11 @@ class EngineFacts:
     tensorrt: str
     layers: dict[str, LayerShare]
     build_seconds: float
+
+    @classmethod
+    def of(cls, sidecar: EngineSidecar) -> EngineFacts:
+        """What rows keep of a sidecar."""
+        return cls(sidecar.key.tensorrt, sidecar.layers, sidecar.build_seconds)
 
 
 @dataclass(frozen=True)
