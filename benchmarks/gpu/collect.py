@@ -59,14 +59,8 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
 
 def _engines(rows: Sequence[Row], classes: int, strategy: Strategy) -> list[Row]:
     """Rows of float16 engines at one image a call that ran and are right."""
-    return [
-        row
-        for row in rows
-        if row.backend == "tensorrt"
-        and row.status == "ok"
-        and row.precision == "float16"
-        and _at(row, classes, strategy)
-    ]
+    right = [row for row in rows if row.backend == "tensorrt" and row.status == "ok" and row.precision == "float16"]
+    return [row for row in right if _at(row, classes, strategy)]
 
 
 def _at(row: Row, classes: int, strategy: Strategy) -> bool:
@@ -91,17 +85,19 @@ def _judged(target: str, value: tuple[str, bool, str] | None) -> Finding:
 def _faster(rows: Sequence[Row], backend: str, least: float) -> Finding:
     """How many times faster the five windows run than another way on the same GPU: medians of the engine."""
     target = f"five windows of 150 classes in float16: {least:g} x {backend}"
-    found = []
-    for row in _engines(rows, 150, "sliding"):
-        for other in rows:
-            same = other.backend == backend and _at(other, 150, "sliding") and _gpu(other) == _gpu(row)
-            if same and row.engine and other.engine:
-                ratio = other.engine.latency.p50_ms / row.engine.latency.p50_ms
-                found.append((GPU in _gpu(row), ratio, _gpu(row)))
+    others = [row for row in rows if row.backend == backend and _at(row, 150, "sliding")]
+    ours, theirs = _fastest(_engines(rows, 150, "sliding")), _fastest(others)
+    found = [(GPU in gpu, theirs[gpu] / ms, gpu) for gpu, ms in ours.items() if gpu in theirs]
     if not found:
         return _judged(target, None)
     _, ratio, gpu = max(found)
     return _judged(target, (f"{ratio:.2f} x", ratio >= least, gpu))
+
+
+def _fastest(rows: Sequence[Row]) -> dict[str, float]:
+    """The least median of the engine, in ms, on each GPU."""
+    times = [(_gpu(row), row.engine.latency.p50_ms) for row in rows if row.engine]
+    return {gpu: min(ms for name, ms in times if name == gpu) for gpu, _ in times}
 
 
 def _image(rows: Sequence[Row], most_ms: float) -> Finding:

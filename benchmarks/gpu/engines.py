@@ -28,8 +28,8 @@ def plan(models: Sequence[str], out: Path, python: Sequence[str], plugins: str, 
                 own = () if library is None or kind != "plugins" else ("--plugin-library", library)
                 with_plugins = ("--plugins", plugins, *own) if kind == "plugins" else ()
                 found.append(Step(f"build-{name}", module("pcaseg", "build", bundle, *with_plugins, python=python)))
-                words = ("--references", out / steps.REFERENCES / model_name(model))
-                words += ("--rows", out / steps.ROWS / f"engines-{name}.jsonl")
+                references = out / steps.REFERENCES / model_name(model)
+                words = ("--references", references, "--rows", out / steps.ROWS / f"engines-{name}.jsonl")
                 points = module("pcaseg.benchmarks.gpu.points", bundle, *words, *own, python=python)
                 found.append(Step(f"points-{name}", points))
     return found
@@ -39,9 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the steps."""
     parser = steps.parser("engines", __doc__)
     parser.add_argument("--models", nargs="+", default=["eva-b-384"], help="as in the prepare step")
-    parser.add_argument(
-        "--python", type=shlex.split, default=list(steps.PYTHON), help='such as "/opt/trt/run.sh python"'
-    )
+    parser.add_argument("--python", type=shlex.split, default=list(steps.PYTHON), help="words that run it")
     parser.add_argument("--plugins", choices=("none", "inside", "library"), default="none", help="as pcaseg build")
     parser.add_argument("--plugin-library", type=some_path, help="for --plugins library")
     options = parser.parse_args(arguments)

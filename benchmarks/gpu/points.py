@@ -62,12 +62,18 @@ class PointRun:
     def rows(self, points: Sequence[GpuPoint]) -> Iterator[Row]:
         """A row for each point; one that cannot run is a failed one with its reason."""
         for point in points:
-            at = replace(self.template.point, classes=point.classes, strategy=point.strategy, images=point.images)
-            row = replace(self.template, point=at)
+            row = replace(self.template, point=self._at(point))
             try:
                 yield self._row(row, point, read_reference(self.references / point.file))
             except PcasegError as error:
                 yield replace(row, status="failed", reason=str(error))
+
+    def key(self, point: GpuPoint) -> tuple[str, Point]:
+        """What a row of this point has in common with any other of the same engine."""
+        return self.backend.engine_in_use(point.classes).sidecar.sha256, self._at(point)
+
+    def _at(self, point: GpuPoint) -> Point:
+        return replace(self.template.point, classes=point.classes, strategy=point.strategy, images=point.images)
 
     def _row(self, row: Row, point: GpuPoint, reference: Reference) -> Row:
         images = self.frame[None] if self.bundle.manifest.graph == "labels" else reference.windows
@@ -137,36 +143,38 @@ def points_of(bundle: Bundle) -> list[GpuPoint]:
     return [point for point in POINTS if point.images == 1 and point.strategy == manifest.strategy]
 
 
+def measure(bundle: Bundle, backend: TensorRTBackend, references: Path, out: Path) -> bool:
+    """Adds rows of a bundle to a file; points that it holds for these engines already are left out.
+
+    Returns:
+        Whether all points ran; a row that ran and is not right counts, and says so.
+    """
+    held = read_rows([out]) if out.exists() else []
+    known = {(row.engine_sha256, row.point) for row in held if row.engine}
+    complete, run = True, PointRun(bundle, backend, references)
+    for row in run.rows([point for point in points_of(bundle) if run.key(point) not in known]):
+        append_rows(out, [row])
+        complete &= row.engine is not None
+        latency = f"{row.engine.latency.p50_ms:.3f} ms" if row.engine else ""
+        print(f"{row.point.classes} {row.point.strategy} {row.point.images}: {row.status} {row.reason} {latency}")
+    return complete
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Adds rows of a bundle; points that the file holds for its engines already are left out."""
+    """Measures a bundle; 0 where all points ran, 1 where one could not, 2 where nothing can."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.gpu.points", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--references", type=Path, required=True, help="folder of the prepare step")
     parser.add_argument("--rows", type=some_path, required=True, help="file of rows to add to")
     parser.add_argument("--plugin-library", type=some_path)
     options = parser.parse_args(arguments)
-    failed = False
     try:
         bundle = Bundle(options.bundle)
         backend = TensorRTBackend(bundle, plugin_library=options.plugin_library)
-        run = PointRun(bundle, backend, options.references)
-        held = read_rows([options.rows]) if options.rows.exists() else []
-        known = {(row.engine_sha256, row.point.classes, row.point.strategy, row.point.images) for row in held}
-        todo = [
-            point
-            for point in points_of(bundle)
-            if (backend.engine_in_use(point.classes).sidecar.sha256, point.classes, point.strategy, point.images)
-            not in known
-        ]
-        for row in run.rows(todo):
-            append_rows(options.rows, [row])
-            failed |= row.status == "failed"
-            latency = f"{row.engine.latency.p50_ms:.3f} ms" if row.engine else ""
-            print(f"{row.point.classes} {row.point.strategy} {row.point.images}: {row.status} {row.reason} {latency}")
+        return 0 if measure(bundle, backend, options.references, options.rows) else 1
     except PcasegError as error:
         print(f"pcaseg: {error}", file=sys.stderr)
         return 2
-    return 1 if failed else 0
 
 
 if __name__ == "__main__":
