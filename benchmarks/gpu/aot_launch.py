@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -103,9 +104,8 @@ class PtxKernel:
     """A loaded entry; calling it queues one launch on PyTorch's current stream."""
 
     def __init__(self, ptx: str, name: str, threads: int, shared_bytes: int) -> None:
-        import cuda.bindings.driver as cu
-
-        self._cu, self._threads, self._shared = cu, threads, shared_bytes
+        self._cu: Any = importlib.import_module("cuda.bindings.driver")
+        self._threads, self._shared = threads, shared_bytes
         self._module = self._call("cuModuleLoadData", ptx.encode() + b"\0")
         self._function = self._call("cuModuleGetFunction", self._module, name.encode())
 

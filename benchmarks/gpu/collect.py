@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from pcaseg.benchmarks.gpu import steps
-from pcaseg.benchmarks.gpu.prepare import FRAME_PX
+from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.rows import Row, append_rows, read_rows
 from pcaseg.commands.arguments import some_path
 from pcaseg.configs import Strategy

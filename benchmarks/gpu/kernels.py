@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcaseg.benchmarks.gpu import steps
-from pcaseg.benchmarks.gpu.prepare import FRAME_PX, PRECISIONS, bundle_path, model_name
+from pcaseg.benchmarks.gpu.prepare import PRECISIONS, bundle_path, model_name
+from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.gpu.steps import Step, module
 
 BACKENDS = ("eager", "eager-autocast", "eager-compiled", "folded", "folded-triton")

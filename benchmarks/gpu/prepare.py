@@ -12,9 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcaseg.benchmarks.gpu import steps
+from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.gpu.steps import Step, module
-
-FRAME_PX = 640
 
 KINDS: dict[str, tuple[str, ...]] = {
     "logits": ("--graph=logits", "--opset=17", "--layer-norm=decomposed"),

@@ -5,23 +5,29 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tqdm import tqdm
 
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
-from pcaseg.errors import OutputError, PcasegError
+from pcaseg.errors import PcasegError
 from pcaseg.files import atomic_path
+from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.windows import prepare_windows
 
 if TYPE_CHECKING:
     from pcaseg.model.network import PCASeg
 
-FRAME = "frame.jpg"
+FRAME, FRAME_PX = "frame.jpg", 640
+"""The image that all is measured on, a square."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,7 @@ def read_reference(path: Path) -> Reference:
     try:
         with np.load(path, allow_pickle=False) as file:
             return Reference(**{name: file[name] for name in Reference.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise PcasegError(
             f"{path}: is no reference ({error}); run python -m pcaseg.benchmarks.gpu.prepare again"
         ) from error
@@ -81,40 +87,45 @@ def read_reference(path: Path) -> Reference:
 def write_references(
     model: PCASeg, bundle: Bundle, folder: Path, device: str, points: Sequence[GpuPoint] = POINTS
 ) -> None:
-    """Writes the frame and, for each point, its reference; those that are there already stay."""
-    from pcaseg.benchmarks.gpu.prepare import FRAME_PX
-    from pcaseg.benchmarks.lanes import network_batches
-    from pcaseg.benchmarks.reference import EagerRun
-    from pcaseg.benchmarks.subjects import write_images
-    from pcaseg.images import read_image
-    from pcaseg.runtime.windows import prepare_windows
+    """Writes the frame and, for each point, its reference; those that are there already stay.
 
+    Raises:
+        MissingDependencyError: scikit-image, which brings the photograph, is not installed.
+        OutputError: the folder cannot be written.
+    """
+    from pcaseg.benchmarks.subjects import write_images
+
+    frame = folder / FRAME
+    if not frame.exists():
+        with tempfile.TemporaryDirectory() as temporary:
+            photograph = write_images(Path(temporary), None, (FRAME_PX, FRAME_PX))[0].read_bytes()
+        with atomic_path(frame) as target:
+            target.write_bytes(photograph)
     model.to(device)
-    with tempfile.TemporaryDirectory() as temporary:
-        paths = write_images(Path(temporary), None, (FRAME_PX, FRAME_PX))
-        folder.mkdir(parents=True, exist_ok=True)
-        frame = folder / FRAME
-        if not frame.exists():
-            with atomic_path(frame) as target:
-                target.write_bytes(paths[0].read_bytes())
-        for point in points:
-            if (folder / point.file).exists():
-                continue
-            eager = EagerRun(model, first_names(point.classes), point.strategy)
-            text = eager.text[:, 0].cpu().numpy()
-            if point.images == 1:
-                image, manifest = read_image(frame), bundle.manifest
-                windows = prepare_windows(
-                    image, point.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding
-                )
-                found = eager(image)
-                labels, confidence = found.labels, found.confidence
-            else:
-                windows = network_batches(bundle.manifest, point.strategy, paths, point.images)[0]
-                labels, confidence = np.zeros((0, 0), np.int64), np.zeros((0, 0), np.float32)
-            logits = eager.logits(windows)
-            with atomic_path(folder / point.file) as target, open(target, "wb") as file:
-                np.savez(file, windows=windows, text=text, logits=logits, labels=labels, confidence=confidence)
+    for point in tqdm([point for point in points if not (folder / point.file).exists()], unit="reference"):
+        reference = make_reference(model, bundle.manifest, read_image(frame), point)
+        with atomic_path(folder / point.file) as target, open(target, "wb") as file:
+            np.savez(file, **vars(reference))
+
+
+def make_reference(model: PCASeg, manifest: Manifest, frame: np.ndarray, point: GpuPoint) -> Reference:
+    """What eager float32 makes of a frame, (H, W, 3) uint8, or of several that are shifted against each other."""
+    from pcaseg.benchmarks.reference import EagerRun
+
+    eager = EagerRun(model, first_names(point.classes), point.strategy)
+    found = eager(frame) if point.images == 1 else None
+    px, sliding = manifest.image.size_px, manifest.sliding
+    shifted = (np.roll(frame, 40 * index, axis=1) for index in range(point.images))
+    windows = np.concatenate(
+        [prepare_windows(image, point.strategy, image_px=px, sliding=sliding) for image in shifted]
+    )
+    return Reference(
+        windows=windows,
+        text=eager.text[:, 0].cpu().numpy(),
+        logits=eager.logits(windows),
+        labels=found.labels if found else np.zeros((0, 0), np.int64),
+        confidence=found.confidence if found else np.zeros((0, 0), np.float32),
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -131,10 +142,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         check_device(options.device)
         bundle = Bundle(options.bundle)
         write_references(source_model(bundle), bundle, options.out, options.device)
-    except OSError as error:
-        reason = OutputError(f"{options.out}: cannot be written ({error.strerror}); choose another folder")
-        print(f"pcaseg: {reason}", file=sys.stderr)
-        return 2
     except PcasegError as error:
         print(f"pcaseg: {error}", file=sys.stderr)
         return 2

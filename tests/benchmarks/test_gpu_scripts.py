@@ -196,10 +196,9 @@ def test_launches_pass_inputs_scalars_output(monkeypatch):
 
     def answer(name, *arguments):
         calls.append((name, *arguments))
-        return (1 if name == "cuModuleUnload" else 0), 11
+        return 0, 11
 
-    success, code = 0, {"CUDA_SUCCESS": 0}
-    driver = SimpleNamespace(CUresult=SimpleNamespace(**code))
+    driver = SimpleNamespace(CUresult=SimpleNamespace(CUDA_SUCCESS=0))
     for name in ("cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel"):
         setattr(driver, name, lambda *arguments, name=name: answer(name, *arguments))
     driver.cuModuleUnload = lambda module: (SimpleNamespace(name="CUDA_ERROR_INVALID_HANDLE"),)
@@ -210,7 +209,7 @@ def test_launches_pass_inputs_scalars_output(monkeypatch):
     kernel(aot_launch.Launch((5, 6, 1), (20, 24)), given, out)
     assert calls[0] == ("cuModuleLoadData", b"ptx\0") and calls[1] == ("cuModuleGetFunction", 11, b"entry")
     _, function, *grid_and_block, shared, stream, (values, kinds), extra = calls[2]
-    assert (function, grid_and_block, shared, stream, extra) == (11, [5, 6, 1, 128, 1, 1], 4096, 7, success)
+    assert (function, grid_and_block, shared, stream, extra) == (11, [5, 6, 1, 128, 1, 1], 4096, 7, 0)
     assert values == (given[0].data_ptr(), given[1].data_ptr(), 20, 24, out.data_ptr())
     assert [kind.__name__ for kind in kinds] == ["c_void_p"] * 2 + ["c_int"] * 2 + ["c_void_p"]
     with pytest.raises(EngineError, match="cuModuleUnload: the CUDA driver answers CUDA_ERROR_INVALID_HANDLE"):
