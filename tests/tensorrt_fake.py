@@ -396,13 +396,17 @@ class _Inspector:
         layers = []
         proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(base64.b64decode(self._engine._plan["onnx"])))
         kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
-        words = {
-            1: "Row major linear FP32",
-            10: "Row major linear FP16" if half else "Row major linear FP32",
-            3: "Row major Int8",
-        }
+        wide = "Row major linear FP32"
+        words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8"}
+        quantised = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
         for node in proto.graph.node:
-            tensors = [{"Name": name, "Format/Datatype": words.get(kinds.get(name), "Int32")} for name in node.output]
+            tensors = [
+                {
+                    "Name": name,
+                    "Format/Datatype": words[3] if name in quantised else words.get(kinds.get(name), "Int32"),
+                }
+                for name in (*node.input, *node.output)  # real engines fuse what quantises into what computes
+            ]
             kind = "Reformat" if node.op_type in ("Cast", "Transpose", "Reshape") else node.op_type
             layers.append({"Name": node.name, "LayerType": kind, "Inputs": [], "Outputs": tensors})
         return json.dumps({"Layers": layers})
