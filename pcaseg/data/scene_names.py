@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal
 
 from pcaseg.errors import VocabularyError
@@ -91,6 +91,12 @@ def meaning_of(name: str) -> Meaning:
     if name not in meanings():
         raise VocabularyError(f"{name!r}: no name that scenes know; give one such as 'red car', 'car wheel' or 'sky'")
     return meanings()[name]
+
+
+@cache
+def names_covering(paint: Meaning) -> frozenset[str]:
+    """The names that hold for what `paint` says of one pixel; there are some two hundred such meanings."""
+    return frozenset(name for name, meaning in meanings().items() if meaning.covers(paint))
 
 
 def names_of(kind: NameKind) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 
 from pcaseg.data.scene_layout import Placed, draw_layout
 from pcaseg.data.scene_light import light
-from pcaseg.data.scene_names import HELD_OUT, Meaning, NameKind, meaning_of, names_of
+from pcaseg.data.scene_names import HELD_OUT, Meaning, NameKind, meaning_of, names_covering, names_of
 from pcaseg.data.scene_shapes import Rgb, object_shapes
 
 SCENE_PX = 96
@@ -55,7 +55,7 @@ class Scene:
         Raises:
             VocabularyError: scenes do not know a name.
         """
-        chosen = np.stack([self._chosen(meaning_of(name)) for name in names]).astype(np.float32)
+        chosen = np.stack([self._covered_by(name) for name in names]).astype(np.float32)
         share = np.float32((grid / len(self.paints)) ** 2)
         return (chosen @ self._counts(grid).T).reshape(len(names), grid, grid) * share
 
@@ -71,16 +71,22 @@ class Scene:
     def present(self, kind: NameKind) -> tuple[str, ...]:
         """The names of a kind that cover at least one cell of a 48 x 48 grid, all cells together."""
         names, least = names_of(kind), (len(self.paints) // 48) ** 2
-        return tuple(name for name in names if self._chosen(meaning_of(name)) @ self._samples >= least)
+        return tuple(name for name in names if self._covered_by(name) @ self._samples >= least)
+
+    @cached_property
+    def painted(self) -> frozenset[str]:
+        """All names that hold for something that was painted, though it may be hidden."""
+        return frozenset().union(*(names_covering(paint) for paint in self.meanings))
 
     @cached_property
     def _samples(self) -> np.ndarray:
         """(paints,): how many samples each paint has."""
         return np.bincount(self.paints.ravel(), minlength=len(self.meanings))
 
-    def _chosen(self, wanted: Meaning) -> np.ndarray:
+    def _covered_by(self, name: str) -> np.ndarray:
         """(paints,) bool: those that a name covers."""
-        return np.array([wanted.covers(paint) for paint in self.meanings])
+        meaning_of(name)
+        return np.array([name in names_covering(paint) for paint in self.meanings])
 
     def _counts(self, grid: int) -> np.ndarray:
         """(grid * grid, paints) float32: samples of each paint in each cell."""
