@@ -55,9 +55,9 @@ class Scene:
         Raises:
             VocabularyError: scenes do not know a name.
         """
-        chosen = np.stack([self._covered_by(name) for name in names]).astype(np.float32)
-        share = np.float32((grid / len(self.paints)) ** 2)
-        return (chosen @ self._counts(grid).T).reshape(len(names), grid, grid) * share
+        counts, share = self._counts(grid), np.float32((grid / len(self.paints)) ** 2)
+        areas = np.stack([counts[self._covered_by(name)].sum(axis=0) for name in names])
+        return areas.reshape(len(names), grid, grid) * share
 
     def labels(self, names: Sequence[str], grid: int = SCENE_PX) -> np.ndarray:
         """The name that covers most of each cell: (grid, grid) int64, -1 where none covers half.
@@ -81,7 +81,7 @@ class Scene:
     @cached_property
     def _samples(self) -> np.ndarray:
         """(paints,): how many samples each paint has."""
-        return np.bincount(self.paints.ravel(), minlength=len(self.meanings))
+        return np.array(Image.fromarray(self.paints).histogram()[: len(self.meanings)])
 
     def _covered_by(self, name: str) -> np.ndarray:
         """(paints,) bool: those that a name covers."""
@@ -89,11 +89,12 @@ class Scene:
         return np.array([name in names_covering(paint) for paint in self.meanings])
 
     def _counts(self, grid: int) -> np.ndarray:
-        """(grid * grid, paints) float32: samples of each paint in each cell."""
+        """(paints, grid * grid) float32: samples of each paint in each cell."""
         side, kinds = len(self.paints) // grid, len(self.meanings)
         cells = self.paints.reshape(grid, side, grid, side).transpose(0, 2, 1, 3).reshape(grid * grid, -1)
-        flat = cells + (np.arange(grid * grid, dtype=np.int32) * kinds)[:, None]
-        return np.bincount(flat.ravel(), minlength=grid * grid * kinds).reshape(-1, kinds).astype(np.float32)
+        flat = cells + (np.arange(grid * grid, dtype=np.int64) * kinds)[:, None]
+        counts = np.bincount(flat.ravel(), minlength=grid * grid * kinds).reshape(-1, kinds)
+        return np.ascontiguousarray(counts.T, np.float32)
 
 
 def render_scene(index: int, *, seed: int = 0, split: Split = "training") -> Scene:
