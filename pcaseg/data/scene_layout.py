@@ -21,7 +21,7 @@ BACKGROUND_RGB: dict[str, Rgb] = {
 GROUNDS = ("grass", "water", "road", "sand")
 
 MOST_OBJECTS = 5
-SIZES = (0.28, 0.62)
+SIZES = (0.34, 0.66)
 """Sides of objects' squares, in scenes."""
 
 MOST_OVERLAP = 0.3

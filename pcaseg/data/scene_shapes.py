@@ -113,14 +113,14 @@ def _mug(rgb: Rgb, rng: np.random.Generator) -> list[Shape]:
     centre, high = right - 0.02, rng.uniform(0.27, 0.3)
     outer = np.stack([centre + 0.36 * np.cos(turn), 0.55 + high * np.sin(turn)], axis=1)
     inner = np.stack([centre + 0.2 * np.cos(turn), 0.55 + (high - 0.15) * np.sin(turn)], axis=1)
-    body = [(left, 0.14), (right, 0.14), (right - taper, 0.96), (left + taper, 0.96)]
+    body = [(left, 0.17), (right, 0.17), (right - taper, 0.96), (left + taper, 0.96)]
     middle, half = (left + right) / 2, (right - left) / 2
     return [
         Shape("handle", _mixed(rgb, (0.0, 0.0, 0.0), 0.15), np.concatenate([outer, inner[::-1]])),
         _shape("body", rgb, body),
         Shape("body", rgb, _ellipse(middle, 0.95, half - taper, 0.05)),
-        Shape("body", rgb, _ellipse(middle, 0.14, half, 0.12)),
-        Shape("rim", contrast(rgb), _ellipse(middle, 0.14, half - 0.03, 0.1)),
+        Shape("body", rgb, _ellipse(middle, 0.17, half, 0.16)),
+        Shape("rim", contrast(rgb), _ellipse(middle, 0.17, half - 0.03, 0.135)),
     ]
 
 

@@ -27,7 +27,7 @@ from pcaseg.data.scene_names import (
 from pcaseg.data.scenes import SCENE_PX, render_scene
 from pcaseg.errors import VocabularyError
 
-LAYOUTS_SHA256 = "292a0d2f96be281897c84562f631d92ca12efc60c8d346945636b39e75249878"
+LAYOUTS_SHA256 = "0e5117644c42fd1c7db69adfa869692aa834a0ee7292aec0f3a1eaa5be641fca"
 
 
 def layouts_sha256() -> str:
