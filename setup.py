@@ -39,6 +39,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "scikit-learn>=1.4",
         "selenium>=4.20",
         "ruff>=0.9",
         "mypy>=1.13",
