@@ -117,16 +117,24 @@ def open_prepared(name: str, root: str | os.PathLike[str], *, split: str = "val"
         PcasegError: unknown data set or split; no labels there; an image has no labels, or labels no image.
     """
     spec = data_set(name)
-    part, root = spec.split(split), Path(root)
+    part = spec.split(split)
+    pairs, problems = match_files(spec, part, Path(root))
+    if problems:
+        raise PcasegError(problems[0])
+    return prepared_folder(spec, split, pairs)
+
+
+def prepared_folder(spec: DataSet, split: str, pairs: Sequence[tuple[Path, Path]]) -> LabelledFolder:
+    """A labelled folder of some pairs of a prepared split."""
     return LabelledFolder(
-        source=name if split == "val" else f"{name}, {split}",
+        source=spec.name if split == "val" else f"{spec.name}, {split}",
         names=spec.names,
         label_names=spec.label_names,
-        pairs=tuple(_pairs(spec, part, root)),
+        pairs=tuple(pairs),
         unlabelled=spec.unlabelled,
         background_from=spec.background_from,
         seen=spec.seen,
-        published=part.count,
+        published=spec.split(split).count,
     )
 
 
@@ -161,20 +169,24 @@ def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return {path.stem: path for path in sorted(found)}
 
 
-def _pairs(spec: DataSet, split: Split, root: Path) -> list[tuple[Path, Path]]:
+def match_files(spec: DataSet, split: Split, root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
+    """The pairs of image and labels of a prepared split, sorted, and what is missing to others, a sentence each."""
     folder = root / split.labels
     labels = files_by_stem(folder, (spec.suffix,))
     images = files_by_stem(root / split.images, IMAGE_SUFFIXES)
     if not labels:
-        raise PcasegError(
+        return [], [
             f"{folder}: holds no labels ({spec.suffix} files); run pcaseg datasets prepare {spec.name}, or mend --root"
-        )
-    for stem, path in labels.items():
-        if stem not in images:
-            raise PcasegError(
-                f"{path}: has no image in {root / split.images}; complete the download, or run pcaseg datasets check"
-            )
-    missing = next((path for stem, path in images.items() if stem not in labels), None)
-    if missing is not None and spec.images_of == "split":
-        raise PcasegError(f"{missing}: has no labels in {folder}; run pcaseg datasets prepare {spec.name} to the end")
-    return [(images[stem], path) for stem, path in labels.items()]
+        ]
+    problems = [
+        f"{path}: has no image in {root / split.images}; complete the download, or take the labels away"
+        for stem, path in labels.items()
+        if stem not in images
+    ]
+    if spec.images_of == "split":
+        problems += [
+            f"{path}: has no labels in {folder}; run pcaseg datasets prepare {spec.name} to the end"
+            for stem, path in images.items()
+            if stem not in labels
+        ]
+    return [(images[stem], path) for stem, path in labels.items() if stem in images], problems
