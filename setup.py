@@ -23,6 +23,7 @@ TORCH = [
     *ONNXRUNTIME,
 ]
 TRITON = "triton>=3.6; platform_system == 'Linux'"
+DATASETS = ["scipy>=1.11", "pycocotools>=2.0.8"]
 BENCHMARKS = [*TORCH, "scikit-image>=0.22", "pytest-benchmark>=4.0"]
 EXTRAS = {
     "runtime": [],  # the base install: numpy and Pillow side, no torch; add one of the backends below
@@ -32,13 +33,16 @@ EXTRAS = {
     "torch": TORCH,
     "triton": [*TORCH, TRITON],
     "training": [*TORCH, "tensorboard>=2.15"],
+    "datasets": DATASETS,
     "benchmarks": BENCHMARKS,
     "dev": [
         *BENCHMARKS,
+        *DATASETS,
         TRITON,
         "pytest>=8",
         "pytest-timeout>=2.3",
         "hypothesis>=6.100",
+        "scikit-learn>=1.4",
         "selenium>=4.20",
         "ruff>=0.9",
         "mypy>=1.13",

@@ -13,13 +13,13 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
-from pcaseg.benchmarks.labelled import mean_iou, read_pair
 from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_batches, output_of
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.reference import EagerRun
 from pcaseg.benchmarks.rows import Accuracy, Point
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
+from pcaseg.data.metrics import mean_iou
 from pcaseg.errors import PcasegError
 from pcaseg.images import read_image
 from pcaseg.runtime.segmenter import Segmenter
@@ -57,8 +57,8 @@ class Mious:
             return None
         key = (contender.runs if contender else "", strategy)
         if key not in self._known:
-            labelled, count = self._labelled, len(self._labelled.names)
-            pairs = (read_pair(*pair, count) for pair in labelled.pairs)
+            labelled = self._labelled
+            pairs = (labelled.item(index) for index in range(len(labelled)))
             if contender is None:
                 eager = EagerRun(self._subject.model, labelled.names, strategy)
                 found = ((eager(image).labels, truth) for image, truth in pairs)
@@ -66,7 +66,7 @@ class Mious:
                 segmenter = Segmenter(contender.backend, strategy=strategy)
                 segmenter.set_vocabulary(labelled.names)
                 found = ((segmenter(image).labels, truth) for image, truth in pairs)
-            self._known[key] = mean_iou(found, count)
+            self._known[key] = mean_iou(found, len(labelled.names))
         return self._known[key]
 
 

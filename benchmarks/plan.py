@@ -11,8 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcaseg.benchmarks.contenders import CONTENDERS, NOT_BY_DEFAULT, check_names
-from pcaseg.benchmarks.labelled import LabelledSet
 from pcaseg.configs import Strategy
+from pcaseg.data.folders import LabelledFolder
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.bundle import Bundle
 
@@ -49,7 +49,7 @@ class Options:
     device: str = "cpu"
     seconds: float = 30.0
     gate: Mapping[str, float] = field(default_factory=dict)
-    labelled: LabelledSet | None = None
+    labelled: LabelledFolder | None = None
     cold: bool = True
 
     def __post_init__(self) -> None:

@@ -7,8 +7,9 @@ spelling, so nothing is cleaned here.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import resources
+from typing import Any
 
 from pcaseg.errors import VocabularyError
 
@@ -30,6 +31,16 @@ def class_list(name: str) -> tuple[str, ...]:
     Raises:
         VocabularyError: `name` is not a shipped list; the message names those that are.
     """
+    return tuple(class_facts(name)["classes"])
+
+
+@cache
+def class_facts(name: str) -> dict[str, Any]:
+    """All of a class list's file: names, value of unlabelled pixels, raw ids, names seen in training; do not change it.
+
+    Raises:
+        VocabularyError: as `class_list`.
+    """
     if name not in class_list_names():
         raise VocabularyError(f"{name}: no such class list; the lists are {', '.join(class_list_names())}")
-    return tuple(json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))["classes"])
+    return json.loads((_FOLDER / f"{name}.json").read_text(encoding="utf-8"))

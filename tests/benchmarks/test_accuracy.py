@@ -9,7 +9,7 @@ from skimage.morphology import dilation, disk
 
 from pcaseg.benchmarks.accuracy import Output, boundary_agreement, compare, relative_error, worst_class
 from pcaseg.benchmarks.gates import default_gate, gate_failures, parse_gate
-from pcaseg.benchmarks.labelled import mean_iou, read_labelled
+from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.errors import PcasegError
 
 
@@ -75,13 +75,6 @@ def test_untrained_weights_are_held_to_labels_in_float32_alone():
     assert "label_agreement" in default_gate("float32", "seeded")
     assert "label_agreement" in default_gate("float16", "checkpoint")
     assert default_gate("float16", "seeded").keys() == {"relative_error"}
-
-
-def test_mean_iou_by_hand():
-    truth = np.array([[0, 0, 1, 255]])
-    labels = np.array([[0, 1, 1, 0]])
-    assert mean_iou([(labels, truth)], 3) == pytest.approx(50.0)  # 1/2 and 1/2; class 2 occurs nowhere
-    assert mean_iou([(truth[:, :3], truth[:, :3])] * 2, 2) == 100
 
 
 @pytest.fixture

@@ -1,0 +1,212 @@
+"""`pcaseg evaluate`: one or more networks on a labelled folder, in shards and processes, and the report on them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from pcaseg.commands.models import load_model
+from pcaseg.configs import Strategy
+from pcaseg.data.evaluation import Evaluated, chosen_images, evaluate_images, names_sha256, read_counts, shard_path
+from pcaseg.data.folders import LabelledFolder
+from pcaseg.errors import PcasegError
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from multiprocessing.queues import SimpleQueue
+    from multiprocessing.sharedctypes import Synchronized
+
+_POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is evaluated, by name, so that each process opens its own.
+
+    Attributes:
+        subject: what files and tables call it.
+        source: a bundle's path, or a model file or preset's name for the eager model.
+        backend: of a bundle; None for the eager model.
+        device: the backend's device; None for its default.
+    """
+
+    subject: str
+    source: str
+    backend: str | None
+    device: str | None = None
+
+    def open(self, strategy: Strategy | None, threads: int | None) -> Segmenter:
+        """Its segmenter; `sliding` where neither `strategy` nor the bundle's graph says."""
+        if self.backend is None:
+            from pcaseg.export.torch_backend import TorchBackend  # a bundle is evaluated without torch
+
+            model = TorchBackend(load_model(self.source), device=self.device, threads=threads)
+            return Segmenter(model, strategy=strategy or "sliding")
+        strategy = strategy or Bundle(self.source).manifest.strategy or "sliding"
+        return Segmenter(self.source, self.backend, device=self.device, threads=threads, strategy=strategy)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One evaluation.
+
+    Attributes:
+        folder: images with true labels.
+        out: folder of the results.
+        strategy: None for the bundle's own, or `sliding`, which is the published protocol.
+        images: how many images, spread over the folder; None for all.
+        shard: (i, n): the i-th of n parts alone, from 1.
+        processes: that share this machine.
+        threads: CPU threads of each process; None shares the processors out.
+    """
+
+    folder: LabelledFolder
+    out: Path
+    strategy: Strategy | None = None
+    images: int | None = None
+    shard: tuple[int, int] = (1, 1)
+    processes: int = 1
+    threads: int | None = None
+
+    def indices(self) -> list[int]:
+        """The images of all shards."""
+        return chosen_images(len(self.folder), self.images)
+
+
+def evaluate(network: Network, plan: Plan, *, progress: bool = False) -> Evaluated:
+    """Evaluates the images of a shard that no file in the folder of results holds yet.
+
+    Returns:
+        What was evaluated; `read_counts` and `add_counts` give the confusion matrix of all shards that are there.
+
+    Raises:
+        PcasegError: the network, an image or its labels cannot be used, or `out` holds another evaluation.
+    """
+    check_plan(plan)
+    if plan.threads is None and plan.processes > 1:
+        plan = replace(plan, threads=max(1, (os.cpu_count() or 1) // plan.processes))
+    segmenter = network.open(plan.strategy, plan.threads)
+    evaluated = describe(network, segmenter, plan)
+    todo = _todo(plan, evaluated)
+    with tqdm(total=len(todo), desc=network.subject, unit="image", disable=not progress) as bar:
+        if plan.processes == 1:
+            _run(segmenter, plan, todo, evaluated, plan.shard, bar.update)
+        else:
+            del segmenter
+            _run_apart(network, plan, todo, evaluated, bar)
+    return evaluated
+
+
+def describe(network: Network, segmenter: Segmenter, plan: Plan) -> Evaluated:
+    """What is evaluated, as files and reports say it."""
+    manifest = segmenter.backend.manifest
+    return Evaluated(
+        subject=network.subject,
+        preset=manifest.preset,
+        weights=manifest.weights.kind,
+        weights_sha256=manifest.weights.sha256,
+        precision=manifest.precision,
+        strategy=segmenter.strategy,
+        data=plan.folder.source,
+        images=len(plan.indices()),
+        classes=len(plan.folder.label_names),
+        names_sha256=names_sha256(plan.folder, plan.indices()),
+    )
+
+
+def _todo(plan: Plan, evaluated: Evaluated) -> list[int]:
+    """The images of this shard without counts in the folder of results."""
+    done = read_counts(plan.out, evaluated)
+    first, of = plan.shard
+    return [index for index in plan.indices()[first - 1 :: of] if plan.folder.file_name(index) not in done]
+
+
+def _run(
+    segmenter: Segmenter,
+    plan: Plan,
+    todo: Sequence[int],
+    evaluated: Evaluated,
+    shard: tuple[int, int],
+    advance: Callable[[], object],
+) -> None:
+    if not todo:
+        return
+    segmenter.set_vocabulary(plan.folder.names)
+    path = shard_path(plan.out, evaluated.subject, shard)
+    evaluate_images(lambda image: segmenter(image).labels, plan.folder, todo, evaluated, path, advance=advance)
+
+
+def _run_apart(network: Network, plan: Plan, todo: Sequence[int], evaluated: Evaluated, bar: tqdm[Any]) -> None:
+    """Shares `todo` among processes, each a shard of its own; the first error ends all of them."""
+    context, (first, of) = get_context("spawn"), plan.shard
+    errors, done = context.SimpleQueue(), context.Value("q", 0)
+    workers = []
+    for part in range(plan.processes):
+        shard = first + part * of, of * plan.processes
+        arguments = network, plan, todo[part :: plan.processes], evaluated, shard, errors, done
+        workers.append(context.Process(target=_work, args=arguments, daemon=True))
+    try:
+        for worker in workers:
+            worker.start()
+        while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
+            time.sleep(_POLL_S)
+            bar.update(done.value - bar.n)
+    finally:
+        for worker in workers:
+            if worker.pid is not None:
+                worker.terminate()  # no harm to one that has ended
+                worker.join()
+    bar.update(done.value - bar.n)
+    if not errors.empty():
+        raise PcasegError(errors.get())
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    if codes:
+        raise PcasegError(f"a process ended with code {codes[0]}, perhaps for lack of memory; try fewer --processes")
+
+
+def _work(
+    network: Network,
+    plan: Plan,
+    todo: Sequence[int],
+    evaluated: Evaluated,
+    shard: tuple[int, int],
+    errors: SimpleQueue[str],
+    done: Synchronized[int],
+) -> None:
+    """One process: opens its own network, counts its images in `done`, and says an error that can be mended."""
+
+    def advance() -> None:
+        with done.get_lock():
+            done.value += 1
+
+    warnings.simplefilter("ignore")  # the report says what the weights are
+    try:
+        _run(network.open(plan.strategy, plan.threads), plan, todo, evaluated, shard, advance)
+    except PcasegError as error:
+        errors.put(str(error))
+        sys.exit(1)
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuses numbers that mean nothing.
+
+    Raises:
+        PcasegError: names the option.
+    """
+    first, of = plan.shard
+    if not 1 <= first <= of:
+        raise PcasegError(f"shard {first}/{of}: give i/n with i from 1 to n")
+    for name in ("processes", "images", "threads"):
+        value = getattr(plan, name)
+        if value is not None and value < 1:
+            raise PcasegError(f"{name} {value}: give 1 or more")

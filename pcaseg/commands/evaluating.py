@@ -1,0 +1,73 @@
+"""`pcaseg evaluate`: how well a network segments a labelled data set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from pcaseg.commands.arguments import EXIT_OK, natural, some_path
+from pcaseg.configs import Strategy
+from pcaseg.errors import PcasegError
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data", required=True, help="of `pcaseg datasets list`, or a folder with classes.txt, images/ and labels/"
+    )
+    command.add_argument("--root", type=Path, help="folder of all data sets")
+    command.add_argument("--split", choices=("train", "val"), default="val")
+    command.add_argument("--model", help="model file of `pcaseg import`, or a preset's name; eager")
+    command.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`; with --model too, both side by side")
+    command.add_argument("--backend", default="onnxruntime", help="what runs the bundle (default: onnxruntime)")
+    command.add_argument("--device", help="cpu (default), cuda or cuda:N")
+    command.add_argument("--threads", type=natural, help="CPU threads of each process")
+    command.add_argument(
+        "--strategy", choices=get_args(Strategy), help="default: the bundle's own, or sliding, the published protocol"
+    )
+    command.add_argument("--images", type=natural, help="so many images, spread over the data set (default: all)")
+    command.add_argument("--processes", type=natural, default=1, help="that share this machine (default: 1)")
+    command.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="the I-th of N parts alone")
+    command.add_argument("--out", required=True, type=some_path, help="folder for counts, results.json and results.md")
+    command.set_defaults(run=run_evaluate)
+
+
+def run_evaluate(options: argparse.Namespace) -> int:
+    from pcaseg.benchmarks.evaluate import Network, Plan, evaluate
+    from pcaseg.benchmarks.evaluate_report import markdown, missing_images, report, write_report
+    from pcaseg.data.folders import open_data
+
+    networks = []
+    if options.model:
+        networks.append(Network("eager", options.model, None, options.device))
+    if options.bundle:
+        networks.append(Network(options.backend, str(options.bundle), options.backend, options.device))
+    if not networks:
+        raise PcasegError("--model, --bundle: give one of them, or both to compare")
+    plan = Plan(
+        folder=open_data(options.data, options.root, split=options.split),
+        out=options.out,
+        strategy=options.strategy,
+        images=options.images,
+        shard=options.shard,
+        processes=options.processes,
+        threads=options.threads,
+    )
+    found = [evaluate(network, plan, progress=True) for network in networks]
+    missing = max(missing_images(plan.out, one) for one in found)
+    if missing:
+        print(f"{plan.out}: {missing} of {found[0].images} images are in other shards; run them into this folder too")
+        return EXIT_OK
+    results = report(plan.folder, plan.out, found)
+    paths = write_report(plan.out, results)
+    print(markdown(results).partition("\n| class")[0].rstrip())
+    print(f"\nresults: {paths[0]}\ntables:  {paths[1]}")
+    return EXIT_OK
+
+
+def shard(text: str) -> tuple[int, int]:
+    """(i, n) from `i/n`, for argparse."""
+    first, _, of = text.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise argparse.ArgumentTypeError(f"{text!r}: give i/n with i from 1 to n, such as 1/4")
+    return int(first), int(of)
