@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import shutil
@@ -80,3 +81,10 @@ def _replace(new: Path, path: Path) -> None:
         os.replace(old, path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_partial(path: str | os.PathLike[str]) -> None:
+    """Removes what killed processes left of `path`: its temporary siblings. No other process may be writing it."""
+    path = Path(os.path.realpath(path))
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        shutil.rmtree(left, ignore_errors=True)

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -73,8 +73,15 @@ def load_model(
     return model.eval()
 
 
-def save_model(model: PCASeg, path: str | os.PathLike[str]) -> None:
+def save_model(
+    model: PCASeg, path: str | os.PathLike[str], *, storage: Literal["float32", "float16"] = "float32"
+) -> None:
     """Writes a model as safetensors: published names, and in the metadata all that loading it needs.
+
+    Args:
+        model: the model.
+        path: the file.
+        storage: type of the stored numbers; half of the bytes in float16, read as float32 either way.
 
     Raises:
         OutputError: the path cannot be written; nothing is left behind.
@@ -87,6 +94,8 @@ def save_model(model: PCASeg, path: str | os.PathLike[str]) -> None:
         "source": json.dumps(asdict(model.source)),
     }
     published = to_published(model.state_dict(), model.preset)
+    if storage == "float16":
+        published = {name: t.half() if t.is_floating_point() else t for name, t in published.items()}
     with atomic_path(path) as temporary:
         save_file({name: t.contiguous().clone() for name, t in published.items()}, temporary, metadata=metadata)
 

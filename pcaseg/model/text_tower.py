@@ -69,3 +69,13 @@ class TextTower(nn.Module):
         tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
         device = self.transformer.positional_embedding.device
         return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])[:, None]
+
+
+def name_tokens(names: Sequence[str]) -> Tensor:
+    """Tokens of the names' prompts, cut to the longest: (T, L) int64.
+
+    Raises:
+        VocabularyError: as `check_class_names`.
+    """
+    tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
+    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end has the highest id

@@ -1,0 +1,1 @@
+"""Training: recipes, what is minimised, the loop, and its checkpoints."""

@@ -1,0 +1,166 @@
+"""The checkpoint of a training: one safetensors file, written whole or not at all, from which it goes on to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pcaseg.configs import Aggregation, DenseMode
+from pcaseg.errors import CheckpointError
+from pcaseg.files import atomic_path, remove_partial
+from pcaseg.training.learner import Learner
+from pcaseg.training.recipes import Recipe
+
+FORMAT = "pcaseg-training-1"
+CHECKPOINT = "checkpoint.safetensors"
+"""Its name in the folder of a training."""
+
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What decides every bit of a training; a checkpoint goes on only with the same.
+
+    Attributes:
+        preset: its name.
+        aggregation, dense_mode: as of `load_model`.
+        recipe: in full.
+        seed: of weights and data.
+        data: what the stream is, such as `scenes` or a data set's name.
+        start: SHA-256 of the weights at the start.
+        precision: of the towers' and the aggregator's arithmetic.
+    """
+
+    preset: str
+    aggregation: Aggregation
+    dense_mode: DenseMode
+    recipe: Recipe
+    seed: int
+    data: str
+    start: str
+    precision: str
+
+
+@dataclass
+class TrainingState:
+    """All that changes from step to step.
+
+    Attributes:
+        learner: model and towers' logits.
+        optimizer: AdamW.
+        scaler: of float16; switched off otherwise.
+        average: running average of the model's state by name; empty where none is kept.
+        step: steps done.
+    """
+
+    learner: Learner
+    optimizer: torch.optim.AdamW
+    scaler: torch.amp.GradScaler
+    average: dict[str, Tensor]
+    step: int = 0
+
+
+def save_state(state: TrainingState, identity: Identity, folder: Path) -> None:
+    """Writes the checkpoint; the former one stands until the new one is whole.
+
+    Raises:
+        OutputError: it cannot be written, as on a full disk; the former one is intact.
+    """
+    metadata = {
+        "format": FORMAT,
+        "step": str(state.step),
+        "identity": json.dumps(asdict(identity)),
+        "scaler": json.dumps(state.scaler.state_dict()),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(state)}
+    with atomic_path(folder / CHECKPOINT) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # its own errors hide the system's
+            raise OSError(None, str(error)) from error
+
+
+def restore_state(state: TrainingState, identity: Identity, folder: Path) -> None:
+    """Fills `state` from the folder's checkpoint.
+
+    Raises:
+        CheckpointError: it is damaged, or of another training; `state` is then untouched.
+    """
+    path = folder / CHECKPOINT
+    remove_partial(path)
+    metadata, tensors = _read(path)
+    try:
+        stored, step = json.loads(metadata["identity"]), int(metadata["step"])
+        scaler = json.loads(metadata["scaler"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: its metadata is damaged; start the training anew in another folder") from error
+    _check_identity(stored, asdict(identity), path)
+    for name, parameter in state.learner.named_parameters():
+        if f"moment.exp_avg.{name}" in tensors:
+            state.optimizer.state[parameter] = {m: torch.zeros_like(parameter) for m in _MOMENTS[1:]}
+            state.optimizer.state[parameter]["step"] = torch.tensor(0.0)
+    targets = dict(_named_tensors(state))
+    if {name: t.shape for name, t in targets.items()} != {name: t.shape for name, t in tensors.items()}:
+        raise CheckpointError(f"{path}: its weights do not fit this training; start it anew in another folder")
+    with torch.no_grad():
+        for name, target in targets.items():
+            target.copy_(tensors[name])
+    torch.set_rng_state(targets["rng"])
+    state.scaler.load_state_dict(scaler)
+    state.step = step
+
+
+def _named_tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of the state, the live ones, by name."""
+    for name, tensor in state.learner.state_dict().items():
+        yield f"learner.{name}", tensor
+    for name, parameter in state.learner.named_parameters():
+        for moment in _MOMENTS:
+            if parameter in state.optimizer.state:
+                yield f"moment.{moment}.{name}", state.optimizer.state[parameter][moment]
+    for name, tensor in state.average.items():
+        yield f"average.{name}", tensor
+    yield "rng", torch.get_rng_state()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: damaged or half-copied ({error}); copy it again, or start the training anew in another folder"
+        ) from error
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of a training; start the training in another folder")
+    return metadata, tensors
+
+
+def _check_identity(stored: Any, wanted: dict[str, Any], path: Path) -> None:
+    """Refuses the checkpoint of another training, naming what differs."""
+    wanted = json.loads(json.dumps(wanted))  # tuples become lists there
+    for name in wanted:
+        found = stored.get(name) if isinstance(stored, dict) else None
+        if found == wanted[name]:
+            continue
+        if isinstance(found, dict):
+            inner = [key for key in wanted[name] if found.get(key) != wanted[name][key]]
+            name, found, value = f"{name}'s {inner[0]}", found.get(inner[0]), wanted[name][inner[0]]
+        else:
+            value = wanted[name]
+        raise CheckpointError(
+            f"{path}: is of a training with another {name} ({found}, not {value}); resume with the same options, or "
+            "choose another folder"
+        )
+
+
