@@ -68,7 +68,7 @@ setup(
     packages=packages,
     package_dir={"pcaseg": "pcaseg"} | FOLDERS,
     package_data={
-        "pcaseg": ["data/class_lists/*.json", "py.typed"],
+        "pcaseg": ["data/class_lists/*.json", "weights/*", "py.typed"],
         "pcaseg.kernels": ["tuning.json"],
         "pcaseg.export.plugins": ["cpp/*", "cpp/stand_in/*"],
     },

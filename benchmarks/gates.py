@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from pcaseg.benchmarks.rows import Accuracy
-from pcaseg.configs import WeightsKind
+from pcaseg.configs import TRAINED, WeightsKind
 from pcaseg.errors import PcasegError
 
 GATES: dict[str, dict[str, float]] = {
@@ -27,7 +27,7 @@ def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
     backend, and only the logits are bounded.
     """
     gate = GATES[precision]
-    if precision != "float32" and weights != "checkpoint":
+    if precision != "float32" and weights not in TRAINED:
         return {"relative_error": gate["relative_error"]}
     return gate
 

@@ -99,7 +99,7 @@ def source_model(bundle: Bundle) -> PCASeg:
     """
     manifest = bundle.manifest
     weights = manifest.weights
-    if weights.path is None and weights.kind != "seeded":
+    if weights.path is None and weights.kind not in ("seeded", "shipped"):
         raise BundleError(f"{bundle.path}: was exported from weights in memory; pass the model file with --model")
     try:
         model = pcaseg.load_model(

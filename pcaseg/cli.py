@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Sequence
 
 import pcaseg
-from pcaseg.commands import building, datasets, diagnosing, evaluating, measuring, models, segmenting
+from pcaseg.commands import building, datasets, diagnosing, evaluating, measuring, models, segmenting, training
 from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from pcaseg.errors import PcasegError, install_hint
 
@@ -70,6 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     measuring.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))
     segmenting.add_segment(commands.add_parser("segment", help="segment images or folders of images"))
     segmenting.add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
+    training.add_train(commands.add_parser("train", help="train a preset; resumable, also under torchrun"))
     diagnosing.add_doctor(commands.add_parser("doctor", help="say which backends run on this machine, and why not"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="measure a network's mIoU on a labelled data set"))
     datasets.add_datasets(commands.add_parser("datasets", help="list, convert and check the published data sets"))

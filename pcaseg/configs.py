@@ -7,7 +7,9 @@ from typing import Final, Literal, get_args
 
 from pcaseg.errors import PcasegError
 
-Aggregation = Literal["parallel", "serial"]
+Aggregation = Literal["parallel", "serial", "added"]
+"""PCA-Seg; CAT-Seg; PCA-Seg's two streams added without an EPL, for ablations: eager only."""
+
 DenseMode = Literal["csa", "qq"]
 Strategy = Literal["single", "sliding"]
 Precision = Literal["float32", "float16"]
@@ -21,8 +23,12 @@ LayerNormForm = Literal["operator", "decomposed"]
 
 GraphKind = Literal["logits", "labels"]
 """What a segmenter graph computes: logits of windows, or labels and confidence of whole images."""
-WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
-"""Where weights come from: a whole checkpoint; CLIP's from a file and the aggregator's from a seed; all from a seed."""
+WeightsKind = Literal["checkpoint", "shipped", "clip-only", "seeded"]
+"""Where weights come from: a whole checkpoint; the package itself; CLIP's from a file and the aggregator's from a seed;
+all from a seed."""
+
+TRAINED: Final = ("checkpoint", "shipped")
+"""The kinds of weights whose labels mean something."""
 
 DROPPED_LOGIT = -100.0
 """The logit of a class that is not among the kept ones."""

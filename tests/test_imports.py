@@ -21,7 +21,7 @@ TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "on
 MAY_IMPORT = {
     "pcaseg.model": {"pcaseg.model"},
     "pcaseg.deploy": {"pcaseg.deploy", "pcaseg.model", "pcaseg.kernels"},
-    "pcaseg.data": {"pcaseg.data", "pcaseg.model"},
+    "pcaseg.training": {"pcaseg.training", "pcaseg.data", "pcaseg.model"},
     "pcaseg.runtime": {"pcaseg.runtime"},
     "pcaseg.kernels": {"pcaseg.kernels"},
     "pcaseg.data": {"pcaseg.data", "pcaseg.model"},

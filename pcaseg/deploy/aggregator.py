@@ -17,6 +17,7 @@ from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
 from pcaseg.deploy.semantic import FoldedSemanticStream
 from pcaseg.deploy.spatial import FoldedSpatialStream, Share
+from pcaseg.errors import PcasegError
 from pcaseg.kernels.cost_volume import cost_volume
 from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
 from pcaseg.model.cost_volume import cost_volume as model_cost_volume
@@ -244,11 +245,12 @@ def _steps(aggregator: Aggregator, grid: tuple[int, int], dtype: torch.dtype) ->
                     grid,
                     FoldedEPL(epl, grid, dtype),
                 )
-        else:
-            assert isinstance(layer, SerialLayer)
+        elif isinstance(layer, SerialLayer):
             yield SerialStep(
                 FoldedSpatialStream(layer.spatial, grid, dtype), FoldedSemanticStream(layer.semantic, dtype), grid
             )
+        else:
+            raise PcasegError("aggregation='added': is for ablations and runs eager only; fold parallel or serial")
 
 
 def _copy(layer: Layer, dtype: torch.dtype) -> Layer:

@@ -57,6 +57,36 @@ class SerialLayer(nn.Module):
         return self.semantic(self.spatial(x, image), text, class_pooling)
 
 
+class AddedLayer(nn.Module):
+    """PCA-Seg's streams without its EPLs: their sum instead, twice. For ablations."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__()
+        self.spatial_first, self.spatial_second = _spatial(preset), _spatial(preset)
+        self.semantic_first, self.semantic_second = _semantic(preset), _semantic(preset)
+
+    def forward(
+        self, x: Tensor, image: Tensor, text: Tensor, class_pooling: tuple[int, int], fod_terms: list[Tensor] | None
+    ) -> Tensor:
+        """As `ParallelLayer.forward`; the streams' cosine is given as there."""
+        for spatial, semantic in (
+            (self.spatial_first, self.semantic_first),
+            (self.spatial_second, self.semantic_second),
+        ):
+            s, m = spatial(x, image), semantic(x, text, class_pooling)
+            if fod_terms is not None:
+                fod_terms.append(fod(s, m))
+            x = s + m
+        return x
+
+
+LAYERS: dict[Aggregation, type[ParallelLayer] | type[SerialLayer] | type[AddedLayer]] = {
+    "parallel": ParallelLayer,
+    "serial": SerialLayer,
+    "added": AddedLayer,
+}
+
+
 def _spatial(preset: Preset) -> SpatialStream:
     return SpatialStream(preset.hidden, preset.heads, preset.window, (preset.grid, preset.grid))
 
@@ -78,8 +108,7 @@ class Aggregator(nn.Module):
             nn.Conv2d(tap, width, 3, padding=1)
             for tap, width in zip(preset.tap_widths, preset.decoder_guidance_widths, strict=True)
         )
-        layer = ParallelLayer if aggregation == "parallel" else SerialLayer
-        self.layers = nn.ModuleList(layer(preset) for _ in range(preset.layers))
+        self.layers = nn.ModuleList(LAYERS[aggregation](preset) for _ in range(preset.layers))
         self.decoder = Decoder(C, preset.decoder_widths, preset.decoder_guidance_widths)
 
     def forward(

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 from safetensors.torch import save_file
 from torch import Tensor
 
-from pcaseg.configs import Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
+from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
 from pcaseg.errors import CheckpointError
 from pcaseg.files import atomic_path, sha256_of
 from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata
@@ -22,6 +22,9 @@ from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.names import SEED_ENTRY, canonical, from_published, to_published
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.model.seeded import seeded_state
+
+SHIPPED = Path(__file__).parent.parent / "weights"
+"""Folder of the weights that come with the package."""
 
 
 class SeededWeightsWarning(UserWarning):
@@ -41,8 +44,9 @@ def load_model(
     Args:
         preset: a name of `pcaseg.presets()`, or a `Preset`.
         checkpoint: a `.pth`, `.pt` or `.safetensors` file, or a mapping, with the published names of a whole
-            PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed); None
-            draws every weight. Drawn weights warn with `SeededWeightsWarning`.
+            PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed); None takes
+            the weights that the package ships for the preset, if it does, and else draws every weight, as an empty
+            mapping does. Drawn weights warn with `SeededWeightsWarning`.
         aggregation: `parallel` (PCA-Seg) or `serial` (CAT-Seg).
         dense_mode: attention of EVA02's last block, `csa` or `qq`; OpenAI's tower has none.
         seed: of drawn weights.
@@ -57,13 +61,16 @@ def load_model(
     preset = get_preset(preset)
     check_choice(aggregation, Aggregation, what="aggregation")
     check_choice(dense_mode, DenseMode, what="dense_mode")
-    if checkpoint is None:
+    if checkpoint is None and (shipped := _shipped(preset, aggregation, dense_mode)):
+        model = _fill_from_file(preset, aggregation, dense_mode, shipped, seed)
+        model.source = WeightsSource("shipped", None, model.source.sha256, None)
+    elif checkpoint is None:
         model = _fill(preset, aggregation, dense_mode, {}, None, seed)
     elif isinstance(checkpoint, Mapping):
         model = _fill(preset, aggregation, dense_mode, checkpoint, None, seed)
     else:
         model = _fill_from_file(preset, aggregation, dense_mode, Path(checkpoint), seed)
-    if model.source.kind != "checkpoint":
+    if model.source.kind not in TRAINED:
         part = "all weights" if model.source.kind == "seeded" else "CLIP's weights are real, those of the aggregator"
         warnings.warn(
             f"{part} are drawn from seed {model.source.seed}, not trained: labels mean nothing",
@@ -120,6 +127,16 @@ def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
     )
 
 
+def _shipped(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode) -> Path | None:
+    """The weights that come with the package for this very model."""
+    path = SHIPPED / f"{preset.name}.safetensors"
+    if not path.exists():
+        return None
+    metadata = read_metadata(path)
+    fits = metadata is not None and (metadata["aggregation"], metadata["dense_mode"]) == (aggregation, dense_mode)
+    return path if fits else None
+
+
 def _fill_from_file(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, path: Path, seed: int) -> PCASeg:
     metadata = read_metadata(path)
     _check_metadata(metadata, dense_mode, path)
@@ -171,7 +188,7 @@ def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         origin = json.loads(metadata["source"])
         kind, seed = origin["kind"], origin["seed"]
-        valid = kind in get_args(WeightsKind) and (seed is None if kind == "checkpoint" else type(seed) is int)
+        valid = kind in get_args(WeightsKind) and (seed is None if kind in TRAINED else type(seed) is int)
     except (ValueError, KeyError, TypeError):
         valid = False
     if not valid:

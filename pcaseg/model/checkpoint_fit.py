@@ -40,7 +40,9 @@ def stored_aggregation(tensors: Mapping[str, Tensor]) -> Aggregation | None:
     layers = [name for name in tensors if f"{AGGREGATOR_PREFIX}layers." in name]
     if not layers:
         return None
-    return "parallel" if any(".fusion_by_channel_" in name for name in layers) else "serial"
+    if any(".fusion_by_channel_" in name for name in layers):
+        return "parallel"
+    return "added" if any(".swin_block_first." in name for name in layers) else "serial"
 
 
 def check_fit(given: Mapping[str, Tensor], required: Shapes, model: PCASeg, source: str) -> dict[str, Tensor]:

@@ -33,7 +33,9 @@ class Learner(nn.Module):
         self.tower_scale = nn.Parameter(torch.tensor(TOWER_SCALE))
         self.tower_bias = nn.Parameter(torch.tensor(TOWER_BIAS))
 
-    def forward(self, images: Tensor, tokens: Tensor, index: Tensor, targets: Tensor, stage: Stage) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, tokens: Tensor, index: Tensor, targets: Tensor, stage: Stage
+    ) -> dict[str, Tensor]:
         """Losses of a batch, each the mean over all its elements.
 
         Args:
@@ -75,7 +77,7 @@ class Learner(nn.Module):
     def _tower_loss(self, features: Tensor, text: Tensor, targets: Tensor) -> Tensor:
         """Cosines (B, T, H, W) against the mean of the targets in each cell."""
         cosines = cost_volume(features, text).mean(dim=1)
-        areas = F.adaptive_avg_pool2d(targets, cosines.shape[-2:])
+        areas = F.adaptive_avg_pool2d(targets, tuple(cosines.shape[-2:]))
         return F.binary_cross_entropy_with_logits(self.tower_scale * cosines + self.tower_bias, areas)
 
     def _total(self, losses: dict[str, Tensor], stage: Stage) -> Tensor:

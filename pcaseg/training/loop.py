@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -75,7 +75,7 @@ def train(
     precision: TrainingPrecision | None = None,
     options: RunOptions | None = None,
     evaluate: Evaluation | None = None,
-) -> Path:
+) -> Path | None:
     """Trains a model and writes its weights.
 
     Args:
@@ -90,7 +90,8 @@ def train(
         evaluate: called every `evaluate_every` steps and in the end, in the first process.
 
     Returns:
-        The file of weights, with the published names, which `load_saved_model` reads.
+        The file of weights, with the published names, which `load_saved_model` reads; None in all processes but the
+        first, which writes it.
 
     Raises:
         TrainingError: a loss or gradient is not finite; the last checkpoint is intact.
@@ -107,7 +108,7 @@ def train(
         )  # fmt: skip
         trainer = _Trainer(model, stream, out, processes, identity, options, evaluate)
         trainer.run()
-    return out / MODEL
+        return out / MODEL if trainer.writes else None
 
 
 def _default_precision(device: torch.device) -> TrainingPrecision:
@@ -298,5 +299,5 @@ class _Steps(Dataset[Batch]):
         return self.stream.batch(step, size=self.size, rank=self.rank, world=self.world)
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch

@@ -91,7 +91,7 @@ class HeldRows:
 
 
 def held_rows(model: PCASeg, recipe: Recipe) -> list[HeldRows]:
-    """The k of OpenAI's attention in the published recipe, and the q of the image tower's last block, which has no use."""
+    """The k of OpenAI's attention in the published recipe, and the idle q of the image tower's last block."""
     if recipe.learning != "published" or model.preset.family != "openai":
         return []
     held, last = [], f"image_tower.trunk.transformer.resblocks.{model.preset.vision_blocks - 1}."

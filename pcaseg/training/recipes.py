@@ -96,7 +96,7 @@ class Recipe:
         """The same recipe with `steps` steps, shared by the stages as before; warm-ups shrink with them.
 
         >>> [stage.steps for stage in TINY.scaled(10).stages]
-        [5, 5]
+        [6, 4]
 
         Raises:
             PcasegError: fewer steps than stages.
@@ -114,8 +114,8 @@ class Recipe:
 
 TINY = Recipe(
     stages=(
-        Stage("towers", steps=5000, batch=16, rate=1e-3, warm_up=100),
-        Stage("whole", steps=4200, batch=8, rate=1e-3, tower_rate=0.3, warm_up=100, tower_loss=0.5),
+        Stage("towers", steps=7000, batch=16, rate=1e-3, warm_up=100),
+        Stage("whole", steps=4500, batch=8, rate=1e-3, tower_rate=0.3, warm_up=100, tower_loss=0.5),
     ),
     learning="all",
     clip_norm=1.0,

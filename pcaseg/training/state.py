@@ -162,5 +162,3 @@ def _check_identity(stored: Any, wanted: dict[str, Any], path: Path) -> None:
             f"{path}: is of a training with another {name} ({found}, not {value}); resume with the same options, or "
             "choose another folder"
         )
-
-

@@ -1,0 +1,124 @@
+"""A training goes on to the bit from a checkpoint, whatever stopped it; no checkpoint is ever half-written."""
+
+from __future__ import annotations
+
+import errno
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support_training import run_training, short_recipe
+
+from pcaseg.errors import CheckpointError, OutputError
+from pcaseg.files import sha256_of
+from pcaseg.training import loop, state
+from pcaseg.training.log import read_log
+from pcaseg.training.state import CHECKPOINT
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of a training that nothing stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    torch.set_num_threads(1)
+    run_training(out)
+    return out
+
+
+def assert_same_end(out: Path, whole: Path) -> None:
+    for name in (CHECKPOINT, loop.MODEL):
+        found, expected = load_file(out / name), load_file(whole / name)
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(found[key], tensor), f"{name}: {key}"
+    rows = [row for row in read_log(out) if "loss" in row]
+    assert [row["loss"] for row in rows] == [row["loss"] for row in read_log(whole) if "loss" in row]
+
+
+def test_killed_at_any_moment(whole, tmp_path):
+    """SIGKILL at three random moments, each after at least one more step; the end is that of the whole run."""
+    out, moments = tmp_path / "run", random.Random()
+    checkpoint = out / CHECKPOINT
+    for _ in range(3):
+        before = sha256_of(checkpoint) if checkpoint.exists() else None
+        process = subprocess.Popen([sys.executable, Path(__file__).with_name("support_training.py"), out])
+        while process.poll() is None and (not checkpoint.exists() or sha256_of(checkpoint) == before):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        load_file(checkpoint)  # whole at every moment
+    run_training(out, resume="if-possible")
+    assert_same_end(out, whole)
+    assert not [path for path in out.iterdir() if path.name.endswith(".partial")]
+
+
+def test_full_disk_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch):
+    out, saved = tmp_path / "run", []
+    real = state.save_file
+
+    def save(tensors, path, **options):
+        real(tensors, path, **options)
+        saved.append(path)
+        if len(saved) == 5:
+            Path(path).write_bytes(Path(path).read_bytes()[:1000])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "save_file", save)
+        with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written \(No space left on device"):
+            run_training(out)
+    assert sorted(path.name for path in out.iterdir()) == [CHECKPOINT, "log.jsonl"]
+    run_training(out, resume="if-possible")
+    assert_same_end(out, whole)
+
+
+def test_loss_that_is_not_finite(whole, tmp_path, monkeypatch):
+    """The steps before it are kept."""
+    out, real = tmp_path / "run", loop.learner_inputs
+    calls = []
+
+    def inputs(batch, device):
+        calls.append(batch)
+        images, *others = real(batch, device)
+        return (images * (float("nan") if len(calls) == 4 else 1), *others)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "learner_inputs", inputs)
+        with pytest.raises(loop.TrainingError, match="the loss of step 4 is nan; the last checkpoint is intact"):
+            run_training(out)
+    run_training(out, resume="if-possible")
+    assert_same_end(out, whole)
+
+
+def test_checkpoints_that_do_not_fit(whole, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    data = (whole / CHECKPOINT).read_bytes()
+    (out / CHECKPOINT).write_bytes(data)
+    with pytest.raises(OutputError, match=r"holds a training; resume it with --resume"):
+        run_training(out)
+    recipe = replace(short_recipe(), fod_weight=0.0)
+    with pytest.raises(CheckpointError, match=r"another recipe's fod_weight \(0\.001, not 0\.0\)"):
+        run_training(out, recipe, resume="if-possible")
+    (out / CHECKPOINT).write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match="damaged or half-copied"):
+        run_training(out, resume="if-possible")
+    (out / CHECKPOINT).write_bytes((whole / loop.MODEL).read_bytes())
+    with pytest.raises(CheckpointError, match="not a checkpoint of a training"):
+        run_training(out, resume="if-possible")
+    assert (out / CHECKPOINT).read_bytes() == (whole / loop.MODEL).read_bytes()
