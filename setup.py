@@ -49,7 +49,13 @@ EXTRAS = {
     ],
 }
 
-packages = [*find_packages(include=["pcaseg", "pcaseg.*"]), *FOLDERS, "pcaseg.export.tensorrt", "pcaseg.export.plugins"]
+packages = [
+    *find_packages(include=["pcaseg", "pcaseg.*"]),
+    *FOLDERS,
+    "pcaseg.export.tensorrt",
+    "pcaseg.export.plugins",
+    "pcaseg.benchmarks.gpu",
+]
 
 setup(
     name="pcaseg",

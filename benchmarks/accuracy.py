@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pcaseg.benchmarks.rows import Accuracy
+from pcaseg.configs import DROPPED_LOGIT
 from pcaseg.errors import MissingDependencyError, install_hint
-from pcaseg.model.cost_volume import DROPPED_LOGIT
 
 BORDER_PX = 2
 """How near to a border between labels a pixel counts as of the boundary."""

@@ -23,9 +23,11 @@ from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.flops import encoder_macs, folded_macs, published_macs
 from pcaseg.benchmarks.gates import default_gate, gate_failures
 from pcaseg.benchmarks.plan import Options, Progress, Subject
-from pcaseg.benchmarks.rows import Cold, Point, Row, Timing
+from pcaseg.benchmarks.rows import Cold, EngineFacts, Point, Row, Timing
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.images import read_image
+from pcaseg.runtime.engines import EngineSidecar
+from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
 def bench(subject: Subject, options: Options, *, progress: bool = False) -> Iterator[Row]:
@@ -145,10 +147,12 @@ class _Run:
         gate = default_gate(contender.precision, self.template.weights) | dict(self.options.gate)
         misses = one.failure or (gate_failures(one.accuracy, gate) if one.accuracy else "")
         engine = self._timing(one.engine, eager.engine if eager else [], point)
-        bundle = contender.backend.manifest if contender.name.startswith("onnxruntime") else None
+        exported = contender.name.startswith(("onnxruntime", "tensorrt"))
+        sidecar = None if one.failure else engine_of(contender, point.classes)
         return replace(
             self.template,
-            bundle_sha256=self.subject.bundle(point.precision).sha256 if bundle else None,
+            bundle_sha256=self.subject.bundle(point.precision).sha256 if exported else None,
+            engine_sha256=sidecar and sidecar.sha256,
             backend=contender.name,
             runs=one.runs,
             computation=contender.computation,
@@ -166,6 +170,7 @@ class _Run:
             gate=gate,
             gmac=self._gmac(contender, point),
             least_mb=self._least_mb(contender, point),
+            engine_facts=sidecar and EngineFacts.of(sidecar),
         )
 
     def _timing(self, rounds: list[timing.Round], base: list[timing.Round], point: Point) -> Timing | None:
@@ -193,3 +198,9 @@ class _Run:
         numbers = self._windows(point) * (3 * preset.image_px**2 + point.classes * (4 * preset.grid) ** 2)
         numbers += point.classes * preset.prompts * preset.embed_dim
         return float(f"{(weight_bytes(self.subject.model, contender.precision) + 4 * numbers) / 1e6:.5g}")
+
+
+def engine_of(contender: Contender, classes: int) -> EngineSidecar | None:
+    """What is known of the TensorRT engine that runs so many classes; None of other backends."""
+    backend = contender.backend
+    return backend.engine_in_use(classes).sidecar if isinstance(backend, TensorRTBackend) else None

@@ -1,7 +1,7 @@
 """A cold start, measured in a process of its own: what a robot pays when it is switched on.
 
 `cold_start` starts `python -m pcaseg.benchmarks.cold`, which imports, loads, embeds the names and segments one image.
-A backend on ONNX Runtime never imports torch there, as on a robot.
+A backend on ONNX Runtime or TensorRT never imports torch there, as on a robot.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pcaseg.benchmarks.environment import peak_host_mib
+from pcaseg.benchmarks.environment import gpu_mib, peak_host_mib
 from pcaseg.benchmarks.rows import Cold
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
+
+WITHOUT_TORCH = ("onnxruntime-", "tensorrt")
+"""How the names of backends begin that need no torch."""
 
 
 def cold_start(
@@ -61,7 +64,7 @@ def measure(
 ) -> Cold:
     """What the process does; `started` is the time (seconds of `time.time`) when it was asked for."""
     opened_bundle = Bundle(bundle)
-    if not backend.startswith("onnxruntime"):
+    if not backend.startswith(WITHOUT_TORCH):
         import pcaseg.benchmarks.contenders  # noqa: F401 - counted as import
     imported = time.time()
     opened = _open(backend, opened_bundle, precision=precision, device=device, threads=threads, model=model)
@@ -71,12 +74,17 @@ def measure(
     named = time.time()
     segmenter(image)
     done = time.time()
-    host, on_device = peak_host_mib(), None
-    if device != "cpu":
-        from pcaseg.benchmarks.device import peak_device_mib
-
-        on_device = peak_device_mib(device)
+    host = peak_host_mib()
+    on_device = None if device == "cpu" else _device_mib(backend, device)
     return Cold(imported - started, loaded - imported, named - loaded, done - named, host, on_device)
+
+
+def _device_mib(backend: str, device: str) -> float | None:
+    if backend.startswith(WITHOUT_TORCH):
+        return gpu_mib()
+    from pcaseg.benchmarks.device import peak_device_mib
+
+    return peak_device_mib(device)
 
 
 def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads: int, model: str) -> Backend:
@@ -84,6 +92,10 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
         from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(bundle, device=backend.removeprefix("onnxruntime-"), threads=threads)
+    if backend == "tensorrt":
+        from pcaseg.runtime.tensorrt_backend import TensorRTBackend
+
+        return TensorRTBackend(bundle, device=device)
     from pcaseg.benchmarks.contenders import Setting, open_contender
     from pcaseg.export.torch_backend import source_model
     from pcaseg.model.checkpoint import load_saved_model

@@ -99,7 +99,8 @@ class Comparison:
             lanes[name], measured[name].runs = lane, lane.runs
         if lanes:
             self._time(lanes, expected, measured)
-        if self.options.device == "cuda" and point.images == 1:
+        logits = self.subject.bundle(point.precision).manifest.graph == "logits"
+        if self.options.device == "cuda" and point.images == 1 and logits:
             self._time_engines({name: contenders[name] for name in lanes}, measured)
         return measured
 
@@ -125,12 +126,12 @@ class Comparison:
     def _lane(self, contender: Contender) -> Lane:
         point, images = self.point, self.subject.images
         if point.images > 1:
-            return WindowLane(contender, self._names, self._batches)
+            return WindowLane(contender, self._names, self._batches, streams=point.streams)
         return ImageLane(contender, self._names, point.strategy, images, watch=point.streams == 1)
 
     def _timer(self, lane: Lane) -> timing.Timer:
         """Events where only the GPU works; a whole image ends in host memory."""
-        return timer_of(self.options.device) if isinstance(lane, WindowLane) else timing.perf_timer
+        return timing.unless_own(timer_of(self.options.device)) if isinstance(lane, WindowLane) else timing.perf_timer
 
     def _time(
         self,
@@ -148,13 +149,15 @@ class Comparison:
                 measured[name].end_to_end = rounds[name]
                 measured[name].engine = timing.regrouped(rounds[name], lane.engine_ms)
                 measured[name].stages_ms = lane.stages_ms()
-            else:
+            elif isinstance(lane, WindowLane):
                 measured[name].engine = rounds[name]
-                measured[name].energy_j = energy_of(lambda: lane(0), self.options.device)  # noqa: B023 - called at once
+                energy_j = energy_of(lambda: lane(0), self.options.device)  # noqa: B023 - called at once
+                measured[name].energy_j = energy_j and energy_j / lane.executions
 
     def _time_engines(self, contenders: Mapping[str, Contender], measured: Mapping[str, Measured]) -> None:
         """On a GPU the engine is timed alone, on inputs that lie there."""
-        lanes = {name: WindowLane(one, self._names, self._batches) for name, one in contenders.items()}
+        streams = self.point.streams
+        lanes = {name: WindowLane(one, self._names, self._batches, streams=streams) for name, one in contenders.items()}
         expected = {name: timing.warm_up(lane, 0.0, self._timer(lane))[-1] for name, lane in lanes.items()}
         self._time(lanes, expected, measured)
         for name, lane in lanes.items():

@@ -24,6 +24,7 @@ from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
 class SkippedError(Exception):
@@ -140,9 +141,7 @@ def _folded_triton(setting: Setting) -> Contender:
 
 def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
     def open_it(setting: Setting) -> Contender:
-        manifest = setting.bundle.manifest
-        if setting.precision != manifest.precision:
-            raise SkippedError(f"the bundle is {manifest.precision}; export one with --precision {setting.precision}")
+        precision = _bundle_precision(setting)
         if device != "cpu" and setting.device == "cpu":
             raise SkippedError("it runs on a GPU; this run is on the CPU")
         try:
@@ -150,7 +149,7 @@ def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
         except MissingDependencyError as error:
             raise SkippedError(str(error)) from error
         runs = f"ONNX Runtime on {device}, {setting.threads} threads"
-        return Contender(f"onnxruntime-{device}", runs, manifest.precision, backend)
+        return Contender(f"onnxruntime-{device}", runs, precision, backend)
 
     return open_it
 
@@ -158,9 +157,18 @@ def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
 def _tensorrt(setting: Setting) -> Contender:
     if setting.device == "cpu":
         raise SkippedError("TensorRT runs on a GPU; this run is on the CPU")
-    if importlib.util.find_spec("tensorrt") is None:
-        raise SkippedError("tensorrt is not installed")
-    raise SkippedError("pcaseg builds no TensorRT engines yet")
+    precision = _bundle_precision(setting)
+    backend = TensorRTBackend(setting.bundle, device=setting.device)
+    machine, name = backend.machine, backend.name.removeprefix("tensorrt-")
+    return Contender("tensorrt", f"TensorRT {machine.tensorrt} on {machine.gpu}, {name}", precision, backend)
+
+
+def _bundle_precision(setting: Setting) -> str:
+    """The precision of the bundle's graph, where it is the one asked for."""
+    held = setting.bundle.manifest.precision
+    if setting.precision != held:
+        raise SkippedError(f"the bundle is {held}; export one with --precision {setting.precision}")
+    return held
 
 
 _OPENERS = (

@@ -6,13 +6,13 @@ clocks, the memory of all libraries together, and energy.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
+from pcaseg.benchmarks.environment import gpu_mib
 from pcaseg.benchmarks.rows import Machine
 from pcaseg.benchmarks.timing import Timer, perf_timer
 from pcaseg.errors import PcasegError
@@ -102,13 +102,7 @@ def peak_device_mib(device: str) -> float | None:
     """Device memory of this process: NVML's count of now where it is there, else the peak of PyTorch's own."""
     if device != "cuda":
         return None
-    handle = _nvml_handle()
-    if handle is not None:
-        nvml, gpu = handle
-        for process in nvml.nvmlDeviceGetComputeRunningProcesses(gpu):
-            if process.pid == os.getpid() and process.usedGpuMemory:
-                return process.usedGpuMemory / 2**20
-    return torch.cuda.max_memory_allocated() / 2**20
+    return gpu_mib() or torch.cuda.max_memory_allocated() / 2**20
 
 
 def describe_gpu(device: str) -> dict[str, str]:

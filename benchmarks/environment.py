@@ -82,6 +82,19 @@ def peak_host_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def gpu_mib() -> float | None:
+    """GPU memory that this process holds now, of all libraries, by NVML; None where NVML does not say."""
+    try:
+        import pynvml as nvml
+
+        nvml.nvmlInit()
+        gpus = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
+        processes = [process for gpu in gpus for process in nvml.nvmlDeviceGetComputeRunningProcesses(gpu)]
+    except Exception:  # the package's own errors have no base that could be named without it
+        return None
+    return sum(p.usedGpuMemory or 0 for p in processes if p.pid == os.getpid()) / 2**20 or None
+
+
 def write_rows(path: str | os.PathLike[str], rows: Sequence[DataclassInstance], **subject: object) -> None:
     """Writes measured rows as JSON, with what was measured and what on.
 

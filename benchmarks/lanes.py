@@ -16,11 +16,13 @@ from pcaseg.benchmarks.contenders import Contender, FoldedBackend
 from pcaseg.benchmarks.device import captured, rotation
 from pcaseg.benchmarks.reference import Recorder
 from pcaseg.benchmarks.stages import STAGES, StageClock, places_of
+from pcaseg.benchmarks.timing import OwnTime
 from pcaseg.configs import Strategy
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.images import read_image
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 from pcaseg.runtime.windows import prepare_windows, sigmoid
 
 _LAPS = {"read": "decode", "prepare": "preprocess", "network": "engine", "labels": "label map"}
@@ -100,12 +102,20 @@ class WindowLane:
     """From network inputs to logits, several images at a time.
 
     On a GPU PyTorch's inputs lie there already and the call is the replay of a CUDA graph where it can be captured;
-    ONNX Runtime takes and gives host memory.
+    ONNX Runtime takes and gives host memory. TensorRT's inputs are copied in and run once, then the engine alone runs
+    again between events; where several calls run at the same time it takes and gives host memory.
+
+    Attributes:
+        executions: of the network in one call.
     """
 
-    def __init__(self, contender: Contender, names: Sequence[str], batches: Sequence[np.ndarray]) -> None:
-        """Opens the lane for such batches, of `network_batches`; they take turns."""
+    def __init__(
+        self, contender: Contender, names: Sequence[str], batches: Sequence[np.ndarray], *, streams: int = 1
+    ) -> None:
+        """Opens the lane for such batches, of `network_batches`, which take turns, and so many calls at a time."""
         backend = contender.backend
+        self._alone = backend if isinstance(backend, TensorRTBackend) and streams == 1 else None
+        self.executions = 1 if self._alone is None else 2
         self.runs = contender.runs
         self._backend, self._text = backend, backend.encode_text(names)
         self._batches = batches
@@ -118,12 +128,14 @@ class WindowLane:
         """As `Lane.first`."""
         return output_of(self._backend.logits(self._batches[0], self._text))
 
-    def __call__(self, index: int) -> None:
+    def __call__(self, index: int) -> object:
         """As `Lane.__call__`."""
+        if self._alone is not None:
+            batch = self._batches[index % len(self._batches)]
+            return OwnTime(*self._alone.engine_times_ms(batch, self._text, calls=1))
         if self._device_call is not None:
-            self._device_call(index)
-        else:
-            self._backend.logits(self._batches[index % len(self._batches)], self._text)
+            return self._device_call(index)
+        return self._backend.logits(self._batches[index % len(self._batches)], self._text)
 
 
 def output_of(logits: np.ndarray) -> Output:

@@ -278,7 +278,10 @@ def _skipped(rows: Sequence[Row]) -> str:
 
 
 def _environment(found: Sequence[Subject]) -> str:
-    parts = [_named(subject, found) + tables.environment_table(subject.rows) for subject in found]
+    parts = [
+        _named(subject, found) + tables.environment_table(subject.rows) + tables.engine_table(subject.rows)
+        for subject in found
+    ]
     return section("environment", "Environment", *parts)
 
 

@@ -10,6 +10,7 @@ from pcaseg.benchmarks.row_charts import stage_names, times
 from pcaseg.benchmarks.rows import Point, Row
 from pcaseg.benchmarks.selection import SCOPES, Scope, is_eager, name_of, point_text, timing_of
 from pcaseg.benchmarks.svg import TIMES, escaped
+from pcaseg.export.tensorrt.inspection import describe_shares
 
 EMPTY = Cell("\N{EN DASH}", kind="faint")
 
@@ -97,6 +98,24 @@ def environment_table(rows: Sequence[Row]) -> str:
                 found.setdefault(name, {})[value] = None
     cells = [[Cell(name), Cell(", ".join(sorted(values)))] for name, values in found.items()]
     return table("Environment", [Column("what", numeric=False), Column("value", numeric=False)], cells)
+
+
+def engine_table(rows: Sequence[Row]) -> str:
+    """What the TensorRT engines are made of, each once; nothing where none ran."""
+    found = {(row.engine_sha256, row.precision): row.engine_facts for row in rows if row.engine_facts}
+    columns = [Column(title, numeric=False) for title in ("engine SHA-256", "TensorRT", "precision")]
+    columns += [Column("layer types", numeric=False), Column("build s")]
+    cells = [
+        [
+            Cell((sha256 or "")[:16]),
+            Cell(facts.tensorrt),
+            Cell(precision),
+            Cell(describe_shares(facts.layers)),
+            _number(facts.build_seconds, lambda s: f"{s:.0f}"),
+        ]
+        for (sha256, precision), facts in found.items()
+    ]
+    return table("TensorRT engines: layers that compute, and their time, by type", columns, cells) if cells else ""
 
 
 def columns_list() -> str:

@@ -12,7 +12,8 @@ from typing import Literal
 
 from pcaseg.configs import Strategy, WeightsKind
 from pcaseg.errors import OutputError, PcasegError
-from pcaseg.typed_json import load_typed
+from pcaseg.runtime.engines import EngineSidecar, LayerShare
+from pcaseg.typed_json import ADDED_LATER, load_typed
 
 SCHEMA_VERSION = 1
 
@@ -111,9 +112,9 @@ class Cold:
 
     Attributes:
         import_s: the interpreter's start and the packages.
-        load_s: weights, graph or engine; compilation where it happens then.
+        load_s: weights or graph; compilation where it happens then.
         vocabulary_s: embedding the names.
-        first_frame_s: the first image; compilation where it happens then.
+        first_frame_s: the first image; compilation, or reading a TensorRT engine, where it happens then.
     """
 
     import_s: float
@@ -167,6 +168,26 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class EngineFacts:
+    """What a TensorRT engine is made of, by its sidecar.
+
+    Attributes:
+        tensorrt: version that built it.
+        layers: by type (`fp16`, `fp32`, ...), of those that compute.
+        build_seconds: it took.
+    """
+
+    tensorrt: str
+    layers: dict[str, LayerShare]
+    build_seconds: float
+
+    @classmethod
+    def of(cls, sidecar: EngineSidecar) -> EngineFacts:
+        """What rows keep of a sidecar."""
+        return cls(sidecar.key.tensorrt, sidecar.layers, sidecar.build_seconds)
+
+
+@dataclass(frozen=True)
 class Row:
     """One backend at one point.
 
@@ -183,6 +204,7 @@ class Row:
         energy_j: of one call of the engine; None where nothing measures it.
         gmac: 10^9 multiply-adds of one call of the engine, by formula and counter.
         least_mb: 10^6 bytes that one call of the engine cannot avoid: weights once, inputs, outputs.
+        engine_facts: of a TensorRT engine; None of anything else.
     """
 
     run: str
@@ -211,6 +233,7 @@ class Row:
     least_mb: float | None = None
     machine: Machine | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    engine_facts: EngineFacts | None = field(default=None, metadata=ADDED_LATER)
     schema_version: int = SCHEMA_VERSION
 
 

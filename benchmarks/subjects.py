@@ -72,7 +72,7 @@ def open_subject(
         manifest = next(iter(bundles.values())).manifest
         chosen = tuple(choose_strategy(manifest, strategy) for strategy in strategies or (None,))
         size = _size(manifest.image_size, image_size)
-        images = _write_images(folder, photos, size)
+        images = write_images(folder, photos, size)
         yield Subject(model, bundles, images, model_path or ""), wanted, chosen
 
 
@@ -93,7 +93,7 @@ def _size(fixed: tuple[int, int] | None, asked: tuple[int, int] | None) -> tuple
     return fixed or asked
 
 
-def _write_images(folder: Path, photos: Sequence[Path] | None, size: tuple[int, int] | None) -> list[Path]:
+def write_images(folder: Path, photos: Sequence[Path] | None, size: tuple[int, int] | None) -> list[Path]:
     """All images at one size, as JPEG files, which is what cameras give."""
     if photos:
         pixels: list[np.ndarray] = [read_image(path) for path in photos]

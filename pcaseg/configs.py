@@ -24,6 +24,9 @@ GraphKind = Literal["logits", "labels"]
 WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
 """Where weights come from: a whole checkpoint; CLIP's from a file and the aggregator's from a seed; all from a seed."""
 
+DROPPED_LOGIT = -100.0
+"""The logit of a class that is not among the kept ones."""
+
 MAX_CLASSES = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
 

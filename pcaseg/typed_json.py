@@ -13,9 +13,13 @@ _UNIONS = (types.UnionType, Union)
 
 T = TypeVar("T")
 
+ADDED_LATER = {"added_later": True}
+"""Metadata of a field that files of the same schema version may lack."""
+
 
 def load_typed(cls: type[T], text: str | bytes, source: str, *, version: int, error: type[PcasegError], mend: str) -> T:
-    """Reads what `json.dumps(dataclasses.asdict(...))` wrote. Fields that `cls` does not know are ignored.
+    """Reads what `json.dumps(dataclasses.asdict(...))` wrote. Fields that `cls` does not know are ignored; those whose
+    metadata is `ADDED_LATER` may be missing and then have their default.
 
     Args:
         cls: a dataclass of JSON's types, tuples, literals and such dataclasses, with a field `schema_version`.
@@ -53,8 +57,11 @@ class _Decoder:
         if not isinstance(data, dict):
             raise self._refusal(f"{where} is {shown(data)}, not an object")
         values = {}
+        added = {field.name for field in dataclasses.fields(cls) if "added_later" in field.metadata}  # type: ignore[arg-type]
         for name, kind in get_type_hints(cls).items():
             path = f"{where}.{name}" if where else name
+            if name not in data and name in added:
+                continue
             if name not in data:
                 raise self._refusal(f"{path} is missing")
             values[name] = self.value(kind, data[name], path)

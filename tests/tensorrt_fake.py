@@ -108,7 +108,7 @@ def _members(name: str, members: dict[str, int]) -> Any:
 class _Builder:
     def __init__(self, log: Any) -> None:
         if self._trt._driver is None:
-            log.log(self._trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
 
@@ -325,7 +325,7 @@ class _Profile:
 class _Runtime:
     def __init__(self, log: Any) -> None:
         if self._trt._driver is None:
-            log.log(self._trt.ILogger.Severity.ERROR, "CUDA initialization failure with error: 35")
+            log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
 
@@ -396,9 +396,17 @@ class _Inspector:
         layers = []
         proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(base64.b64decode(self._engine._plan["onnx"])))
         kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
-        words = {1: "Row major linear FP32", 10: "Row major linear FP16" if half else "Row major linear FP32"}
+        wide = "Row major linear FP32"
+        words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8"}
+        quantised = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
         for node in proto.graph.node:
-            tensors = [{"Name": name, "Format/Datatype": words.get(kinds.get(name), "Int32")} for name in node.output]
+            tensors = [
+                {
+                    "Name": name,
+                    "Format/Datatype": words[3] if name in quantised else words.get(kinds.get(name), "Int32"),
+                }
+                for name in (*node.input, *node.output)  # real engines fuse what quantises into what computes
+            ]
             kind = "Reformat" if node.op_type in ("Cast", "Transpose", "Reshape") else node.op_type
             layers.append({"Name": node.name, "LayerType": kind, "Inputs": [], "Outputs": tensors})
         return json.dumps({"Layers": layers})

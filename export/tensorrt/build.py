@@ -19,8 +19,9 @@ from pcaseg.export.tensorrt.graphs import Frames, derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
+from pcaseg.export.tensorrt.quantize import Calibration, quantize
 from pcaseg.files import atomic_path, cache_folder, sha256_of
-from pcaseg.runtime.bundle import SEGMENTER_NAME, Bundle
+from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
     EngineKey,
@@ -69,6 +70,7 @@ def build_engines(
     timing_cache: Path | None = None,
     plugins: Plugins = "none",
     plugin_library: Path | None = None,
+    calibration: Path | None = None,
     progress: bool = False,
     driver: Driver | None = None,
 ) -> list[Built]:
@@ -76,7 +78,7 @@ def build_engines(
 
     Args:
         bundle: of `pcaseg export`.
-        precision: None for the bundle's own; any other must be written in its graph.
+        precision: None for the bundle's own; any other must be written in its graph, but int8, which `quantize` writes.
         profile: which graphs and shapes.
         options: how they are built.
         device: `cuda` or `cuda:N`.
@@ -85,6 +87,7 @@ def build_engines(
         plugins: `inside` builds the main engine from the bundle's graph with plugin nodes, whose kernels are compiled
             for this GPU and become part of the engine; `library` takes them from `plugin_library`.
         plugin_library: the C++ plugins.
+        calibration: folder of images, for int8.
         progress: whether to show it on standard error.
         driver: of the GPU; None for the real one.
 
@@ -97,6 +100,7 @@ def build_engines(
         BundleError: the bundle is damaged.
     """
     wanted = _precision(bundle, precision)
+    images = _calibration(wanted, calibration, plugins)
     trt = import_tensorrt()
     driver = driver or open_driver(device)
     known = prepare_plugins(trt, bundle, driver.gpu, plugins, plugin_library)
@@ -105,27 +109,31 @@ def build_engines(
     cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
     found = []
     for role in roles(profile):
-        key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None)
-        job = _Job(trt, bundle, role, key, options, driver, cache)
+        key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
+        job = _Job(trt, bundle, role, key, options, driver, cache, images)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found
 
 
 def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision:
     own = GRAPH_PRECISION[bundle.manifest.precision]
-    operators = bundle.manifest.graphs.get(SEGMENTER_NAME)
-    if asked in ("int8", "fp8") and (operators is None or "QuantizeLinear" not in operators.operators):
-        raise PcasegError(
-            f"{bundle.path}: precision={asked!r} needs QuantizeLinear and DequantizeLinear in its graph, which pcaseg "
-            f"does not write; take {own}"
-        )
-    if asked is not None and asked != own and asked not in ("int8", "fp8"):
+    if asked == "fp8":
+        raise PcasegError(f"{bundle.path}: precision='fp8': pcaseg writes no fp8 graph that is near enough; take {own}")
+    if asked is not None and asked != own and asked != "int8":
         name = next(key for key, value in GRAPH_PRECISION.items() if value == asked)
         raise PcasegError(
             f"{bundle.path}: its graph is {own}, and precision is written in the graph; for {asked} export the bundle "
             f"with --precision {name}"
         )
     return asked or own
+
+
+def _calibration(precision: EnginePrecision, folder: Path | None, plugins: Plugins) -> Calibration | None:
+    if (precision == "int8") != (folder is not None):
+        raise PcasegError(f"precision={precision!r}: int8, and nothing else, takes a folder of images (--calibration)")
+    if precision == "int8" and plugins != "none":
+        raise PcasegError("precision='int8': the plugins compute in floating point; build without --plugins")
+    return None if folder is None else Calibration.read(folder)
 
 
 def _key(
@@ -136,6 +144,7 @@ def _key(
     options: BuildOptions,
     machine: Machine,
     plugins: str | None,
+    calibration: Calibration | None,
 ) -> EngineKey:
     source = source_file(role, plugins)
     return EngineKey(
@@ -152,6 +161,7 @@ def _key(
         weight_stripped=options.weight_stripped,
         optimization_level=options.optimization_level,
         plugins=plugins,
+        calibration=None if role == "text" or calibration is None else calibration.sha256,
     )
 
 
@@ -166,6 +176,7 @@ class _Job:
     options: BuildOptions
     driver: Driver
     timing_cache: Path
+    calibration: Calibration | None
 
     def find_or_build(self, machine: Machine, *, build: bool, progress: bool) -> Built:
         """The engine with this very key; another process that builds it at the moment is waited for."""
@@ -211,6 +222,7 @@ class _Job:
             "weight_stripped",
             "optimization_level",
             "plugins",
+            "calibration",
         )
         found = [
             f"{name} is {getattr(key, name)}, not {getattr(self.key, name)}"
@@ -228,6 +240,9 @@ class _Job:
         frames: Frames = "uint8" if hasattr(self.trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
         proto = onnx.load_from_string(self.bundle.read(source))
         graph = proto if self.key.plugins else derive_graph(proto, self.role, source=shown, frames=frames)
+        if self.key.calibration is not None:
+            assert self.calibration is not None  # its hash is in the key
+            graph = quantize(graph, self.role, self.bundle, self.calibration, progress=progress)
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:

@@ -22,9 +22,9 @@ TYPES = {
 MOVERS = ("reformat", "noop", "constant", "shape", "signal", "wait", "shuffle", "copy", "cast")
 """Parts of the names of layer types that only move or rename data: what they hold says nothing of the arithmetic."""
 
-LEAST_SHARE = 0.5
+LEAST_SHARES = {"fp16": 0.5, "int8": 0.2, "fp8": 0.2}
 """Of the layers, or of their time where it is known, that must be of the type asked for. Not all: norms, softmax and
-sums over classes stay float32 in every precision."""
+sums over classes stay float32 in every precision, and only products with constant weights become 8-bit."""
 
 _PROFILED_CALLS = 10
 
@@ -94,8 +94,8 @@ def check_precision(shares: Mapping[str, LayerShare], precision: EnginePrecision
     """Refuses an engine that does not compute as asked.
 
     Raises:
-        EngineError: float32 was asked for and some layer is narrower, or less than half of the layers (of their time,
-            where it was measured) are of the narrower type asked for.
+        EngineError: float32 was asked for and some layer is narrower, or less than `LEAST_SHARES` of the layers
+            (of their time, where it was measured) are of the narrower type asked for.
     """
     if not shares:
         raise EngineError(f"{source}: no layer's type is known, so its precision is not proven; report this")
@@ -107,7 +107,7 @@ def check_precision(shares: Mapping[str, LayerShare], precision: EnginePrecision
     timed = all(share.time_ms is not None for share in shares.values()) and any(s.time_ms for s in shares.values())
     weight = {kind: float((share.time_ms if timed else share.layers) or 0) for kind, share in shares.items()}
     reached = weight.get(precision, 0.0) / sum(weight.values())
-    if reached < LEAST_SHARE:
+    if reached < LEAST_SHARES[precision]:
         what = "time" if timed else "layers"
         raise EngineError(
             f"{source}: {precision} was asked for, but only {reached:.0%} of the {what} is {precision} "

@@ -176,9 +176,10 @@ def _constrain(trt: Any, network: Any, config: Any, precision: EnginePrecision) 
     weak = hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS") and not _strongly_typed(trt)
     if not weak or precision == "fp32":
         return
-    config.set_flag(trt.BuilderFlag.FP16)
-    if precision == "int8":
+    if precision == "int8":  # the graph says what is quantised
         config.set_flag(trt.BuilderFlag.INT8)
+        return
+    config.set_flag(trt.BuilderFlag.FP16)
     config.set_flag(trt.BuilderFlag.OBEY_PRECISION_CONSTRAINTS)
     floating = (trt.DataType.FLOAT, trt.DataType.HALF)
     for i in range(network.num_layers):

@@ -35,6 +35,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
         default="none",
         help="the kernels of pcaseg: compiled into the engine (TensorRT 10.9 and newer), or from a C++ library",
     )
+    command.add_argument("--calibration", type=some_path, metavar="FOLDER", help="images, for --precision int8")
     command.add_argument("--plugin-library", type=some_path, help="for --plugins library")
     command.add_argument("--device", help="cuda (default) or cuda:N")
     command.add_argument(
@@ -66,6 +67,7 @@ def run_build(options: argparse.Namespace) -> int:
         timing_cache=options.timing_cache,
         plugins=options.plugins,
         plugin_library=options.plugin_library,
+        calibration=options.calibration,
         progress=True,
     )
     for found in engines:

@@ -6,10 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcaseg.configs import MAX_CLASSES
-
-DROPPED_LOGIT = -100.0
-"""The logit of a class that is not among the kept ones."""
+from pcaseg.configs import DROPPED_LOGIT, MAX_CLASSES
 
 
 def cost_volume(features: Tensor, text: Tensor) -> Tensor:

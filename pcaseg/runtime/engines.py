@@ -91,6 +91,7 @@ class EngineKey:
         optimization_level: 0 to 5, or None where TensorRT has no such setting.
         plugins: `inside-` or `library-` and a SHA-256: of the kernels that the plan holds, or of the library that it
             needs; None without plugins.
+        calibration: SHA-256 of the images that int8 was calibrated with; None for other precisions.
     """
 
     graph: GraphRole
@@ -106,6 +107,7 @@ class EngineKey:
     weight_stripped: bool
     optimization_level: int | None
     plugins: str | None
+    calibration: str | None
 
     @property
     def digest(self) -> str:

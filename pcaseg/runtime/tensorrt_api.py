@@ -92,8 +92,9 @@ def start(kind: Any, log: Any, trt: Any) -> Any:
     try:
         made = kind(log)
     except (TypeError, RuntimeError) as error:
+        reason = log.problems[-1] if log.problems else str(error)  # 8.5 only warns of it
         raise EngineError(
-            f"TensorRT {trt.__version__} finds no usable GPU ({last_error(log, str(error))}); install NVIDIA's driver, "
+            f"TensorRT {trt.__version__} finds no usable GPU ({' '.join(reason.split())}); install NVIDIA's driver, "
             "or run this on the machine that will run the engine"
         ) from error
     return made

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from pcaseg.benchmarks.rows import (
+    EngineFacts,
     Latency,
     Point,
     Ratio,
@@ -19,6 +20,7 @@ from pcaseg.benchmarks.rows import (
     read_rows,
 )
 from pcaseg.errors import OutputError
+from pcaseg.runtime.engines import LayerShare
 
 LATENCY = Latency(2, 1, 1.5, 1.0, 1.5, 2.0, 2.0, 666.0, (1.0, 2.0))
 ROW = Row(
@@ -47,11 +49,22 @@ def changed(row: dict, **values) -> dict:
 
 def test_round_trip(tmp_path):
     path = tmp_path / "deeper" / "rows.jsonl"
-    other = replace(ROW, backend="folded", end_to_end=Timing(LATENCY, None), stages_ms={"engine": 1.0})
+    facts = EngineFacts("10.13.3.9", {"fp16": LayerShare(7, 1.5), "fp32": LayerShare(2, None)}, 61.0)
+    other = replace(ROW, backend="tensorrt", end_to_end=Timing(LATENCY, None), stages_ms={"engine": 1.0})
+    other = replace(other, engine_facts=facts)
     append_rows(path, [ROW])
     append_rows(path, [other])
     assert read_rows([path]) == [ROW, other] and read_rows([path, path]) == [ROW, other] * 2
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_rows_from_before_engines_were_described(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_rows(path, [ROW])
+    row = json.loads(path.read_text())
+    del row["engine_facts"]
+    path.write_text(json.dumps(row) + "\n")
+    assert read_rows([path]) == [ROW]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import multiprocessing
 import shutil
@@ -9,8 +10,11 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from cuda_fake import FakeDriver
+from PIL import Image
 from support import small_model
 from tensorrt_fake import fake_tensorrt
 from tensorrt_listing import VERSIONS
@@ -162,9 +166,36 @@ def test_precision_is_in_the_graph(bundle, machine):
     machine()
     with pytest.raises(PcasegError, match="for fp16 export the bundle with --precision float16"):
         build_engines(bundle(), precision="fp16")
-    with pytest.raises(PcasegError, match="int8.*QuantizeLinear"):
-        build_engines(bundle(), precision="int8")
+    for named in ({"precision": "int8"}, {"calibration": bundle().path}):
+        with pytest.raises(PcasegError, match="int8, and nothing else, takes a folder of images"):
+            build_engines(bundle(), **named)
+    with pytest.raises(PcasegError, match="fp8"):
+        build_engines(bundle(), precision="fp8")
+    with pytest.raises(PcasegError, match=r"has no segmenter\.plugins\.onnx; export it with --plugins"):
+        build_engines(bundle(), plugins="inside")
     assert build_engines(bundle("float16"), precision="fp16")[0].built
+
+
+@pytest.mark.parametrize("version", ["8.5", "11.4"])
+def test_int8_is_calibrated_on_images(bundle, machine, tmp_path, version):
+    machine(version)
+    (tmp_path / "images").mkdir()
+    for i in range(2):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
+    (engine, _) = build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge")
+    sidecar = engine.engine.sidecar
+    assert sidecar.key.precision == "int8" and sidecar.layers["int8"].layers > 100
+    graph = onnx.load_from_string(base64.b64decode(plan_of(engine)["onnx"])).graph
+    zeros = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    quantised = [node for node in graph.node if node.op_type == "QuantizeLinear"]
+    assert quantised and all(not zeros[node.input[2]].any() for node in quantised)
+    assert ("INT8" in plan_of(engine)["flags"], "FP16" in plan_of(engine)["flags"]) == (version == "8.5", False)
+    again = build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge", build=False)
+    assert not again[0].built
+    (tmp_path / "images" / "1.png").unlink()
+    with pytest.raises(EngineError, match="calibration is [0-9a-f]+, not"):
+        build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge", build=False)
 
 
 def test_a_precision_that_was_not_met_is_an_error(bundle, machine, monkeypatch):

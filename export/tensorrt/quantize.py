@@ -1,0 +1,136 @@
+"""Int8 by calibration: scales from the user's own images, written into the graph by quantising and dequantising nodes.
+
+ONNX Runtime's quantiser does it: symmetric, weights per output channel, activations per tensor, at convolutions and at
+products with constant weights. What else there is stays float32. Never a default: it is worth its error only where
+`pcaseg check` and `pcaseg bench` say so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from tqdm import tqdm
+
+from pcaseg.class_lists import class_list
+from pcaseg.configs import MAX_CLASSES
+from pcaseg.errors import EngineError, PcasegError
+from pcaseg.images import list_images, read_image
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.engines import GraphRole
+from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from pcaseg.runtime.windows import prepare_windows
+
+MOST_IMAGES = 64
+"""More change the scales little and take long on a CPU."""
+
+CLASSES: dict[GraphRole, int] = {"main": 20, "large": MAX_CLASSES + 1}
+"""The first names of a class list that the graph is calibrated with."""
+
+QUANTISED = ("Conv", "MatMul", "Gemm")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Images to calibrate with; `sha256` is over their contents and order."""
+
+    images: tuple[Path, ...]
+    sha256: str
+
+    @classmethod
+    def read(cls, folder: Path) -> Calibration:
+        """The images of a folder, the first `MOST_IMAGES` by name.
+
+        Raises:
+            ImageError: no such folder, or no image in it.
+        """
+        images = list_images(folder)[:MOST_IMAGES]
+        digest = hashlib.sha256()
+        for path in images:
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        return cls(tuple(images), digest.hexdigest())
+
+
+def quantize(
+    graph: onnx.ModelProto, role: GraphRole, bundle: Bundle, calibration: Calibration, *, progress: bool
+) -> onnx.ModelProto:
+    """A graph of `derive_graph` with quantised products.
+
+    Args:
+        graph: in float32.
+        role: `main` or `large`.
+        bundle: that it is of; its text encoder runs on the CPU.
+        calibration: see there.
+        progress: whether to show it on standard error.
+
+    Raises:
+        PcasegError: the bundle is not of float32 logits.
+        EngineError: the quantiser fails.
+    """
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    manifest = bundle.manifest
+    if manifest.precision != "float32" or manifest.graph != "logits":
+        raise PcasegError(
+            f"{bundle.path}: int8 is made of a float32 bundle of logits, not of {manifest.precision} {manifest.graph}; "
+            "export such a one"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder) / "float.onnx", Path(folder) / "int8.onnx"
+        onnx.save(graph, source)
+        level = logging.root.level
+        logging.root.setLevel(logging.ERROR)  # it warns of a missing preprocessing that graphs of pcaseg do not need
+        try:
+            quantize_static(
+                str(source),
+                str(target),
+                _reader(bundle, role, calibration, progress=progress),
+                quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=list(QUANTISED),
+                extra_options={
+                    "ActivationSymmetric": True,  # TensorRT takes zero points of 0 alone
+                    "WeightSymmetric": True,
+                    "QuantizeBias": False,
+                    "MatMulConstBOnly": True,
+                },
+            )
+        except Exception as error:  # the quantiser's exceptions have no common base
+            reason = str(error).partition("\n")[0]
+            raise EngineError(f"{bundle.path}: ONNX Runtime cannot quantise the graph ({reason}); take fp16") from error
+        finally:
+            logging.root.setLevel(level)
+        return onnx.load(target)
+
+
+def _reader(bundle: Bundle, role: GraphRole, calibration: Calibration, *, progress: bool) -> Any:
+    """What ONNX Runtime asks for one input after the other."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.feeds = _feeds(bundle, role, calibration, progress=progress)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(self.feeds, None)
+
+    return Reader()
+
+
+def _feeds(
+    bundle: Bundle, role: GraphRole, calibration: Calibration, *, progress: bool
+) -> Iterator[dict[str, np.ndarray]]:
+    manifest = bundle.manifest
+    text = OnnxRuntimeBackend(bundle).encode_text(class_list("ade20k_847")[: CLASSES[role]])
+    for path in tqdm(calibration.images, desc=f"calibrate {role}", unit="image", disable=not progress):
+        windows = prepare_windows(read_image(path), "single", image_px=manifest.image.size_px, sliding=manifest.sliding)
+        yield {"image": windows, "text": text}
