@@ -13,7 +13,7 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
-from pcaseg.benchmarks.labelled import mean_iou, read_pair
+from pcaseg.benchmarks.labelled import labelled_miou
 from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_batches, output_of
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.reference import EagerRun
@@ -57,16 +57,14 @@ class Mious:
             return None
         key = (contender.runs if contender else "", strategy)
         if key not in self._known:
-            labelled, count = self._labelled, len(self._labelled.names)
-            pairs = (read_pair(*pair, count) for pair in labelled.pairs)
+            labelled = self._labelled
+            segment: EagerRun | Segmenter
             if contender is None:
-                eager = EagerRun(self._subject.model, labelled.names, strategy)
-                found = ((eager(image).labels, truth) for image, truth in pairs)
+                segment = EagerRun(self._subject.model, labelled.names, strategy)
             else:
-                segmenter = Segmenter(contender.backend, strategy=strategy)
-                segmenter.set_vocabulary(labelled.names)
-                found = ((segmenter(image).labels, truth) for image, truth in pairs)
-            self._known[key] = mean_iou(found, count)
+                segment = Segmenter(contender.backend, strategy=strategy)
+                segment.set_vocabulary(labelled.names)
+            self._known[key] = labelled_miou(lambda image: segment(image).labels, labelled)
         return self._known[key]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,13 @@ def read_pair(image: Path, labels: Path, classes: int) -> tuple[np.ndarray, np.n
     if len(beyond):
         raise PcasegError(f"{labels}: holds label {beyond[0]}, but there are {classes} classes; mend classes.txt")
     return pixels, truth
+
+
+def labelled_miou(segment: Callable[[np.ndarray], np.ndarray], labelled: LabelledSet) -> float:
+    """Mean intersection over union in percent of what `segment` makes of every image: (H, W, 3) uint8 -> (H, W)."""
+    count = len(labelled.names)
+    pairs = (read_pair(*pair, count) for pair in labelled.pairs)
+    return mean_iou(((segment(image), truth) for image, truth in pairs), count)
 
 
 def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> float:
