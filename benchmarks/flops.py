@@ -13,7 +13,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcaseg.configs import MAX_CLASSES, Preset
+from pcaseg.configs import Preset
 from pcaseg.deploy.spatial import rectangles
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.epl import EXPERTS
@@ -31,7 +31,7 @@ def published_macs(preset: Preset, T: int) -> int:
     d = C // preset.heads
     semantic = HW * (4 * C * C + C * C + mlp + 2 * C * d + C)
     epl = HW * (2 * C * C + EXPERTS * (4 * C * C + 9 * 2 * C) + _mapper(C) + 2 * C * C)
-    half = T * (spatial + epl) + MAX_CLASSES * semantic
+    half = T * (spatial + epl) + (preset.class_padding or T) * semantic
     text = T * preset.embed_dim * C
     return _frame(preset, T) + text + 2 * preset.layers * half + T * _published_decoder(preset)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 from pcaseg.errors import PcasegError
 
@@ -27,7 +27,7 @@ WeightsKind = Literal["checkpoint", "clip-only", "seeded"]
 DROPPED_LOGIT = -100.0
 """The logit of a class that is not among the kept ones."""
 
-MAX_CLASSES = 256
+MAX_CLASSES: Final = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
 
 OPSET = 20
@@ -65,7 +65,9 @@ class Sliding:
 class Preset:
     """Everything that fixes the architecture and so the names and shapes of a checkpoint.
 
-    Lengths are in pixels (`_px`) or channels; `taps` are 0-based block indices of the image tower.
+    Lengths are in pixels (`_px`) or channels; `taps` are 0-based block indices of the image tower. `class_padding` is
+    the length to which attention over classes is padded: 256 as published, 0 for no padding, so that a class's logits
+    depend on the other names alone and not on how many are missing.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Preset:
     layers: int = 2
     heads: int = 4
     window: int = 12
+    class_padding: Literal[0, 256] = MAX_CLASSES
     decoder_widths: tuple[int, int] = (64, 32)
     tap_widths: tuple[int, int] = (256, 128)
     decoder_guidance_widths: tuple[int, int] = (32, 16)
@@ -107,6 +110,16 @@ _EVA_L = Preset(
     vision_width=1024, vision_blocks=24, vision_heads=16, pretrain_grid=24, taps=(7, 15),
     embed_dim=768, text_width=768, text_heads=12,
 )  # fmt: skip
+_TINY = Preset(
+    name="tiny", family="eva", image_px=96, patch_px=8,
+    vision_width=128, vision_blocks=4, vision_heads=2, pretrain_grid=12, taps=(1, 2),
+    embed_dim=64, text_width=48, text_heads=2, text_layers=1,
+    hidden=32, layers=1, window=6, class_padding=0,
+    decoder_widths=(32, 16), tap_widths=(64, 32), decoder_guidance_widths=(16, 8),
+    sliding=Sliding(image_px=160, window_px=96, stride_px=64),
+)  # fmt: skip
+"""For scenes that the project renders itself. Its text tower keeps CLIP's whole token table, 48 wide, so that any name
+has an embedding and checkpoints have the one layout; in float16 the model takes 7.4 MB."""
 _PRESETS = {
     preset.name: preset
     for preset in (
@@ -114,6 +127,7 @@ _PRESETS = {
         _EVA_L,
         replace(_EVA_B, name="openai-b-384", family="openai"),
         replace(_EVA_L, name="openai-l-336", family="openai"),
+        _TINY,
     )
 }
 
@@ -122,7 +136,7 @@ def presets() -> tuple[str, ...]:
     """Names of the presets.
 
     >>> presets()
-    ('eva-b-384', 'eva-l-336', 'openai-b-384', 'openai-l-336')
+    ('eva-b-384', 'eva-l-336', 'openai-b-384', 'openai-l-336', 'tiny')
     """
     return tuple(_PRESETS)
 

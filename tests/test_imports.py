@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "pcaseg.data": {"pcaseg.data", "pcaseg.model"},
     "pcaseg.runtime": {"pcaseg.runtime"},
     "pcaseg.kernels": {"pcaseg.kernels"},
+    "pcaseg.data": {"pcaseg.data", "pcaseg.model"},
     "pcaseg.export": {"pcaseg.export", "pcaseg.deploy", "pcaseg.runtime", "pcaseg.kernels"},
 }
 """What each package may import of this project beside `BASE`; benchmarks and the command line may import all."""

@@ -2,7 +2,8 @@
 
 The 256 - T padding tokens of the reference are all the same token with the same guidance, and nothing reads their
 outputs. In linear attention they only add (256 - T) phi(k0)^T v0 to the matrix and (256 - T) phi(k0) to the
-normaliser, with k0 and v0 of the padding token: constants of the weights. Cost then follows T.
+normaliser, with k0 and v0 of the padding token: constants of the weights. Cost then follows T. A preset without
+padding has none of these terms.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class FoldedSemanticStream(nn.Module):
 
     def __init__(self, stream: SemanticStream, dtype: torch.dtype) -> None:
         super().__init__()
-        self.heads = stream.attention.heads
+        self.heads, self.padded = stream.attention.heads, stream.padding > 0
         fc1, fc1_bias = fold_layer_norm(*weights_of(stream.mlp[0]), stream.norm2)  # type: ignore[arg-type]
         fc2, fc2_bias = weights_of(stream.mlp[2])  # type: ignore[arg-type]
         buffers(self, dtype, fc1=fc1, fc1_bias=fc1_bias, fc2=fc2, fc2_bias=fc2_bias)
@@ -63,11 +64,13 @@ class FoldedSemanticStream(nn.Module):
         return F.linear(guidance, self.guidance, self.guidance_bias)
 
     def padding(self, T: int) -> ClassSums:
-        """The sums of the 256 - T padding tokens, broadcasting over images and positions."""
+        """The sums of the 256 - T padding tokens, or zeros; they broadcast over images and positions."""
         return ClassSums((MAX_CLASSES - T) * self.pad_matrix, (MAX_CLASSES - T) * self.pad_normaliser)
 
     def forward(self, z: Tensor, share: Tensor) -> Tensor:
         """All classes at once: z (B, T, HW, C) after attention and MLP, share (B or 1, T, 2C)."""
+        if not self.padded:
+            return self.attend(z, share, self.sums(z, share))
         weights = self.q, self.k, self.v, self.v_bias, self.pad_matrix, self.pad_normaliser
         return self._mlp(class_attention(z.contiguous(), share.contiguous(), *weights))
 
@@ -105,8 +108,11 @@ def fold_class_attention(stream: SemanticStream) -> dict[str, Tensor]:
 
 
 def padding_constants(stream: SemanticStream) -> dict[str, Tensor]:
-    """What one padding token adds to the sums: phi(k0)^T v0 (h, d, d) and phi(k0) (h, d)."""
-    attention, C = stream.attention, stream.padding_tokens.shape[-1]
+    """What one padding token adds to the sums: phi(k0)^T v0 (h, d, d) and phi(k0) (h, d); zeros without padding."""
+    attention, C = stream.attention, stream.attention.v.in_features
+    if not stream.padding:
+        zeros = weights_of(attention.v)[1].unflatten(0, (attention.heads, -1)).mul(0)
+        return {"pad_matrix": zeros[:, :, None] * zeros[:, None, :], "pad_normaliser": zeros}
     gain, shift = stream.norm1.weight.double(), stream.norm1.bias.double()
     token = F.layer_norm(stream.padding_tokens.detach().double()[0, 0], (C,), gain, shift, stream.norm1.eps)
     joined = torch.cat([token, stream.padding_guidance.detach().double()[0, 0]])

@@ -62,7 +62,7 @@ def _spatial(preset: Preset) -> SpatialStream:
 
 
 def _semantic(preset: Preset) -> SemanticStream:
-    return SemanticStream(preset.hidden, preset.heads)
+    return SemanticStream(preset.hidden, preset.heads, preset.class_padding)
 
 
 class Aggregator(nn.Module):

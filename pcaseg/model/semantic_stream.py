@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,13 +16,16 @@ NORMALISER_EPS = 1e-6
 class SemanticStream(nn.Module):
     """Attention over the class axis, padded to 256 with one learned token (CAT-Seg's class aggregation).
 
-    Results depend on the number of classes through the padding, which takes part in the attention.
+    Results depend on the number of classes through the padding, which takes part in the attention. With a padding of 0
+    there is none, and no learned token.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, padding: Literal[0, 256] = MAX_CLASSES) -> None:
         super().__init__()
-        self.padding_tokens = nn.Parameter(torch.zeros(1, 1, channels))
-        self.padding_guidance = nn.Parameter(torch.zeros(1, 1, channels))
+        self.padding = padding
+        if padding:
+            self.padding_tokens = nn.Parameter(torch.zeros(1, 1, channels))
+            self.padding_guidance = nn.Parameter(torch.zeros(1, 1, channels))
         self.attention = GuidedLinearAttention(channels, heads)
         self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.ReLU(), nn.Linear(4 * channels, channels))
         self.norm1 = nn.LayerNorm(channels)
@@ -41,8 +46,9 @@ class SemanticStream(nn.Module):
         pooled = class_pooling != (1, 1)
         z = pool_positions(x, class_pooling) if pooled else x
         h, w = z.shape[2:4]
-        z = pad_classes(z.permute(0, 2, 3, 1, 4).reshape(-1, T, C), self.padding_tokens)
-        guidance = pad_classes(guidance, self.padding_guidance)
+        z = z.permute(0, 2, 3, 1, 4).reshape(-1, T, C)
+        if self.padding:
+            z, guidance = pad_classes(z, self.padding_tokens), pad_classes(guidance, self.padding_guidance)
         guidance = guidance[:, None].expand(-1, h * w, -1, -1).flatten(0, 1)
         z = z + self.attention(self.norm1(z), guidance)
         z = z + self.mlp(self.norm2(z))

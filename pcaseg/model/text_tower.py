@@ -39,14 +39,16 @@ class TextTower(nn.Module):
         without an index range; open_clip's own pooling does not.
 
         Args:
-            tokens: (N, 77) int64.
+            tokens: (N, L) int64, L from the longest prompt's end to 77: a token sees those before it only, so what
+                follows the end changes nothing but the cost.
 
         Returns:
             (N, D) float, unit norm.
         """
         text = self.transformer
-        x = text.token_embedding(tokens) + text.positional_embedding
-        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask))
+        length = tokens.shape[1]
+        x = text.token_embedding(tokens) + text.positional_embedding[:length]
+        x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
         end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[-1])
         return F.normalize(x.gather(1, end)[:, 0] @ text.text_projection, dim=-1)
 

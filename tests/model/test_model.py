@@ -163,7 +163,7 @@ def test_rotary_table_against_its_formula():
         assert cosines[position, channel].item() == pytest.approx(np.cos(angle), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", presets())
+@pytest.mark.parametrize("name", [name for name in presets() if name != "tiny"])
 def test_towers_are_those_of_open_clip(name):
     """Same parameter shapes as open_clip's own configuration of that model."""
     import open_clip
@@ -265,7 +265,7 @@ def test_bad_class_names(small, names, message):
 
 
 def test_public_api_names():
-    assert pcaseg.presets() == ("eva-b-384", "eva-l-336", "openai-b-384", "openai-l-336")
+    assert pcaseg.presets() == ("eva-b-384", "eva-l-336", "openai-b-384", "openai-l-336", "tiny")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pcaseg.nothing
 
