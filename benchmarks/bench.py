@@ -21,7 +21,7 @@ from pcaseg.benchmarks.contenders import Contender, Setting, SkippedError, compu
 from pcaseg.benchmarks.device import describe_gpu, machine
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.flops import encoder_macs, folded_macs, published_macs
-from pcaseg.benchmarks.gates import default_gate, gate_failures
+from pcaseg.benchmarks.gates import default_gate, gate_failures, labelled_gate
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.rows import Cold, EngineFacts, Point, Row, Timing
 from pcaseg.configs import MAX_CLASSES
@@ -144,7 +144,10 @@ class _Run:
 
     def _row(self, contender: Contender, point: Point, measured: Mapping[str, Measured], cold: Cold | None) -> Row:
         one, eager = measured[contender.name], measured.get("eager")
-        gate = default_gate(contender.precision, self.template.weights) | dict(self.options.gate)
+        gate = default_gate(contender.precision, self.template.weights)
+        if self.options.labelled is not None:
+            gate |= labelled_gate(contender.precision, self.template.weights)
+        gate |= dict(self.options.gate)
         misses = one.failure or (gate_failures(one.accuracy, gate) if one.accuracy else "")
         engine = self._timing(one.engine, eager.engine if eager else [], point)
         exported = contender.name.startswith(("onnxruntime", "tensorrt"))

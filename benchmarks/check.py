@@ -6,19 +6,22 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from pcaseg.benchmarks.accuracy import compare
 from pcaseg.benchmarks.environment import write_rows
-from pcaseg.benchmarks.gates import GATES, gate_failures
+from pcaseg.benchmarks.gates import GATES, gate_failures, labelled_gate
+from pcaseg.benchmarks.labelled import labelled_miou
 from pcaseg.benchmarks.reference import EagerRun, Recorder
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
+from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
@@ -67,6 +70,31 @@ class Row:
     eager_s: float
     bundle_s: float
     passed: bool
+
+
+@dataclass(frozen=True)
+class LabelledRow:
+    """Mean intersection over union with a labelled set, percent.
+
+    Attributes:
+        images, classes: of the set.
+        gate: the largest difference in percent points that passes; None where there is no bound.
+    """
+
+    images: int
+    classes: int
+    eager_miou: float
+    bundle_miou: float
+    gate: float | None
+
+    @property
+    def difference(self) -> float:
+        """Percent points, the bundle's minus the eager model's."""
+        return self.bundle_miou - self.eager_miou
+
+    @property
+    def passed(self) -> bool:
+        return self.gate is None or abs(self.difference) <= self.gate
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -151,6 +179,42 @@ def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float]
     )
 
 
+def check_labelled(
+    model: PCASeg,
+    backend: Backend,
+    labelled: LabelledFolder,
+    strategy: Strategy,
+    bound: float | None = None,
+    *,
+    progress: bool = False,
+) -> LabelledRow:
+    """The mIoU of both sides on the same labelled images.
+
+    Args:
+        model: the eager float32 reference.
+        backend: what is checked.
+        labelled: the images.
+        strategy: of both.
+        bound: the largest difference in percent points that passes; None for that of the precision and weights.
+        progress: show a progress bar on standard error.
+    """
+    if bound is None:
+        manifest = backend.manifest
+        bound = labelled_gate(manifest.precision, manifest.weights.kind).get("miou_difference")
+    eager, segmenter = EagerRun(model, labelled.names, strategy), Segmenter(backend, strategy=strategy)
+    segmenter.set_vocabulary(labelled.names)
+    with tqdm(total=2 * len(labelled.pairs), desc="labelled", unit="image", disable=not progress) as bar:
+
+        def miou(run: EagerRun | Segmenter) -> float:
+            def segment(image: np.ndarray) -> np.ndarray:
+                bar.update()
+                return run(image).labels
+
+            return labelled_miou(segment, labelled)
+
+        return LabelledRow(len(labelled.pairs), len(labelled.names), miou(eager), miou(segmenter), bound)
+
+
 def timed(call: Callable[[], T]) -> tuple[float, T]:
     """Seconds of a call, and what it returned."""
     start = time.perf_counter()
@@ -158,8 +222,14 @@ def timed(call: Callable[[], T]) -> tuple[float, T]:
     return time.perf_counter() - start, result
 
 
-def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend, rows: Sequence[Row]) -> None:
-    """Writes the rows as JSON, with what they were measured on.
+def write_report(
+    path: str | os.PathLike[str],
+    bundle: Bundle,
+    backend: Backend,
+    rows: Sequence[Row],
+    labelled: LabelledRow | None = None,
+) -> None:
+    """Writes the rows as JSON, with what they were measured on, and the labelled set's if there was one.
 
     Raises:
         OutputError: the path cannot be written.
@@ -173,6 +243,7 @@ def write_report(path: str | os.PathLike[str], bundle: Bundle, backend: Backend,
         graph=backend.manifest.graph,
         bundle_sha256=bundle.sha256,
         backend=backend.name,
+        labelled=None if labelled is None else asdict(labelled),
     )
 
 
@@ -193,6 +264,16 @@ def verdict(backend: Backend, rows: Sequence[Row], gate: Mapping[str, float]) ->
     return (
         f"{backend.name} and eager float32 {agree}: {error} at most {max(r.relative_error for r in rows):.1e}, "
         f"same label for at least {min(r.label_agreement for r in rows):.3%} of an image's pixels (gate: {bounds})"
+    )
+
+
+def labelled_verdict(row: LabelledRow) -> str:
+    """One sentence on a labelled set."""
+    said = "ok" if row.passed else "FAILED"
+    return (
+        f"mIoU on {row.images} labelled images, {row.classes} classes: eager {row.eager_miou:.2f} %, bundle "
+        f"{row.bundle_miou:.2f} %, difference {row.difference:+.3f} points "
+        f"({'no gate' if row.gate is None else f'{said}, gate: {row.gate:g}'})"
     )
 
 

@@ -13,13 +13,13 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.contenders import Contender
 from pcaseg.benchmarks.device import energy_of, timer_of
+from pcaseg.benchmarks.labelled import labelled_miou
 from pcaseg.benchmarks.lanes import ImageLane, Lane, WindowLane, network_batches, output_of
 from pcaseg.benchmarks.plan import Options, Progress, Subject
 from pcaseg.benchmarks.reference import EagerRun
 from pcaseg.benchmarks.rows import Accuracy, Point
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
-from pcaseg.data.metrics import mean_iou
 from pcaseg.errors import PcasegError
 from pcaseg.images import read_image
 from pcaseg.runtime.segmenter import Segmenter
@@ -58,15 +58,13 @@ class Mious:
         key = (contender.runs if contender else "", strategy)
         if key not in self._known:
             labelled = self._labelled
-            pairs = (labelled.item(index) for index in range(len(labelled)))
+            segment: EagerRun | Segmenter
             if contender is None:
-                eager = EagerRun(self._subject.model, labelled.names, strategy)
-                found = ((eager(image).labels, truth) for image, truth in pairs)
+                segment = EagerRun(self._subject.model, labelled.names, strategy)
             else:
-                segmenter = Segmenter(contender.backend, strategy=strategy)
-                segmenter.set_vocabulary(labelled.names)
-                found = ((segmenter(image).labels, truth) for image, truth in pairs)
-            self._known[key] = mean_iou(found, len(labelled.names))
+                segment = Segmenter(contender.backend, strategy=strategy)
+                segment.set_vocabulary(labelled.names)
+            self._known[key] = labelled_miou(lambda image: segment(image).labels, labelled)
         return self._known[key]
 
 

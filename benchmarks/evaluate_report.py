@@ -95,10 +95,11 @@ def markdown(found: Mapping[str, Any]) -> str:
     published = found["published_images"]
     part = f" of {published} as published" if published and published != found["images"] else ""
     lines = [f"# {found['data']}: {found['images']} images{part}", ""]
-    lines += [f"{name}: {one['never_trained']}, so these numbers are no results." for name, one in _untrained(found)]
-    lines += ["", *_row("percent", names), "|---" + "|---:" * len(names) + "|"]
-    lines += _measure_lines(subjects)
-    if found["published"] and not part:
+    never = [(network_title(one), one["never_trained"]) for one in subjects if one["never_trained"]]
+    notes = [f"{title}: {reason}, so these numbers are no results." for title, reason in never]
+    lines += [*notes, ""] if notes else []
+    lines += [*_row("percent", names), "|---" + "|---:" * len(names) + "|", *_measure_lines(subjects)]
+    if found["published"] and not part and len(notes) < len(subjects):
         lines += ["", *_row("published", ["mIoU", "source"]), "|---|---:|---|"]
         lines += [f"| {one['title']} | {one['miou']:.1f} | {one['source']} |" for one in found["published"]]
     lines += ["", *_row("class, IoU", [*names, "pixels"]), "|---" + "|---:" * (len(names) + 1) + "|"]
@@ -119,13 +120,15 @@ def _measure_lines(subjects: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _untrained(found: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
-    return [(_title(one), one) for one in found["subjects"] if one["never_trained"]]
+def network_title(subject: Mapping[str, Any]) -> str:
+    """What tables call a subject."""
+    return f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}"
 
 
 def _title(subject: Mapping[str, Any]) -> str:
-    title = f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}"
-    return f"{title} (no result: {subject['never_trained']})" if subject["never_trained"] else title
+    return (
+        f"{network_title(subject)} ({subject['never_trained']})" if subject["never_trained"] else network_title(subject)
+    )
 
 
 def _row(first: str, cells: Sequence[str]) -> list[str]:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import plots_match, write_plots
 from pcaseg.benchmarks.rows import Row as BenchRow
 from pcaseg.benchmarks.rows import read_rows
@@ -197,6 +198,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "operators": operators_table,
     "islands": islands_table,
     "kernels": kernels_table,
+    "evaluation": lambda: evaluation_table(RESULTS),
 }
 
 

@@ -25,7 +25,7 @@ from pcaseg.commands.arguments import some_path
 from pcaseg.deploy.epl import fold_epl
 from pcaseg.errors import EngineError, PcasegError
 from pcaseg.export.plugins.library import attributes_of
-from pcaseg.export.plugins.qdp import entry_for
+from pcaseg.export.plugins.qdp import MOST_SHARED_BYTES, entry_for
 from pcaseg.export.plugins.table import PLUGINS, Integers, Launch, Plugin, fixed_for
 from pcaseg.kernels.class_attention import class_attention_reference
 from pcaseg.kernels.cost_volume import cost_volume_reference
@@ -108,6 +108,9 @@ class PtxKernel:
         self._threads, self._shared = threads, shared_bytes
         self._module = self._call("cuModuleLoadData", ptx.encode() + b"\0")
         self._function = self._call("cuModuleGetFunction", self._module, name.encode())
+        if shared_bytes > MOST_SHARED_BYTES:  # as the C++ library does
+            attribute = self._cu.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            self._call("cuFuncSetAttribute", self._function, attribute, shared_bytes)
 
     def __call__(self, launch: Launch, inputs: Sequence[Tensor], out: Tensor) -> None:
         values = *(t.data_ptr() for t in inputs), *launch.scalars, out.data_ptr()

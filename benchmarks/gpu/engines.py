@@ -23,7 +23,8 @@ def plan(models: Sequence[str], out: Path, python: Sequence[str], plugins: str, 
     found = []
     for model in models:
         for kind in kinds:
-            for precision in PRECISIONS:
+            halves_alone = kind == "plugins" and plugins == "inside"  # float32 needs more shared memory than they get
+            for precision in PRECISIONS[1:] if halves_alone else PRECISIONS:
                 bundle, name = bundle_path(out, model, precision, kind), f"{model_name(model)}-{precision}-{kind}"
                 own = () if library is None or kind != "plugins" else ("--plugin-library", library)
                 with_plugins = ("--plugins", plugins, *own) if kind == "plugins" else ()

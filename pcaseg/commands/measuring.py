@@ -22,13 +22,16 @@ from pcaseg.commands.arguments import (
     share,
     some_path,
 )
-from pcaseg.commands.models import load_model, say_weights
+from pcaseg.commands.models import WEIGHTS_NOTES, load_model, say_weights
 from pcaseg.configs import Strategy, TorchPrecision
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
 
 if TYPE_CHECKING:
     from pcaseg.benchmarks.rows import Row
+    from pcaseg.runtime.manifest import Manifest
+
+LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
 
 
 def add_check(command: argparse.ArgumentParser) -> None:
@@ -44,6 +47,9 @@ def add_check(command: argparse.ArgumentParser) -> None:
         type=gate,
         help="thresholds, such as relative_error=1e-3,label_agreement=0.99 (default: by the bundle's precision)",
     )
+    command.add_argument(
+        "--labelled", help=f"{LABELLED_HELP} (default: scenes, for a trained bundle of the preset tiny)"
+    )
     command.add_argument("--json", type=some_path, help="write the rows to this file too")
     add_backend(command)
     command.set_defaults(run=run_check)
@@ -55,13 +61,16 @@ def run_check(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.check import (
         cases,
         check,
+        check_labelled,
         is_report,
+        labelled_verdict,
         photographs,
         table,
         verdict,
         write_report,
     )
     from pcaseg.benchmarks.gates import default_gate
+    from pcaseg.benchmarks.scenes import open_labelled
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
@@ -82,15 +91,28 @@ def run_check(options: argparse.Namespace) -> int:
     model = load_model(options.model) if options.model else source_model(bundle)
     manifest = bundle.manifest
     gate = default_gate(manifest.precision, manifest.weights.kind) | (options.gate or {})
-    todo = cases(images, options.classes, strategy, image_size=bundle.manifest.image_size)
-    rows = [check(model, backend, case, gate) for case in tqdm(todo, desc="check", unit="case")]
+    bound = gate.pop("miou_difference", None)
+    todo = cases(images, options.classes, strategy, image_size=manifest.image_size)
+    with open_labelled(_labelled_source(options.labelled, manifest, bound)) as labelled:
+        rows = [check(model, backend, case, gate) for case in tqdm(todo, desc="check", unit="case")]
+        scored = check_labelled(model, backend, labelled, strategy, bound, progress=True) if labelled else None
     print(table(rows))
-    say_weights(bundle.manifest.weights.kind)
-    passed = all(row.passed for row in rows)
+    say_weights(manifest.weights.kind)
     print(verdict(backend, rows, gate))
+    if scored:
+        print(labelled_verdict(scored))
     if options.json:
-        write_report(options.json, bundle, backend, rows)
-    return EXIT_OK if passed else EXIT_FAILED
+        write_report(options.json, bundle, backend, rows, scored)
+    return EXIT_OK if all(row.passed for row in [*rows, *([scored] if scored else [])]) else EXIT_FAILED
+
+
+def _labelled_source(asked: str | None, manifest: Manifest, bound: float | None) -> str | None:
+    """What to measure mIoU on: what was asked for, or the scenes for a bundle that was trained on such."""
+    if asked is None and manifest.preset == "tiny" and manifest.weights.kind not in WEIGHTS_NOTES:
+        asked = None if manifest.image_size else "scenes"
+    if asked is None and bound is not None:
+        raise PcasegError("gate miou_difference: there is no labelled set to measure it on; give --labelled")
+    return asked
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
@@ -117,7 +139,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--seconds", type=seconds, default=30.0, help="of taking turns at each point (default: 30)")
     command.add_argument("--gate", type=gate, help="thresholds, such as relative_error=1e-3,label_agreement=0.99")
-    command.add_argument("--labelled", type=Path, help="folder with classes.txt, images/ and labels/, for mIoU")
+    command.add_argument("--labelled", help=LABELLED_HELP)
     command.add_argument("--no-cold", action="store_true", help="leave cold starts and peak memory out")
     command.add_argument("--out", type=some_path, help="file of rows to add to, .jsonl")
     command.add_argument("--html", type=some_path, help="report to write, a page that needs no network")
@@ -128,9 +150,9 @@ def run_bench(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.bench import bench
     from pcaseg.benchmarks.bench_table import tables, verdict
     from pcaseg.benchmarks.device import check_device
-    from pcaseg.benchmarks.labelled import read_labelled
     from pcaseg.benchmarks.plan import Options
     from pcaseg.benchmarks.rows import append_rows, check_destination
+    from pcaseg.benchmarks.scenes import open_labelled
     from pcaseg.benchmarks.subjects import open_subject
     from pcaseg.runtime.batch import expand_images
 
@@ -141,16 +163,18 @@ def run_bench(options: argparse.Namespace) -> int:
             raise OutputError(f"{options.out}: rows and report are two files; give two names")
         check_destination(options.out)
     check_device(options.device)
-    labelled = read_labelled(options.labelled) if options.labelled else None
     photos = expand_images(options.photos) if options.photos else None
-    with open_subject(
-        options.subject,
-        model_path=options.model,
-        precisions=options.precision,
-        photos=photos,
-        image_size=options.image_size,
-        strategies=options.strategy,
-    ) as (subject, precisions, strategies):
+    with (
+        open_labelled(options.labelled) as labelled,
+        open_subject(
+            options.subject,
+            model_path=options.model,
+            precisions=options.precision,
+            photos=photos,
+            image_size=options.image_size,
+            strategies=options.strategy,
+        ) as (subject, precisions, strategies),
+    ):
         plan = Options(
             classes=options.classes,
             images=options.batch,

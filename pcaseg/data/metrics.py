@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,16 +119,3 @@ def harmonic_mean(seen: float, unseen: float) -> float:
     40.0
     """
     return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
-
-
-def mean_iou(pairs: Iterable[tuple[np.ndarray, np.ndarray]], classes: int) -> float:
-    """Mean intersection over union in percent, over the classes that occur in the truth.
-
-    Args:
-        pairs: predicted and true labels, (H, W) each; see `Confusion.add`.
-        classes: T.
-    """
-    confusion = Confusion(classes)
-    for labels, truth in pairs:
-        confusion.add(labels, truth)
-    return confusion.scores().miou

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pcaseg.benchmarks.evaluate import Network, Plan, evaluate
 from pcaseg.benchmarks.evaluate_report import markdown, report
+from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.cli import main
 from pcaseg.data import published, specs
 from pcaseg.data.evaluation import ImageCounts, add_counts, read_counts, shard_path
@@ -72,7 +74,7 @@ def test_eager_and_bundle_side_by_side(small, small_preset, bundle, labelled, tm
     assert [row["name"] for row in other["classes"]] == ["cat", "grass", "sky"] and other["parts"] is None
     printed = capsys.readouterr().out
     assert "difference of mIoU" in printed and "weights never trained, so these numbers are no results" in printed
-    assert "no result: weights never trained" in (out / "results.md").read_text()
+    assert "onnxruntime, float32, single (weights never trained)" in (out / "results.md").read_text()
 
 
 def test_processes_count_what_one_counts(bundle, labelled, tmp_path):
@@ -160,7 +162,7 @@ def test_parts_seen_and_unseen(prepared, bundle, tmp_path):
     (found,) = report(folder, tmp_path / "out", [evaluated])["subjects"]
     assert found["parts"] == pytest.approx({"seen": 75, "unseen": 50, "harmonic_mean": 60})
     text = markdown(report(folder, tmp_path / "out", [evaluated]))
-    assert "| mIoU unseen | 50.00 |" in text and "| harmonic mean | 60.00 |" in text and "no result" not in text
+    assert "| mIoU unseen | 50.00 |" in text and "| harmonic mean | 60.00 |" in text and "never trained" not in text
 
 
 def test_published_results_stand_beside_a_whole_evaluation(prepared, bundle, tmp_path):
@@ -173,6 +175,8 @@ def test_published_results_stand_beside_a_whole_evaluation(prepared, bundle, tmp
     assert "| CAT-Seg B | 77.3 | its repository |" in markdown(found)
     assert "CAT-Seg" not in markdown(found | {"images": 1})  # a part of the images is not compared
     assert "1 images of 2 as published" in markdown(found | {"images": 1})
+    seeded = found["subjects"][0] | {"never_trained": "weights never trained"}
+    assert "CAT-Seg" not in markdown(found | {"subjects": [seeded]})
 
 
 def test_published_results_name_data_sets():
@@ -219,3 +223,48 @@ def test_a_bundle_is_evaluated_without_torch(bundle, labelled, tmp_path):
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert (tmp_path / "out" / "results.md").exists()
+
+
+def test_a_killed_run_goes_on(bundle, labelled, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["evaluate", "--data", labelled, "--bundle", bundle, "--threads", "1", "--out", out]
+    command = [sys.executable, "-m", "pcaseg", *map(str, arguments)]
+    held = shard_path(out, "onnxruntime", (1, 1))
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (held.exists() and held.read_bytes().count(b"\n") > 1):
+        time.sleep(0.005)
+    killed.kill()
+    killed.wait()
+    before = held.read_bytes()
+    assert 2 <= before.count(b"\n") <= COUNT + 1
+    assert run(*arguments[1:]) == 0
+    after = held.read_bytes()
+    assert after.startswith(before[: before.rfind(b"\n") + 1]) and after.count(b"\n") == COUNT + 1
+    whole = tmp_path / "whole"
+    assert run(*arguments[1:-1], whole) == 0
+    assert shard_path(whole, "onnxruntime", (1, 1)).read_bytes() == after
+
+
+def stored(path, data, miou, **changes):
+    subject = {"preset": "eva-b-384", "subject": "eager", "precision": "float32", "strategy": "sliding"}
+    subject |= {"weights_sha256": "ab" * 32, "never_trained": None, "miou": miou, "parts": None} | changes
+    found = {"data": data, "images": 5, "published_images": 5, "subjects": [subject]}
+    path.write_text(json.dumps(found))
+
+
+def test_the_readme_table_is_of_stored_results(tmp_path):
+    stored(tmp_path / "evaluate_a.json", "ade20k_150", 31.75)
+    stored(tmp_path / "evaluate_b.json", "voc_20", 94.6)
+    stored(tmp_path / "evaluate_c.json", "voc_20b", 12.0, never_trained="weights never trained")
+    lines = evaluation_table(tmp_path).splitlines()
+    assert "| CAT-Seg B (its repository) | 12.0 | 19.0 | 31.8 | 57.5 | 94.6 | 77.3 |" in lines
+    assert "| PCA-Seg L (as listed publicly) | 18.3 | 26.7 | 41.5 | 64.7 | 98.4 |  |" in lines
+    assert "| eva-b-384, abababab, eager, float32, sliding |  |  | 31.8 |  | 94.6 |  |" in lines
+    assert len(lines) == 6  # what was never trained is no row
+
+
+def test_the_readme_table_has_parts(tmp_path):
+    parts = {"seen": 50.0, "unseen": 25.0, "harmonic_mean": 33.333}
+    stored(tmp_path / "evaluate_p.json", "pascal_part_116", 40.0, parts=parts)
+    assert "Pascal-Part-116 | 40.0 | 50.0 | 25.0 | 33.3 |" in evaluation_table(tmp_path)

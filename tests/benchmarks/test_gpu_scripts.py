@@ -102,7 +102,7 @@ def test_engines_run_in_a_python_of_their_own(tmp_path, capsys):
     found = engines.plan(["eva-b-384"], tmp_path, ("/opt/run.sh", "python"), "inside", None)
     assert all(step.command[:3] == ("/opt/run.sh", "python", "-m") for step in found)
     builds = [step.command for step in found if step.name.startswith("build-")]
-    assert len(builds) == 6 and sum("--plugins" in command for command in builds) == 2
+    assert len(builds) == 5 and sum("--plugins" in command for command in builds) == 1
     with pytest.raises(SystemExit):
         engines.main(["--out", str(tmp_path), "--plugins", "library"])
     assert "belong together" in capsys.readouterr().err

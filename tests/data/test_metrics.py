@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from pcaseg.data.metrics import Confusion, confusion_cells, group_miou, harmonic_mean, mean_iou, scores
+from pcaseg.data.metrics import Confusion, confusion_cells, group_miou, harmonic_mean, scores
 
 KINDS = (np.uint8, np.uint16, np.int32, np.int64)
 
@@ -48,8 +48,13 @@ def test_equals_scikit_learn(classes, side, kind, seed):
 def test_by_hand():
     truth = np.array([[0, 0, 1, 255]])
     labels = np.array([[0, 1, 1, 0]])
-    assert mean_iou([(labels, truth)], 3) == pytest.approx(50.0)  # 1/2 and 1/2; class 2 occurs nowhere
-    assert mean_iou([(truth[:, :3], truth[:, :3])] * 2, 2) == 100
+    confusion = Confusion(3)
+    confusion.add(labels, truth)
+    assert confusion.scores().miou == pytest.approx(50.0)  # 1/2 and 1/2; class 2 occurs nowhere
+    confusion = Confusion(2)
+    for _ in range(2):
+        confusion.add(truth[:, :3], truth[:, :3])
+    assert confusion.scores().miou == 100
 
 
 def test_a_class_only_predicted_counts_against_the_others_alone():

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +21,7 @@ from pcaseg.data.prepare import prepare
 from pcaseg.data.raw import id_map
 from pcaseg.data.specs import data_set
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.images import read_label_map
 
 SIZE = (6, 9)
 VOC10, VOC12 = "VOCdevkit/VOC2010", "VOCdevkit/VOC2012"
@@ -327,3 +331,24 @@ def test_the_list_names_every_data_set(capsys):
     assert main(["datasets", "list"]) == 0
     listed = capsys.readouterr().out
     assert all(name in listed for name in specs.DATA_SETS) and "118287" in listed
+
+
+def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path):
+    count, folder = 150, tmp_path / data_set("ade20k_150").split("val").labels
+    ade_150(tmp_path)
+    for index in range(count - 2):
+        photo(tmp_path / f"ADEChallengeData2016/images/validation/more_{index}.jpg")
+        grey(tmp_path / f"ADEChallengeData2016/annotations/validation/more_{index}.png", filled(index))
+    command = [sys.executable, "-m", "pcaseg", "datasets", "prepare", "ade20k_150", "--root", str(tmp_path)]
+    killed = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while killed.poll() is None and time.monotonic() < deadline and len(list(folder.glob("*.png"))) < 10:
+        time.sleep(0.001)
+    killed.kill()
+    killed.wait()
+    found = list(folder.glob("[!.]*.png"))
+    assert 10 <= len(found) < count
+    for path in found:
+        read_label_map(path)
+    result = prepare("ade20k_150", tmp_path)
+    assert len(result.skipped) == len(found) and len(result.done) == count - len(found)

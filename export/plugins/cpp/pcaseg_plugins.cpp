@@ -215,7 +215,7 @@ public:
         int32_t scalars[8] = {};
         int32_t const count = kernel->launch(dims, grid, scalars);
         void const* pointers[kMaxInputs + 1];
-        void* arguments[kMaxInputs + 1 + 8];
+        void* arguments[kMaxInputs + 1 + 8] = {};
         int32_t position = 0;
         for (int32_t i = 0; i < description_.inputs; ++i)
         {

@@ -202,6 +202,65 @@ def test_the_library_builds_over_tensorrts_headers(tmp_path):
         assert "getPluginRegistry" in found and "cuLaunchKernel" not in found
 
 
+def test_the_plugin_classes_launch_what_the_table_says(tmp_path):
+    """The C++ classes over each version's headers and a driver that prints: entry, programs, arguments in order."""
+    named = os.environ.get("PCASEG_TENSORRT_HEADERS")
+    if named is None:
+        pytest.skip("PCASEG_TENSORRT_HEADERS names no folder of TensorRT's headers")
+    write = "import sys, pathlib; from pcaseg.export.plugins.library import write_kernels\n"
+    write += "write_kernels(['sm_87'], ['eva-b-384'], ['fp16'], pathlib.Path(sys.argv[1]))"
+    assert compiled(write, str(tmp_path / "kernels.h")).returncode == 0
+    here, lines = Path(__file__).parent, []
+    for index, (name, plugin) in enumerate(PLUGINS.items()):
+        shapes = shapes_of(name, 2, 20)
+        rows = ", ".join("{" + ", ".join(map(str, shape)) + "}" for shape in shapes)
+        values = ", ".join(str(SIZES[name][key]) for key in plugin.attributes)
+        lines += [f"int32_t const shapes{index}[][8] = {{{rows}}};"]
+        lines += [f"int32_t const ranks{index}[] = {{{', '.join(str(len(shape)) for shape in shapes)}}};"]
+        lines += [f"int32_t const values{index}[] = {{{values}}};"]
+        lines += [f"drive<{index}>(shapes{index}, ranks{index}, values{index});"]
+    (tmp_path / "shapes.h").write_text("\n".join(lines))
+    driver = ["gcc", "-shared", "-fPIC", "-o", str(tmp_path / "libcuda.so.1"), str(here / "stand_in_cuda.c")]
+    subprocess.run(driver, check=True)
+    for include in sorted(path for path in Path(named).iterdir() if (path / "NvInfer.h").exists()):
+        command = [
+            "g++",
+            "-std=c++17",
+            "-w",
+            f"-I{include}",
+            f"-I{SOURCES / 'stand_in'}",
+            "-o",
+            str(tmp_path / "drive"),
+        ]
+        command += [
+            f'-DPCASEG_SOURCE="{SOURCES / "pcaseg_plugins.cpp"}"',
+            f'-DPCASEG_KERNELS="{tmp_path / "kernels.h"}"',
+        ]
+        command += [f'-DPCASEG_SHAPES="{tmp_path / "shapes.h"}"', str(here / "drive_plugin.cpp"), "-ldl"]
+        subprocess.run(command, check=True)
+        environment = os.environ | {"LD_LIBRARY_PATH": str(tmp_path)}
+        said = subprocess.run([tmp_path / "drive"], env=environment, capture_output=True, text=True, check=True).stdout
+        check_launches(said.splitlines())
+
+
+def check_launches(lines: list[str]) -> None:
+    words = [line.split() for line in lines]
+    starts = [i for i, line in enumerate(words) if line[0] in PLUGINS]
+    assert [words[i][0] for i in starts] == list(PLUGINS)
+    for start, end in zip(starts, [*starts[1:], len(words)], strict=True):
+        name, part = words[start][0], words[start:end]
+        assert part[0][1] == "1"  # what lacks an attribute was refused
+        assert part[-1] == ["code", "0"]
+        expected, _, _ = launched(name, "fp16", 2, 20)
+        (launch,) = [line for line in part if line[0] == "launch"]
+        assert tuple(map(int, launch[1:4])) == expected.grid
+        arguments = [int(line[1], 16) for line in part if line[0] == "argument"]
+        count = len(PLUGINS[name].inputs)
+        assert arguments[:count] == [0x1000 * (i + 1) for i in range(count)]
+        assert [value & 0xFFFFFFFF for value in arguments[count:-1]] == list(expected.scalars)
+        assert arguments[-1] == 0xF000
+
+
 def test_the_library_says_what_it_lacks(tmp_path, capsys):
     with pytest.raises(PcasegError, match=r"holds no NvInfer\.h"):
         build_library(tmp_path, tmp_path / "kernels.h", tmp_path / "lib.so")

@@ -1,0 +1,57 @@
+"""The project's own scenes as a labelled set: 200 fixed ones, rendered when they are needed."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pcaseg.benchmarks.labelled import read_labelled
+from pcaseg.data.folders import LabelledFolder
+from pcaseg.data.scene_names import BACKGROUNDS, PAIRS
+from pcaseg.data.scenes import render_scene
+
+SOURCE = "scenes"
+"""What stands for these scenes where a folder of labelled images may stand."""
+
+COUNT, SEED = 200, 2
+NAMES = (*PAIRS, *BACKGROUNDS)
+"""The classes: 48 pairs such as "red car", the held-out ones among them, and 5 backgrounds."""
+
+
+@contextmanager
+def open_labelled(source: str | None) -> Iterator[LabelledFolder | None]:
+    """A folder of labelled images, or for `scenes` the rendered ones, which go with the block; None for None.
+
+    Raises:
+        PcasegError: as `read_labelled`.
+    """
+    if source is None:
+        yield None
+    elif source == SOURCE:
+        with tempfile.TemporaryDirectory(prefix="pcaseg-scenes-") as temporary:
+            yield write_scenes(Path(temporary))
+    else:
+        yield read_labelled(Path(source))
+
+
+def write_scenes(folder: Path, *, count: int = COUNT) -> LabelledFolder:
+    """Renders scenes in the form that `read_labelled` reads: every second one shows a held-out pair.
+
+    Args:
+        folder: exists and is empty.
+        count: how many.
+    """
+    for name in ("images", "labels"):
+        (folder / name).mkdir()
+    (folder / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
+    for index in range(count):
+        scene = render_scene(index, seed=SEED, split="held-out" if index % 2 else "evaluation")
+        labels = scene.labels(NAMES)
+        Image.fromarray(scene.image).save(folder / "images" / f"{index:04}.png")
+        Image.fromarray(np.where(labels < 0, 255, labels).astype(np.uint8)).save(folder / "labels" / f"{index:04}.png")
+    return read_labelled(folder)

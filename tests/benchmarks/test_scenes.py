@@ -1,0 +1,107 @@
+"""The scenes as a labelled set, and mIoU of the eager model and of its bundle on them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import small_model
+
+from pcaseg.benchmarks import scenes
+from pcaseg.benchmarks.check import LabelledRow, check_labelled, labelled_verdict
+from pcaseg.benchmarks.gates import labelled_gate
+from pcaseg.benchmarks.labelled import labelled_miou
+from pcaseg.benchmarks.scenes import NAMES, open_labelled, write_scenes
+from pcaseg.cli import main
+from pcaseg.data.scene_names import HELD_OUT
+from pcaseg.data.scenes import render_scene
+from pcaseg.errors import PcasegError
+from pcaseg.export.bundle import write_bundle
+from pcaseg.model.checkpoint import save_model
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(scenes.write_scenes, "__kwdefaults__", {"count": 4})
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """A bundle of the preset, its model, and their files."""
+    folder, model = tmp_path_factory.mktemp("tiny"), small_model("tiny")
+    save_model(model, folder / "m.safetensors")
+    write_bundle(model, folder / "b.pcaseg")
+    return model, folder
+
+
+def test_the_set(tmp_path):
+    labelled = write_scenes(tmp_path, count=6)
+    assert labelled.names == NAMES and len(labelled.pairs) == 6 and len(NAMES) == 53
+    for index in range(len(labelled)):
+        image, truth = labelled.item(index)
+        scene = render_scene(index, seed=2, split="held-out" if index % 2 else "evaluation")
+        expected = scene.labels(NAMES)
+        assert np.array_equal(image, scene.image)
+        assert np.array_equal(truth, expected)
+        shown = {NAMES[label] for label in np.unique(truth) if label >= 0}
+        assert index % 2 or not shown & set(HELD_OUT)
+    answers = iter(range(len(labelled)))
+    assert labelled_miou(lambda image: labelled.labels(next(answers)), labelled) == 100
+
+
+def test_sources(few, tmp_path):
+    with open_labelled(None) as nothing:
+        assert nothing is None
+    with open_labelled("scenes") as rendered:
+        assert rendered is not None and len(rendered.pairs) == 4
+        folder = rendered.pairs[0][0].parents[1]
+    assert not folder.exists()
+    (tmp_path / "own").mkdir()
+    write_scenes(tmp_path / "own", count=2)
+    with open_labelled(str(tmp_path / "own")) as own:
+        assert own is not None and len(own.pairs) == 2
+    with pytest.raises(PcasegError), open_labelled(str(tmp_path / "absent")):
+        pass
+
+
+def test_gates():
+    assert labelled_gate("float32", "checkpoint") == {"miou_difference": 0.1}
+    assert labelled_gate("float16", "checkpoint") == {"miou_difference": 0.5}
+    assert labelled_gate("float32", "seeded") == {"miou_difference": 0.1}
+    assert labelled_gate("float16", "seeded") == labelled_gate("bfloat16", "checkpoint") == {}
+    row = LabelledRow(images=4, classes=53, eager_miou=60.0, bundle_miou=59.95, gate=0.1)
+    assert row.passed and "difference -0.050 points (ok, gate: 0.1)" in labelled_verdict(row)
+    assert not replace(row, bundle_miou=60.11).passed and "FAILED" in labelled_verdict(replace(row, bundle_miou=60.11))
+    assert replace(row, bundle_miou=10, gate=None).passed and "no gate" in labelled_verdict(replace(row, gate=None))
+
+
+def test_eager_and_bundle_score_the_same_and_another_model_does_not(tiny, tmp_path):
+    model, folder = tiny
+    labelled, backend = write_scenes(tmp_path, count=4), OnnxRuntimeBackend(Bundle(folder / "b.pcaseg"))
+    row = check_labelled(model, backend, labelled, "single")
+    assert row.gate == 0.1 and row.passed and row.eager_miou > 0 and (row.images, row.classes) == (4, 53)
+    assert not check_labelled(small_model("tiny", seed=5), backend, labelled, "single").passed
+
+
+def test_check_measures_a_labelled_set(few, tiny, tmp_path, capsys):
+    _, folder = tiny
+    Image.fromarray(render_scene(0).image).save(tmp_path / "photo.png")
+    common = ["check", str(folder / "b.pcaseg"), "--images", str(tmp_path / "photo.png"), "--classes", "3"]
+    common += ["--model", str(folder / "m.safetensors")]
+    report = tmp_path / "rows.json"
+    assert main([*common, "--labelled", "scenes", "--json", str(report)]) == 0
+    assert "mIoU on 4 labelled images, 53 classes" in capsys.readouterr().out
+    assert json.loads(report.read_text())["labelled"]["gate"] == 0.1
+    assert main([*common, "--json", str(report)]) == 0  # seeded weights are not measured unasked
+    assert json.loads(report.read_text())["labelled"] is None
+    save_model(small_model("tiny", seed=5), tmp_path / "other.safetensors")
+    other = [*common[:-1], str(tmp_path / "other.safetensors"), "--gate", "relative_error=9,label_agreement=0"]
+    assert main([*other, "--labelled", "scenes"]) == 1
+    assert "FAILED" in capsys.readouterr().out
+    assert main([*other, "--gate", "miou_difference=0.1"]) == 2
+    assert "give --labelled" in capsys.readouterr().err
