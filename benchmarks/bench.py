@@ -144,10 +144,9 @@ class _Run:
 
     def _row(self, contender: Contender, point: Point, measured: Mapping[str, Measured], cold: Cold | None) -> Row:
         one, eager = measured[contender.name], measured.get("eager")
-        gate = default_gate(contender.precision, self.template.weights)
-        if self.options.labelled is not None:
-            gate |= labelled_gate(contender.precision, self.template.weights)
-        gate |= dict(self.options.gate)
+        weights = self.template.weights
+        measured_miou = labelled_gate(contender.precision, weights) if self.options.labelled else {}
+        gate = default_gate(contender.precision, weights) | measured_miou | dict(self.options.gate)
         misses = one.failure or (gate_failures(one.accuracy, gate) if one.accuracy else "")
         engine = self._timing(one.engine, eager.engine if eager else [], point)
         exported = contender.name.startswith(("onnxruntime", "tensorrt"))

@@ -29,7 +29,7 @@ def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
     Weights that were never trained leave the classes near ties: below float32 their labels then say nothing about the
     backend, and only the logits are bounded.
     """
-    gate = GATES[precision]
+    gate = dict(GATES[precision])
     if precision != "float32" and weights not in TRAINED:
         return {"relative_error": gate["relative_error"]}
     return gate
