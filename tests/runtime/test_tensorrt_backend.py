@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import threading
@@ -93,7 +94,8 @@ def test_labels_and_the_segmenter(label_folder, machine, monkeypatch):
     driver = machine("10.13")
     bundle = Bundle(label_folder)
     build_engines(bundle, driver=driver)
-    monkeypatch.setattr("pcaseg.runtime.tensorrt_backend.open_driver", lambda device: driver)
+    module = importlib.import_module("pcaseg.runtime.tensorrt_backend")
+    monkeypatch.setattr(module, "open_driver", lambda device: driver)
     frame = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     results = {}
     for name in ("onnxruntime", "tensorrt"):
