@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -13,30 +13,26 @@ from pcaseg.export.plugins.qdp import entry_for, register_plugins
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Gpu
+from pcaseg.runtime.engines import Plugins
 from pcaseg.runtime.tensorrt_api import load_plugin_library
 
-Plugins = Literal["none", "inside", "library"]
-"""What `--plugins` takes."""
 
-
-def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, library: Path | None) -> str | None:
+def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, library: Path | None) -> str:
     """Registers or loads the plugins that a bundle's graph needs.
 
     Args:
         trt: the module `tensorrt`.
         bundle: exported with plugins.
         gpu: what kernels are compiled for.
-        plugins: see `build_engines`.
+        plugins: `inside` or `library`; see `build_engines`.
         library: for `library`.
 
     Returns:
-        What an `EngineKey` says of them; None for none.
+        What an `EngineKey` says of them.
 
     Raises:
         EngineError: the bundle has no graph with plugin nodes, no library is named, or this TensorRT takes none.
     """
-    if plugins == "none":
-        return None
     if PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
         raise EngineError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
     if plugins == "library":

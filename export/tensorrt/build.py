@@ -8,18 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.export.plugins.prepare import Plugins, prepare_plugins
 from pcaseg.export.tensorrt.graphs import Frames, derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
-from pcaseg.export.tensorrt.quantize import Calibration, quantize
 from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
@@ -29,6 +27,7 @@ from pcaseg.runtime.engines import (
     EngineSidecar,
     GraphRole,
     Machine,
+    Plugins,
     StoredEngine,
     differences,
     engine_folder,
@@ -41,6 +40,9 @@ from pcaseg.runtime.engines import (
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
 from pcaseg.runtime.tensorrt_engine import Engine
 from pcaseg.versions import installed_versions
+
+if TYPE_CHECKING:
+    from pcaseg.export.tensorrt.quantize import Calibration
 
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
@@ -103,8 +105,8 @@ def build_engines(
     images = _calibration(wanted, calibration, plugins)
     trt = import_tensorrt()
     driver = driver or open_driver(device)
-    known = prepare_plugins(trt, bundle, driver.gpu, plugins, plugin_library)
-    library = None if known is None or plugins != "library" else known.removeprefix("library-")
+    known = None if plugins == "none" else _plugins(trt, bundle, driver, plugins, plugin_library)
+    library = known.removeprefix("library-") if known and plugins == "library" else None
     machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
     cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
     found = []
@@ -128,12 +130,22 @@ def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision
     return asked or own
 
 
+def _plugins(trt: Any, bundle: Bundle, driver: Driver, plugins: Plugins, library: Path | None) -> str:
+    from pcaseg.export.plugins.prepare import prepare_plugins  # these alone need PyTorch and Triton
+
+    return prepare_plugins(trt, bundle, driver.gpu, plugins, library)
+
+
 def _calibration(precision: EnginePrecision, folder: Path | None, plugins: Plugins) -> Calibration | None:
     if (precision == "int8") != (folder is not None):
         raise PcasegError(f"precision={precision!r}: int8, and nothing else, takes a folder of images (--calibration)")
     if precision == "int8" and plugins != "none":
         raise PcasegError("precision='int8': the plugins compute in floating point; build without --plugins")
-    return None if folder is None else Calibration.read(folder)
+    if folder is None:
+        return None
+    from pcaseg.export.tensorrt.quantize import Calibration  # this alone needs ONNX Runtime
+
+    return Calibration.read(folder)
 
 
 def _key(
@@ -241,6 +253,8 @@ class _Job:
         proto = onnx.load_from_string(self.bundle.read(source))
         graph = proto if self.key.plugins else derive_graph(proto, self.role, source=shown, frames=frames)
         if self.key.calibration is not None:
+            from pcaseg.export.tensorrt.quantize import quantize
+
             assert self.calibration is not None  # its hash is in the key
             graph = quantize(graph, self.role, self.bundle, self.calibration, progress=progress)
         began = time.monotonic()

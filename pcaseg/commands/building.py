@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.commands.arguments import EXIT_OK, natural, some_path
-from pcaseg.runtime.engines import EnginePrecision, Hardware
+from pcaseg.runtime.engines import EnginePrecision, Hardware, Plugins
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--plugins",
-        choices=("none", "inside", "library"),
+        choices=get_args(Plugins),
         default="none",
         help="the kernels of pcaseg: compiled into the engine (TensorRT 10.9 and newer), or from a C++ library",
     )

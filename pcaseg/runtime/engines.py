@@ -38,6 +38,9 @@ EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
 Hardware = Literal["this-gpu", "same-compute-capability", "ampere-and-newer"]
 """What GPUs an engine runs on."""
 
+Plugins = Literal["none", "inside", "library"]
+"""Where an engine has the project's kernels from: it has none, they are inside, or a C++ library brings them."""
+
 Shape = tuple[int, ...]
 
 _BUILD_ANEW = "build it anew with pcaseg build"
