@@ -13,7 +13,7 @@ from pcaseg.export.plugins.qdp import entry_for, register_plugins
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Gpu
-from pcaseg.runtime.engines import Plugins
+from pcaseg.runtime.engines import GRAPH_PRECISION, Plugins
 from pcaseg.runtime.tensorrt_api import load_plugin_library
 
 
@@ -39,15 +39,14 @@ def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, librar
         if library is None:
             raise EngineError("plugins='library': name the library with --plugin-library")
         return f"library-{load_plugin_library(library)}"
-    arch = "sm_" + gpu.compute_capability.replace(".", "")
-    register_plugins(trt, arch)
-    return f"inside-{_hash_of_kernels(bundle, arch)}"
+    register_plugins(trt, gpu.arch)
+    return f"inside-{_hash_of_kernels(bundle, gpu.arch)}"
 
 
 def _hash_of_kernels(bundle: Bundle, arch: str) -> str:
     """Over the PTX of all nodes: it is what becomes part of the engine."""
     graph = onnx.load_from_string(bundle.read(PLUGIN_SEGMENTER_NAME)).graph
-    dtype = "fp16" if bundle.manifest.precision == "float16" else "fp32"
+    dtype = GRAPH_PRECISION[bundle.manifest.precision]
     found = set()
     for node in graph.node:
         if node.domain == NAMESPACE:

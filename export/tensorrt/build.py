@@ -10,11 +10,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import onnx
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.export.tensorrt.graphs import Frames, derive_graph
+from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
@@ -22,6 +21,7 @@ from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
+    GRAPH_PRECISION,
     EngineKey,
     EnginePrecision,
     EngineSidecar,
@@ -32,7 +32,6 @@ from pcaseg.runtime.engines import (
     differences,
     engine_folder,
     engine_folders,
-    graph_file,
     read_engine,
     source_file,
     stored_engines,
@@ -46,9 +45,6 @@ if TYPE_CHECKING:
 
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
-
-GRAPH_PRECISION: dict[str, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
-"""What a bundle's precision is called here."""
 
 DEFAULTS = BuildOptions()
 
@@ -112,7 +108,7 @@ def build_engines(
     found = []
     for role in roles(profile):
         key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
-        job = _Job(trt, bundle, role, key, options, driver, cache, images)
+        job = _Job(trt, bundle, key, options, driver, cache, images)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found
 
@@ -183,7 +179,6 @@ class _Job:
 
     trt: Any
     bundle: Bundle
-    role: GraphRole
     key: EngineKey
     options: BuildOptions
     driver: Driver
@@ -219,11 +214,13 @@ class _Job:
 
     def _missing(self, machine: Machine) -> str:
         """Which field keeps the nearest engine of this graph from being the one asked for."""
-        others = [engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.role]
+        others = [
+            engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.key.graph
+        ]
         if not others:
-            return f"has no TensorRT engine of its {self.role} graph"
+            return f"has no TensorRT engine of its {self.key.graph} graph"
         unlike = [self._unlike(key, machine) for key in others]
-        return f"its {self.role} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
+        return f"its {self.key.graph} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
 
     def _unlike(self, key: EngineKey, machine: Machine) -> list[str]:
         names = (
@@ -247,16 +244,13 @@ class _Job:
 
     def _build(self, folder: Path, progress: bool) -> StoredEngine:
         """Builds, proves the precision, and writes the plan and, last, the sidecar, which makes the engine exist."""
-        source = graph_file(self.key)
-        shown = f"{self.bundle.path / source} ({self.role})"
-        frames: Frames = "uint8" if hasattr(self.trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
-        proto = onnx.load_from_string(self.bundle.read(source))
-        graph = proto if self.key.plugins else derive_graph(proto, self.role, source=shown, frames=frames)
+        shown = f"{self.bundle.path / source_file(self.key.graph, self.key.plugins)} ({self.key.graph})"
+        graph = graph_of(self.trt, self.bundle, self.key)
         if self.key.calibration is not None:
             from pcaseg.export.tensorrt.quantize import quantize
 
             assert self.calibration is not None  # its hash is in the key
-            graph = quantize(graph, self.role, self.bundle, self.calibration, progress=progress)
+            graph = quantize(graph, self.key.graph, self.bundle, self.calibration, progress=progress)
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:
