@@ -162,15 +162,12 @@ def export_graph(
 
 def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Writes a graph in an older opset than it was traced in; checks the version in any case."""
-    if opset < OLDEST_TRACED and any(node.domain for node in proto.graph.node):
-        _write_older(proto, opset)
-    elif opset < OLDEST_TRACED:
-        proto = onnx.version_converter.convert_version(proto, opset)
-        for node in proto.graph.node:  # the converter leaves an attribute that came with opset 18
-            if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
-                kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
-                del node.attribute[:]
-                node.attribute.extend(kept)
+    if opset < OLDEST_TRACED:
+        if any(node.domain for node in proto.graph.node):
+            _declare_older(proto, opset)  # the converter refuses plugin nodes
+        else:
+            proto = onnx.version_converter.convert_version(proto, opset)
+        _write_older_reductions(proto.graph)
     found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     if found != [opset]:
         raise PcasegError(
@@ -179,8 +176,8 @@ def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return proto
 
 
-def _write_older(proto: onnx.ModelProto, opset: int) -> None:
-    """The converter's work for graphs with plugin nodes, which it refuses: reductions had their axes as an attribute.
+def _declare_older(proto: onnx.ModelProto, opset: int) -> None:
+    """Writes the older opset down, where reductions are all that it changes.
 
     Raises:
         PcasegError: the graph holds another operator that opset 18 changed.
@@ -188,16 +185,22 @@ def _write_older(proto: onnx.ModelProto, opset: int) -> None:
     changed = {"Split", "Pad", "Resize", "ScatterElements", "ScatterND", "Mod"} & {n.op_type for n in proto.graph.node}
     if changed:
         raise PcasegError(f"opset={opset}: the exported graph holds {', '.join(sorted(changed))}; {_REPORT}")
-    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum" and len(node.input) == 2:
-            axes = values[node.input.pop()].tolist()
-            kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
-            del node.attribute[:]
-            node.attribute.extend([*kept, onnx.helper.make_attribute("axes", axes)])
     for entry in proto.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = opset
+
+
+def _write_older_reductions(graph: onnx.GraphProto) -> None:
+    """Before opset 18 axes were an attribute, where the converter has not made them one, and one attribute was not."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
+            kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
+            if len(node.input) == 2:
+                axes = onnx.numpy_helper.to_array(values[node.input.pop()])
+                kept.append(onnx.helper.make_attribute("axes", axes.tolist()))
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def example_inputs(signature: Signature) -> tuple[Tensor, ...]:
