@@ -163,18 +163,44 @@ def export_graph(
 def _to_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """Writes a graph in an older opset than it was traced in; checks the version in any case."""
     if opset < OLDEST_TRACED:
-        proto = onnx.version_converter.convert_version(proto, opset)
-        for node in proto.graph.node:  # the converter leaves an attribute that came with opset 18
-            if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
-                kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
-                del node.attribute[:]
-                node.attribute.extend(kept)
+        if any(node.domain for node in proto.graph.node):
+            _declare_older(proto, opset)  # the converter refuses plugin nodes
+        else:
+            proto = onnx.version_converter.convert_version(proto, opset)
+        _write_older_reductions(proto.graph)
     found = [entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")]
     if found != [opset]:
         raise PcasegError(
             f"opset={opset}: the installed torch and onnx write {found[0]} instead; choose that or {OPSET}"
         )
     return proto
+
+
+def _declare_older(proto: onnx.ModelProto, opset: int) -> None:
+    """Writes the older opset down, where reductions are all that it changes.
+
+    Raises:
+        PcasegError: the graph holds another operator that opset 18 changed.
+    """
+    changed = {"Split", "Pad", "Resize", "ScatterElements", "ScatterND", "Mod"} & {n.op_type for n in proto.graph.node}
+    if changed:
+        raise PcasegError(f"opset={opset}: the exported graph holds {', '.join(sorted(changed))}; {_REPORT}")
+    for entry in proto.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = opset
+
+
+def _write_older_reductions(graph: onnx.GraphProto) -> None:
+    """Before opset 18 axes were an attribute, where the converter has not made them one, and one attribute was not."""
+    values = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type.startswith("Reduce") and node.op_type != "ReduceSum":
+            kept = [item for item in node.attribute if item.name != "noop_with_empty_axes"]
+            if len(node.input) == 2:
+                axes = onnx.numpy_helper.to_array(values[node.input.pop()])
+                kept.append(onnx.helper.make_attribute("axes", axes.tolist()))
+            del node.attribute[:]
+            node.attribute.extend(kept)
 
 
 def example_inputs(signature: Signature) -> tuple[Tensor, ...]:

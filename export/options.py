@@ -12,9 +12,6 @@ from pcaseg.errors import PcasegError
 
 PluginGraph = Literal["without", "with"]
 
-OLDEST_WITH_PLUGINS = 18
-"""Older opsets are converted, and the converter knows no operators but the standard's."""
-
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -47,11 +44,8 @@ class ExportOptions:
         check_choice(self.precision, Precision, what="precision")
         check_choice(self.layer_norm, LayerNormForm, what="layer_norm")
         check_choice(self.plugins, PluginGraph, what="plugins")
-        if self.plugins == "with" and (self.graph != "logits" or self.opset < OLDEST_WITH_PLUGINS):
-            raise PcasegError(
-                f"plugins: a graph of {self.graph} in opset {self.opset} is written without them; export logits in "
-                f"opset {OLDEST_WITH_PLUGINS} or newer"
-            )
+        if self.plugins == "with" and self.graph != "logits":
+            raise PcasegError(f"plugins: a graph of {self.graph} is written without them; export logits")
         if self.opset not in OPSETS:
             raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
         if self.graph == "labels":

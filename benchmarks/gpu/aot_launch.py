@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib
+import itertools
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,13 @@ from torch import Tensor
 
 from pcaseg.benchmarks.device import check_device
 from pcaseg.benchmarks.environment import write_rows
+from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.commands.arguments import some_path
 from pcaseg.deploy.epl import fold_epl
-from pcaseg.errors import EngineError, PcasegError
+from pcaseg.errors import EngineError
 from pcaseg.export.plugins.library import attributes_of
 from pcaseg.export.plugins.qdp import MOST_SHARED_BYTES, entry_for
-from pcaseg.export.plugins.table import PLUGINS, Integers, Launch, Plugin, fixed_for
+from pcaseg.export.plugins.table import PLUGINS, Integers, Launch, Plugin
 from pcaseg.kernels.class_attention import class_attention_reference
 from pcaseg.kernels.cost_volume import cost_volume_reference
 from pcaseg.kernels.expert_mix import Weights, expert_mix_reference, pack_vectors
@@ -94,12 +96,6 @@ def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: i
     return Case((*streams, *named), lambda: expert_mix_reference(*_double(streams), _double(folded)))
 
 
-def launch_of(plugin: Plugin, dtype: str, sizes: Mapping[str, int], inputs: Sequence[Tensor]) -> Launch:
-    """The plugin's own launch parameters for these inputs."""
-    fixed = fixed_for(plugin, plugin.variant(dtype, sizes), sizes)
-    return plugin.launch([tuple(tensor.shape) for tensor in inputs], fixed, Integers())
-
-
 class PtxKernel:
     """A loaded entry; calling it queues one launch on PyTorch's current stream."""
 
@@ -138,8 +134,8 @@ def measure(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: int
     """Launches one plugin and compares it."""
     case = make_case(plugin, dtype, sizes, B, T, "cuda")
     entry = entry_for(plugin, dtype, sizes, arch)
-    launch = launch_of(plugin, dtype, sizes, case.inputs)
-    shape = plugin.output([tuple(tensor.shape) for tensor in case.inputs])
+    shapes = [tuple(tensor.shape) for tensor in case.inputs]
+    launch, shape = plugin.launch_for(shapes, dtype, sizes, Integers()), plugin.output(shapes)
     out = torch.full(shape, float("nan"), dtype=DTYPES[dtype], device="cuda")
     kernel = PtxKernel(entry.ptx, entry.name, entry.threads, entry.shared_bytes)
     kernel(launch, case.inputs, out)
@@ -174,23 +170,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--rows", type=some_path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)
-    rows = []
-    try:
+
+    def work() -> int:
         check_device("cuda")
-        gpu = open_driver("cuda").gpu
-        arch = f"sm_{gpu.compute_capability.replace('.', '')}"
+        gpu, rows = open_driver("cuda").gpu, []
         for name, sizes in attributes_of(options.preset).items():
-            for dtype in TOLERANCE:
-                for B, T in SIZES:
-                    row = measure(PLUGINS[name], dtype, sizes, B, T, arch)
-                    rows.append(row)
-                    verdict = "ok" if row.passed else "FAILED"
-                    print(f"{name} {dtype} B={B} T={T}: {verdict}, {row.relative_error:.1e}, {row.median_ms:.3f} ms")
+            for dtype, (B, T) in itertools.product(TOLERANCE, SIZES):
+                row = measure(PLUGINS[name], dtype, sizes, B, T, gpu.arch)
+                rows.append(row)
+                verdict = "ok" if row.passed else "FAILED"
+                print(f"{name} {dtype} B={B} T={T}: {verdict}, {row.relative_error:.1e}, {row.median_ms:.3f} ms")
         write_rows(options.rows, rows, preset=options.preset, gpu=gpu.name)
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
-    return 0 if all(row.passed for row in rows) else 1
+        return 0 if all(row.passed for row in rows) else 1
+
+    return reported(work)
 
 
 if __name__ == "__main__":

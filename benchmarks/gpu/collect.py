@@ -181,12 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder that the steps wrote to")
     parser.add_argument("--results", type=some_path, required=True, help="folder to keep rows in")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         print(collect(options.out, options.results), end="")
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return steps.reported(work)
 
 
 if __name__ == "__main__":

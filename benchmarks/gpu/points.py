@@ -17,6 +17,7 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.gates import default_gate, gate_failures
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
+from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.benchmarks.rows import EngineFacts, Point, Row, Timing, append_rows, read_rows
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.commands.arguments import some_path
@@ -168,13 +169,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=some_path, required=True, help="file of rows to add to")
     parser.add_argument("--plugin-library", type=some_path)
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         bundle = Bundle(options.bundle)
         backend = TensorRTBackend(bundle, plugin_library=options.plugin_library)
         return 0 if measure(bundle, backend, options.references, options.rows) else 1
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
+
+    return reported(work)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
@@ -135,17 +136,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     options = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         from pcaseg.benchmarks.device import check_device
         from pcaseg.export.torch_backend import source_model
 
         check_device(options.device)
         bundle = Bundle(options.bundle)
         write_references(source_model(bundle), bundle, options.out, options.device)
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return reported(work)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -56,16 +56,21 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def run_script(steps: Sequence[Step], options: argparse.Namespace) -> int:
-    """Lists or runs steps; 0 where all are done, 1 where one failed or is left, 2 where nothing can be written."""
+def reported(work: Callable[[], int]) -> int:
+    """The exit code of a script: what its work gives, or 2 with the error printed."""
     try:
-        if options.dry_run:
-            print(listing(steps, options.out))
-            return 0
-        return run_steps(steps, options.out, seconds=60 * options.minutes)
+        return work()
     except PcasegError as error:
         print(f"pcaseg: {error}", file=sys.stderr)
         return 2
+
+
+def run_script(steps: Sequence[Step], options: argparse.Namespace) -> int:
+    """Lists or runs steps; 0 where all are done, 1 where one failed or is left, 2 where nothing can be written."""
+    if options.dry_run:
+        print(listing(steps, options.out))
+        return 0
+    return reported(lambda: run_steps(steps, options.out, seconds=60 * options.minutes))
 
 
 def listing(steps: Sequence[Step], out: Path) -> str:

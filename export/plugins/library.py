@@ -19,7 +19,7 @@ from pathlib import Path
 from pcaseg.configs import get_preset, presets
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.export.plugins.qdp import entry_for
-from pcaseg.export.plugins.table import PLUGINS, Plugin, Text, TextOperations, fixed_for
+from pcaseg.export.plugins.table import PLUGINS, Plugin, Text, TextOperations
 from pcaseg.files import atomic_path
 from pcaseg.kernels.aot import ARCHITECTURES
 
@@ -55,7 +55,7 @@ def write_kernels(archs: Sequence[str], names: Sequence[str], dtypes: Sequence[s
     images: list[str] = []
     rows: list[str] = []
     for arch in archs:
-        for attributes in {str(attributes_of(name)): attributes_of(name) for name in names}.values():
+        for attributes in {str(sizes): sizes for sizes in map(attributes_of, names)}.values():
             for plugin in PLUGINS.values():
                 for dtype in dtypes:
                     sizes = attributes[plugin.name]
@@ -92,12 +92,12 @@ def descriptions() -> list[str]:
 
 def launch_function(plugin: Plugin, dtype: str, attributes: Mapping[str, int]) -> str:
     """A launch rule as a C++ function from the inputs' lengths to programs and scalars."""
-    variant = plugin.variant(dtype, attributes)
+    name = plugin.variant(dtype, attributes).name
     shapes = [[Text(f"dims[{i}][{axis}]") for axis in range(rank)] for i, rank in enumerate(plugin.ranks)]
-    launch = plugin.launch(shapes, fixed_for(plugin, variant, attributes), TextOperations())
+    launch = plugin.launch_for(shapes, dtype, attributes, TextOperations())
     grid = [f"    grid[{i}] = {length};" for i, length in enumerate(launch.grid)]
     scalars = [f"    scalars[{i}] = {value};" for i, value in enumerate(launch.scalars)]
-    head = f"static int32_t launch_{variant.name}(int32_t const (*dims)[8], int32_t* grid, int32_t* scalars)"
+    head = f"static int32_t launch_{name}(int32_t const (*dims)[8], int32_t* grid, int32_t* scalars)"
     return "\n".join([head, "{", *grid, *scalars, f"    return {len(launch.scalars)};", "}"])
 
 

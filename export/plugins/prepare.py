@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 
@@ -13,45 +13,40 @@ from pcaseg.export.plugins.qdp import entry_for, register_plugins
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Gpu
+from pcaseg.runtime.engines import GRAPH_PRECISION, Plugins
 from pcaseg.runtime.tensorrt_api import load_plugin_library
 
-Plugins = Literal["none", "inside", "library"]
-"""What `--plugins` takes."""
 
-
-def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, library: Path | None) -> str | None:
+def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, library: Path | None) -> str:
     """Registers or loads the plugins that a bundle's graph needs.
 
     Args:
         trt: the module `tensorrt`.
         bundle: exported with plugins.
         gpu: what kernels are compiled for.
-        plugins: see `build_engines`.
+        plugins: `inside` or `library`; see `build_engines`.
         library: for `library`.
 
     Returns:
-        What an `EngineKey` says of them; None for none.
+        What an `EngineKey` says of them.
 
     Raises:
         EngineError: the bundle has no graph with plugin nodes, no library is named, or this TensorRT takes none.
     """
-    if plugins == "none":
-        return None
     if PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
         raise EngineError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
     if plugins == "library":
         if library is None:
             raise EngineError("plugins='library': name the library with --plugin-library")
         return f"library-{load_plugin_library(library)}"
-    arch = "sm_" + gpu.compute_capability.replace(".", "")
-    register_plugins(trt, arch)
-    return f"inside-{_hash_of_kernels(bundle, arch)}"
+    register_plugins(trt, gpu.arch)
+    return f"inside-{_hash_of_kernels(bundle, gpu.arch)}"
 
 
 def _hash_of_kernels(bundle: Bundle, arch: str) -> str:
     """Over the PTX of all nodes: it is what becomes part of the engine."""
     graph = onnx.load_from_string(bundle.read(PLUGIN_SEGMENTER_NAME)).graph
-    dtype = "fp16" if bundle.manifest.precision == "float16" else "fp32"
+    dtype = GRAPH_PRECISION[bundle.manifest.precision]
     found = set()
     for node in graph.node:
         if node.domain == NAMESPACE:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from pcaseg.errors import EngineError
-from pcaseg.export.plugins.table import DTYPES, NAMESPACE, PLUGINS, Operations, Plugin, fixed_for
+from pcaseg.export.plugins.table import DTYPES, NAMESPACE, PLUGINS, Operations, Plugin
 from pcaseg.kernels.aot import PluginEntry, plugin_entry
 
 Registration = Literal["registered", "lazy"]
@@ -111,16 +111,13 @@ def _implementation(
     trtp: Any, plugin: Plugin, inputs: Any, attributes: Mapping[str, int], dtype: str, arch: str
 ) -> tuple[Any, ...]:
     """Entry, PTX, launch parameters and scalars of one node."""
-    variant = plugin.variant(dtype, attributes)
     entry = entry_for(plugin, dtype, attributes, arch)
     if entry.shared_bytes > MOST_SHARED_BYTES:
         raise EngineError(
             f"{plugin.name} in {dtype} needs {entry.shared_bytes} bytes of shared memory, and TensorRT launches "
             f"plugins with at most {MOST_SHARED_BYTES}; build a float16 bundle, or use the C++ library"
         )
-    launch = plugin.launch(
-        [tensor.shape_expr for tensor in inputs], fixed_for(plugin, variant, attributes), Symbols(trtp)
-    )
+    launch = plugin.launch_for([tensor.shape_expr for tensor in inputs], dtype, attributes, Symbols(trtp))
     params = trtp.KernelLaunchParams()
     params.grid_x, params.grid_y, params.grid_z = launch.grid
     params.block_x, params.shared_mem = entry.threads, entry.shared_bytes

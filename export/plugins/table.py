@@ -149,20 +149,23 @@ class Plugin:
             raise PcasegError(f"{self.name}: dtype={dtype!r}: choose from {', '.join(self.points)}")
         point = tuning_points(self.operator)[self.points[dtype]]
         fixed = self.constexprs(point, dtype, **attributes)
-        kernel = _KERNELS[self.operator]
-        names = iter((*self.types[:-1], *["i32"] * self._scalar_count(), self.types[-1]))
+        kernel, kinds = _KERNELS[self.operator], iter(self.types)
         signature = {
-            argument: "i32" if kind == "i32" else f"*{dtype if kind == 'T' else DTYPES[kind]}"
-            for argument, kind in zip(kernel.arguments, names, strict=True)
+            argument: _pointer(next(kinds), dtype) if argument.endswith("_ptr") else "i32"
+            for argument in kernel.arguments
         }
         sizes = "_".join(str(attributes[name]) for name in self.attributes)
         return Variant(
             f"{self.name}_{sizes}_{dtype}", kernel, signature, fixed, "see pcaseg.export.plugins.table", point
         )
 
-    def _scalar_count(self) -> int:
-        kernel = _KERNELS[self.operator]
-        return len(kernel.arguments) - len(self.inputs) - 1
+    def launch_for(self, shapes: Shapes, dtype: str, attributes: Mapping[str, int], operations: Operations) -> Launch:
+        """The launch of the kernel that is compiled for this type and these attributes, on inputs of these shapes."""
+        return self.launch(shapes, fixed_for(self, self.variant(dtype, attributes), attributes), operations)
+
+
+def _pointer(kind: str, dtype: str) -> str:
+    return f"*{dtype if kind == 'T' else DTYPES[kind]}"
 
 
 _KERNELS = {

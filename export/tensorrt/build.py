@@ -8,32 +8,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.export.plugins.prepare import Plugins, prepare_plugins
-from pcaseg.export.tensorrt.graphs import Frames, derive_graph
+from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
-from pcaseg.export.tensorrt.quantize import Calibration, quantize
 from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
+    GRAPH_PRECISION,
     EngineKey,
     EnginePrecision,
     EngineSidecar,
     GraphRole,
     Machine,
+    Plugins,
     StoredEngine,
     differences,
     engine_folder,
     engine_folders,
-    graph_file,
     read_engine,
     source_file,
     stored_engines,
@@ -42,11 +40,11 @@ from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorr
 from pcaseg.runtime.tensorrt_engine import Engine
 from pcaseg.versions import installed_versions
 
+if TYPE_CHECKING:
+    from pcaseg.export.tensorrt.quantize import Calibration
+
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
-
-GRAPH_PRECISION: dict[str, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
-"""What a bundle's precision is called here."""
 
 DEFAULTS = BuildOptions()
 
@@ -103,14 +101,14 @@ def build_engines(
     images = _calibration(wanted, calibration, plugins)
     trt = import_tensorrt()
     driver = driver or open_driver(device)
-    known = prepare_plugins(trt, bundle, driver.gpu, plugins, plugin_library)
-    library = None if known is None or plugins != "library" else known.removeprefix("library-")
+    known = None if plugins == "none" else _plugins(trt, bundle, driver, plugins, plugin_library)
+    library = known.removeprefix("library-") if known and plugins == "library" else None
     machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
     cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
     found = []
     for role in roles(profile):
         key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
-        job = _Job(trt, bundle, role, key, options, driver, cache, images)
+        job = _Job(trt, bundle, key, options, driver, cache, images)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found
 
@@ -128,12 +126,22 @@ def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision
     return asked or own
 
 
+def _plugins(trt: Any, bundle: Bundle, driver: Driver, plugins: Plugins, library: Path | None) -> str:
+    from pcaseg.export.plugins.prepare import prepare_plugins  # these alone need PyTorch and Triton
+
+    return prepare_plugins(trt, bundle, driver.gpu, plugins, library)
+
+
 def _calibration(precision: EnginePrecision, folder: Path | None, plugins: Plugins) -> Calibration | None:
     if (precision == "int8") != (folder is not None):
         raise PcasegError(f"precision={precision!r}: int8, and nothing else, takes a folder of images (--calibration)")
     if precision == "int8" and plugins != "none":
         raise PcasegError("precision='int8': the plugins compute in floating point; build without --plugins")
-    return None if folder is None else Calibration.read(folder)
+    if folder is None:
+        return None
+    from pcaseg.export.tensorrt.quantize import Calibration  # this alone needs ONNX Runtime
+
+    return Calibration.read(folder)
 
 
 def _key(
@@ -171,7 +179,6 @@ class _Job:
 
     trt: Any
     bundle: Bundle
-    role: GraphRole
     key: EngineKey
     options: BuildOptions
     driver: Driver
@@ -207,11 +214,13 @@ class _Job:
 
     def _missing(self, machine: Machine) -> str:
         """Which field keeps the nearest engine of this graph from being the one asked for."""
-        others = [engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.role]
+        others = [
+            engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.key.graph
+        ]
         if not others:
-            return f"has no TensorRT engine of its {self.role} graph"
+            return f"has no TensorRT engine of its {self.key.graph} graph"
         unlike = [self._unlike(key, machine) for key in others]
-        return f"its {self.role} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
+        return f"its {self.key.graph} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
 
     def _unlike(self, key: EngineKey, machine: Machine) -> list[str]:
         names = (
@@ -235,14 +244,13 @@ class _Job:
 
     def _build(self, folder: Path, progress: bool) -> StoredEngine:
         """Builds, proves the precision, and writes the plan and, last, the sidecar, which makes the engine exist."""
-        source = graph_file(self.key)
-        shown = f"{self.bundle.path / source} ({self.role})"
-        frames: Frames = "uint8" if hasattr(self.trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
-        proto = onnx.load_from_string(self.bundle.read(source))
-        graph = proto if self.key.plugins else derive_graph(proto, self.role, source=shown, frames=frames)
+        shown = f"{self.bundle.path / source_file(self.key.graph, self.key.plugins)} ({self.key.graph})"
+        graph = graph_of(self.trt, self.bundle, self.key)
         if self.key.calibration is not None:
+            from pcaseg.export.tensorrt.quantize import quantize
+
             assert self.calibration is not None  # its hash is in the key
-            graph = quantize(graph, self.role, self.bundle, self.calibration, progress=progress)
+            graph = quantize(graph, self.key.graph, self.bundle, self.calibration, progress=progress)
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:

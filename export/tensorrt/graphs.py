@@ -12,7 +12,7 @@ copy of the weights in the bundle:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -20,7 +20,8 @@ from onnx import NodeProto, helper, numpy_helper
 
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import EngineError
-from pcaseg.runtime.engines import GraphRole
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.engines import EngineKey, GraphRole, source_file
 
 MOST_CLASSES = 4096
 """Of the large graph."""
@@ -28,6 +29,21 @@ MOST_CLASSES = 4096
 Frames = Literal["uint8", "float32"]
 
 _EXPORT_ANEW = "export the bundle anew with this pcaseg"
+
+
+def graph_of(trt: Any, bundle: Bundle, key: EngineKey) -> onnx.ModelProto:
+    """The graph that an engine with this key is built from, before any quantising.
+
+    Raises:
+        BundleError: the bundle's file is missing or altered.
+        EngineError: as `derive_graph`.
+    """
+    name = source_file(key.graph, key.plugins)
+    proto = onnx.load_from_string(bundle.read(name))
+    if key.plugins:
+        return proto
+    frames: Frames = "uint8" if hasattr(trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
+    return derive_graph(proto, key.graph, source=f"{bundle.path / name} ({key.graph})", frames=frames)
 
 
 def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str, frames: Frames = "uint8") -> onnx.ModelProto:

@@ -122,7 +122,7 @@ def _parse(trt: Any, network: Any, onnx_bytes: bytes, log: Any, source: str) -> 
     if parser.parse(onnx_bytes):
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    described = "; ".join(_parser_error(error) for error in errors[:3]) or last_error(log, "no reason given")
+    described = "; ".join(_parser_error(error) for error in errors[:3]) or last_error(log)
     raise EngineError(
         f"{source}: the parser of TensorRT {trt.__version__} refuses the graph: {described}; for TensorRT 8.5 export "
         "with --opset 17 --layer-norm decomposed"

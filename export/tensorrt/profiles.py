@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -79,14 +80,14 @@ def _images(manifest: Manifest, ranges: Ranges, counts: Range) -> tuple[Shape, S
     return low, usual, high
 
 
-def _three(shape, lengths: Range) -> tuple[Shape, Shape, Shape]:  # type: ignore[no-untyped-def]
+def _three(shape: Callable[[int], Shape], lengths: Range) -> tuple[Shape, Shape, Shape]:
     low, usual, high = (shape(length) for length in lengths)
     return low, usual, high
 
 
 def describe_sets() -> str:
     """For the command line's help."""
-    return "; ".join(
-        f"{name}: up to {max(r.classes[2] for role, r in TABLE[name].items() if role != 'text')} classes"
+    return ", ".join(
+        f"{name} up to {max(r.classes[2] for role, r in TABLE[name].items() if role != 'text')} classes"
         for name in get_args(ProfileSet)
     )

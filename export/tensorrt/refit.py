@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnx
-
 from pcaseg.errors import EngineError
-from pcaseg.export.tensorrt.graphs import derive_graph
-from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
-from pcaseg.runtime.engines import GraphRole
+from pcaseg.export.tensorrt.graphs import graph_of
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.engines import EngineKey, source_file
 from pcaseg.runtime.tensorrt_api import import_tensorrt, last_error
 
 
-def refit(engine: Any, role: GraphRole, bundle: Bundle, log: Any) -> None:
+def refit(engine: Any, key: EngineKey, bundle: Bundle, log: Any) -> None:
     """Fills a weight-stripped engine.
 
     Args:
         engine: deserialised.
-        role: the graph it was built from.
+        key: what it was built for.
         bundle: where the weights are.
         log: TensorRT's.
 
@@ -26,9 +24,8 @@ def refit(engine: Any, role: GraphRole, bundle: Bundle, log: Any) -> None:
         EngineError: TensorRT refuses the weights, or some are missing.
     """
     trt = import_tensorrt()
-    name = TEXT_ENCODER_NAME if role == "text" else SEGMENTER_NAME
-    source = str(bundle.path / name)
-    graph = derive_graph(onnx.load_from_string(bundle.read(name)), role, source=source)
+    source = bundle.path / source_file(key.graph, key.plugins)
+    graph = graph_of(trt, bundle, key)
     refitter = trt.Refitter(engine, log)
     if not hasattr(trt, "OnnxParserRefitter"):
         raise EngineError(
@@ -37,6 +34,6 @@ def refit(engine: Any, role: GraphRole, bundle: Bundle, log: Any) -> None:
     filled = trt.OnnxParserRefitter(refitter, log).refit_from_bytes(graph.SerializeToString())
     if not filled or not refitter.refit_cuda_engine():
         raise EngineError(
-            f"{source}: TensorRT refuses its weights for the stripped engine ({last_error(log, 'no reason given')}); "
+            f"{source}: TensorRT refuses its weights for the stripped engine ({last_error(log)}); "
             "build it anew with pcaseg build"
         )

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.commands.arguments import EXIT_OK, natural, some_path
-from pcaseg.runtime.engines import EnginePrecision, Hardware
+from pcaseg.export.tensorrt.profiles import ProfileSet, describe_sets
+from pcaseg.runtime.engines import EnginePrecision, Hardware, Plugins
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
@@ -17,9 +18,9 @@ def add_build(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--profile",
-        choices=("edge", "default", "large"),
+        choices=get_args(ProfileSet),
         default="default",
-        help="shapes: edge up to 64 classes, default up to 256, large also up to 1024",
+        help=f"shapes: {describe_sets()}",
     )
     command.add_argument("--workspace", type=natural, default=4096, metavar="MIB", help="memory for tactics (4096)")
     command.add_argument("--optimization-level", type=natural, default=3, metavar="0..5", help="effort (default: 3)")
@@ -31,7 +32,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument(
         "--plugins",
-        choices=("none", "inside", "library"),
+        choices=get_args(Plugins),
         default="none",
         help="the kernels of pcaseg: compiled into the engine (TensorRT 10.9 and newer), or from a C++ library",
     )

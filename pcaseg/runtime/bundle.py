@@ -11,7 +11,7 @@ import zipfile
 from functools import cached_property
 from pathlib import Path
 
-from pcaseg.errors import BundleError
+from pcaseg.errors import BundleError, PcasegError
 from pcaseg.runtime.manifest import (
     SCHEMA_VERSION,
     FileEntry,
@@ -71,6 +71,23 @@ class Bundle:
             self._prefix = self._find_prefix()
         self._manifest_bytes = self._load(MANIFEST_NAME, _MANIFEST_MAX_BYTES)
         self.manifest = Manifest.from_json(self._manifest_bytes, self._shown(MANIFEST_NAME))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the segmenter graph ends in."""
+        return ("logits",) if self.manifest.graph == "logits" else ("labels", "confidence")
+
+    def check_outputs(self, asked: tuple[str, ...]) -> None:
+        """Refuses to run the graph for other outputs than it has.
+
+        Raises:
+            PcasegError: the message names both.
+        """
+        if asked != self.outputs:
+            raise PcasegError(
+                f"{self.path}: its graph ends in {' and '.join(self.outputs)}, not {' and '.join(asked)}; "
+                "segment with pcaseg.Segmenter, which asks for the right ones"
+            )
 
     @cached_property
     def sha256(self) -> str:

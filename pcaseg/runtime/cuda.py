@@ -25,6 +25,11 @@ class Gpu:
     name: str
     compute_capability: str
 
+    @property
+    def arch(self) -> str:
+        """What kernels are compiled for, such as `sm_90`."""
+        return "sm_" + self.compute_capability.replace(".", "")
+
 
 class Driver(Protocol):
     """One GPU. All sizes are in bytes; every call raises `EngineError` where the driver refuses it."""
@@ -291,10 +296,10 @@ class Staging:
         self.host = np.empty(0, np.uint8)
         self.address = 0
 
-    def reserve(self, size: int) -> bool:
-        """Makes room for `size` bytes; True where the addresses changed and all that was inside is lost."""
+    def reserve(self, size: int) -> None:
+        """Makes room for `size` bytes; where there is too little, addresses change and all that was inside is lost."""
         if size <= self.size:
-            return False
+            return
         room = max(size, 2 * self.size)
         self.release()
         self.address = self._driver.allocate(room)
@@ -304,7 +309,6 @@ class Staging:
             self._driver.free(self.address)
             raise
         self.size = room
-        return True
 
     def release(self) -> None:
         """Gives everything back."""

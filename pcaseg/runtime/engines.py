@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import MAX_CLASSES, Precision
 from pcaseg.errors import EngineError
 from pcaseg.files import cache_folder
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
@@ -35,8 +35,14 @@ GraphRole = Literal["main", "large", "text"]
 EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
 """As TensorRT names them."""
 
+GRAPH_PRECISION: dict[Precision, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
+"""What a bundle's precision is called here."""
+
 Hardware = Literal["this-gpu", "same-compute-capability", "ampere-and-newer"]
 """What GPUs an engine runs on."""
+
+Plugins = Literal["none", "inside", "library"]
+"""Where an engine has the project's kernels from: it has none, they are inside, or a C++ library brings them."""
 
 Shape = tuple[int, ...]
 
@@ -236,7 +242,7 @@ def read_engine(path: Path) -> StoredEngine:
 def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
     """Why an engine does not fit: a phrase for each field that differs; empty if it fits."""
     found = []
-    source = graph_file(key)
+    source = source_file(key.graph, key.plugins)
     entry = bundle.manifest.files.get(source)
     if entry is None or key.onnx_sha256 != entry.sha256:
         found.append(f"it was built from another {source}")
@@ -277,11 +283,6 @@ def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
     """What a user types to get an engine of that graph."""
     large = role == "large" or classes > MAX_CLASSES
     return f"pcaseg build {bundle.path}" + (" --profile large" if large else "")
-
-
-def graph_file(key: EngineKey) -> str:
-    """The bundle's file that an engine was derived from."""
-    return source_file(key.graph, key.plugins)
 
 
 def source_file(role: GraphRole, plugins: str | None) -> str:

@@ -8,10 +8,10 @@ from functools import cached_property
 import numpy as np
 import onnxruntime
 
-from pcaseg.class_names import first_synonym
 from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
-from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
+from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
@@ -47,8 +47,7 @@ class OnnxRuntimeBackend:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise PcasegError(f"threads={threads}: give 1 or more")
         self._threads = threads
-        self._outputs = ("logits",) if bundle.manifest.graph == "logits" else ("labels", "confidence")
-        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=self._outputs)
+        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=bundle.outputs)
         self._check_sizes()
 
     @classmethod
@@ -76,14 +75,11 @@ class OnnxRuntimeBackend:
             BundleError: the text encoder or the tokenizer is missing or not usable.
             MissingDependencyError: a name needs ftfy, which is not installed.
         """
-        template = self.manifest.text.template
-        tokens = self._tokenizer([template.replace("{}", first_synonym(name)) for name in names])
-        batches = [tokens[start : start + _TEXT_BATCH] for start in range(0, len(tokens), _TEXT_BATCH)]
-        text = np.concatenate([self._text_encoder.run(["text"], {"tokens": batch})[0] for batch in batches])
-        expected = (len(names), self.manifest.text.embed_dim)
-        if text.shape != expected:
-            raise BundleError(f"{TEXT_ENCODER_NAME} returned {text.shape}, not {expected}; export the bundle anew")
-        return text / np.linalg.norm(text, axis=1, keepdims=True)
+
+        def encode(tokens: np.ndarray) -> np.ndarray:
+            return self._text_encoder.run(["text"], {"tokens": tokens})[0]
+
+        return embed_names(self._bundle, self._tokenizer, names, encode, most=_TEXT_BATCH)
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Segments windows.
@@ -130,11 +126,7 @@ class OnnxRuntimeBackend:
         return labels, confidence
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
-        if outputs != self._outputs:
-            raise PcasegError(
-                f"{self._bundle.path}: its graph ends in {' and '.join(self._outputs)}, not {' and '.join(outputs)}; "
-                "segment with pcaseg.Segmenter, which asks for the right ones"
-            )
+        self._bundle.check_outputs(outputs)
         return self._segmenter.run(list(outputs), {"image": images, "text": text})
 
     def _check_sizes(self) -> None:
@@ -152,7 +144,7 @@ class OnnxRuntimeBackend:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._bundle.read(TOKENIZER_NAME), source=str(self._bundle.path / TOKENIZER_NAME))
+        return open_tokenizer(self._bundle)
 
     @cached_property
     def _text_encoder(self) -> onnxruntime.InferenceSession:

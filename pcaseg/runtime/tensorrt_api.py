@@ -78,7 +78,7 @@ def load_plugin_library(path: Path) -> str:
         ) from error
 
 
-def last_error(log: Any, otherwise: str) -> str:
+def last_error(log: Any, otherwise: str = "no reason given") -> str:
     """What TensorRT complained of last, for a message."""
     return " ".join(log.errors[-1].split()) if log.errors else otherwise
 
@@ -119,7 +119,7 @@ def deserialize(trt: Any, plan: bytes, log: Any, *, source: str, host_code: bool
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise EngineError(
-            f"{source}: TensorRT {trt.__version__} refuses the engine ({last_error(log, 'no reason given')}); build it "
+            f"{source}: TensorRT {trt.__version__} refuses the engine ({last_error(log)}); build it "
             "anew with pcaseg build"
         )
     return engine

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from pcaseg.class_names import first_synonym
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.runtime.bundle import TOKENIZER_NAME, Bundle
+from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
 from pcaseg.runtime.engines import GraphRole, Machine, Shape, StoredEngine, build_command, find_engines
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt, load_plugin_library
 from pcaseg.runtime.tensorrt_engine import Array, Engine
+from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
 REFIT = "pcaseg.export.tensorrt.refit:refit"
@@ -68,7 +68,6 @@ class TensorRTBackend:
         self._open: dict[str, Engine] = {}
         self._lock = threading.RLock()  # of what is found and opened
         self._found: dict[GraphRole, list[StoredEngine]] = {"main": find_engines(bundle, self.machine, "main")}
-        self._outputs = ("logits",) if bundle.manifest.graph == "logits" else ("labels", "confidence")
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TensorRTBackend:
@@ -94,22 +93,20 @@ class TensorRTBackend:
             EngineError: no engine of the text encoder fits; a vocabulary file of `pcaseg vocab` needs none.
             BundleError: the tokenizer is missing or not usable.
         """
-        template = self.manifest.text.template
-        tokens = self._tokenizer([template.replace("{}", first_synonym(name)) for name in names])
         try:
-            engine = self._engine("text", {"tokens": tokens[:1].shape})
+            engine = self._engine("text", {"tokens": (1, self.manifest.text.context_length)})
         except EngineError as error:
             raise EngineError(
                 f"{error}; or use a vocabulary file of pcaseg vocab, which needs no text encoder"
             ) from error
         most = max(profile.shapes["tokens"][2][0] for profile in engine.profiles)
-        parts = []
-        for start in range(0, len(tokens), most):
+
+        def encode(tokens: np.ndarray) -> np.ndarray:
             with engine.lane() as lane:
-                part = tokens[start : start + most].astype(engine.dtypes["tokens"])
-                parts.append(lane.run({"tokens": part})["text"])
-        text = np.concatenate(parts).astype(np.float32)
-        return text / np.linalg.norm(text, axis=1, keepdims=True)
+                found = lane.run({"tokens": tokens.astype(engine.dtypes["tokens"])})
+            return found["text"].astype(np.float32)
+
+        return embed_names(self._bundle, self._tokenizer, names, encode, most=most)
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Windows `(N, 3, R, R)` float32 0..255 and text `(T, D)` float32 to logits `(N, T, h, w)` float32.
@@ -157,7 +154,7 @@ class TensorRTBackend:
             times = []
             for _ in range(calls):
                 driver.record(start, lane.stream)
-                lane.launch_again({"image": images, "text": text})
+                lane.launch_again()
                 driver.record(end, lane.stream)
                 driver.synchronize(lane.stream)
                 times.append(driver.elapsed_ms(start, end))
@@ -176,11 +173,7 @@ class TensorRTBackend:
         self._open.clear()
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
-        if outputs != self._outputs:
-            raise PcasegError(
-                f"{self._bundle.path}: its graph ends in {' and '.join(self._outputs)}, not {' and '.join(outputs)}; "
-                "segment with pcaseg.Segmenter, which asks for the right ones"
-            )
+        self._bundle.check_outputs(outputs)
         with self._engine_for(images, text).lane() as lane:
             return lane.run({"image": images, "text": text})
 
@@ -217,7 +210,7 @@ class TensorRTBackend:
             raw = deserialize(self._trt, stored.read(), self.log, source=source, host_code=key.version_compatible)
             if key.weight_stripped:
                 module, _, function = REFIT.partition(":")
-                getattr(importlib.import_module(module), function)(raw, key.graph, self._bundle, self.log)
+                getattr(importlib.import_module(module), function)(raw, key, self._bundle, self.log)
             self._open[source] = Engine(
                 raw, key.profiles, driver=self._driver, log=self.log, source=source, contexts=self._contexts
             )
@@ -225,7 +218,7 @@ class TensorRTBackend:
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
-        return Tokenizer(self._bundle.read(TOKENIZER_NAME), source=str(self._bundle.path / TOKENIZER_NAME))
+        return open_tokenizer(self._bundle)
 
 
 def _role(classes: int) -> GraphRole:

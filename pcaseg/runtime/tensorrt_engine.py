@@ -10,6 +10,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,15 @@ class Engine:
         return np.dtype(DTYPES[kind])
 
 
+@dataclass(frozen=True)
+class Binding:
+    """What a lane's context is set to."""
+
+    profile: int
+    inputs: dict[str, Shape]
+    outputs: dict[str, Shape]
+
+
 class Lane:
     """What one call needs for itself: a stream, a context for each profile, memory of each tensor, CUDA graphs."""
 
@@ -102,7 +112,7 @@ class Lane:
         self.graph: int | None = None
         self.graph_refusal: str | None = None
         """Why calls are launched one by one, where TensorRT's work cannot be captured."""
-        self._bound: tuple[object, ...] | None = None
+        self._bound: Binding | None = None
         self._settled = False  # whether these shapes have run plainly
         self._uploaded: dict[str, Shape] = {}
         self._closed = False
@@ -149,12 +159,10 @@ class Lane:
         self._launch(profile)
         return outputs
 
-    def launch_again(self, inputs: Mapping[str, Array]) -> None:
-        """Queues the work alone, on inputs that are on the GPU already: for timing."""
-        shapes = {name: tuple(inputs[name].shape) for name in self.parent.inputs}
-        profile = self.parent.choose(shapes)
-        assert profile is not None  # enqueue has run before
-        self._launch(profile)
+    def launch_again(self) -> None:
+        """Queues the work of the last call anew, on its inputs, which are on the GPU: for timing."""
+        assert self._bound is not None  # enqueue has run before
+        self._launch(self._bound.profile)
 
     def context(self, profile: int) -> Any:
         """The execution context of a profile, made at its first use."""
@@ -164,7 +172,7 @@ class Lane:
                 needed, free = device_memory_of(self.parent.engine), self.driver.memory()[0]
                 raise EngineError(
                     f"{self.parent.source}: a context needs {needed // MIB} MiB of device memory and {free // MIB} MiB "
-                    f"are free ({last_error(self.parent.log, 'no reason given')}); build with a smaller --profile, or "
+                    f"are free ({last_error(self.parent.log)}); build with a smaller --profile, or "
                     "use fewer contexts"
                 )
             self._check(context.set_optimization_profile_async(profile, self.stream), "choosing the profile")
@@ -187,32 +195,24 @@ class Lane:
 
     def _bind(self, profile: int, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
         """Tells the context shapes and addresses; gives the outputs' shapes."""
+        if self._bound is not None and (self._bound.profile, self._bound.inputs) == (profile, shapes):
+            return self._bound.outputs
+        self._bound = None
+        self._forget_graph()
         context = self.context(profile)
-        key = (profile, *sorted(shapes.items()))
-        fresh = key != self._bound
-        if fresh:
-            self._bound = None
-            self._forget_graph()
-            for name, shape in shapes.items():
-                self._check(context.set_input_shape(name, shape), f"the shape {shape} of {name}")
-            missing = context.infer_shapes()
-            if missing:
-                raise EngineError(
-                    f"{self.parent.source}: the shapes of {', '.join(missing)} are not known; build it anew"
-                )
+        for name, shape in shapes.items():
+            self._check(context.set_input_shape(name, shape), f"the shape {shape} of {name}")
+        missing = context.infer_shapes()
+        if missing:
+            raise EngineError(f"{self.parent.source}: the shapes of {', '.join(missing)} are not known; build it anew")
         found = {name: tuple(context.get_tensor_shape(name)) for name in self.parent.outputs}
-        sizes = {name: self._bytes(name, shape) for name, shape in (*shapes.items(), *found.items())}
-        grows = any(size > self.staging[name].size for name, size in sizes.items())
-        if grows:  # the graph holds the former addresses, and what was uploaded is lost
-            self._bound = None
-            self._forget_graph()
-            self._uploaded.clear()
-            for name, size in sizes.items():
-                self.staging[name].reserve(size)
-        if fresh or grows:
-            for name, staging in self.staging.items():
-                self._check(context.set_tensor_address(name, staging.address), f"the address of {name}")
-        self._bound = key
+        for name, shape in (*shapes.items(), *found.items()):
+            if self._bytes(name, shape) > self.staging[name].size:
+                self._uploaded.pop(name, None)  # what was there is lost
+                self.staging[name].reserve(self._bytes(name, shape))
+        for name, staging in self.staging.items():
+            self._check(context.set_tensor_address(name, staging.address), f"the address of {name}")
+        self._bound = Binding(profile, dict(shapes), found)
         return found
 
     def _upload(self, name: str, array: Array) -> None:
@@ -290,7 +290,7 @@ class Lane:
 
     def _check(self, done: bool, what: str) -> None:
         if not done:
-            reason = last_error(self.parent.log, "no reason given")
+            reason = last_error(self.parent.log)
             raise EngineError(f"{self.parent.source}: TensorRT refuses {what} ({reason}); build the engine anew")
 
     def _profiles(self) -> str:

@@ -18,7 +18,7 @@ from pcaseg.benchmarks.rows import append_rows, read_rows
 from pcaseg.cli import build_parser
 from pcaseg.errors import EngineError, OutputError
 from pcaseg.export.plugins.library import attributes_of
-from pcaseg.export.plugins.table import PLUGINS
+from pcaseg.export.plugins.table import PLUGINS, Integers
 
 SCRIPTS = {"prepare": prepare, "kernels": kernels, "engines": engines, "onnxruntime": onnxruntime}
 
@@ -184,7 +184,7 @@ def test_cases_of_plugins_fit_them(name):
     assert tuple(map(len, shapes)) == plugin.ranks and all(tensor.is_contiguous() for tensor in case.inputs)
     expected = case.reference()
     assert tuple(expected.shape) == plugin.output(shapes) and expected.dtype == torch.float64
-    launch = aot_launch.launch_of(plugin, "fp32", sizes, case.inputs)
+    launch = plugin.launch_for([tuple(tensor.shape) for tensor in case.inputs], "fp32", sizes, Integers())
     assert min(launch.grid) >= 1 and all(type(number) is int for number in (*launch.grid, *launch.scalars))
     half = aot_launch.make_case(plugin, "fp16", sizes, 1, 1, "cpu").inputs
     kinds = ["float16" if kind == "T" else "float32" for kind in plugin.types[:-1]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 import threading
@@ -17,6 +18,7 @@ from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt.build import build_engines
+from pcaseg.export.tensorrt.network import BuildOptions
 from pcaseg.runtime.backends import open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Gpu
@@ -93,7 +95,8 @@ def test_labels_and_the_segmenter(label_folder, machine, monkeypatch):
     driver = machine("10.13")
     bundle = Bundle(label_folder)
     build_engines(bundle, driver=driver)
-    monkeypatch.setattr("pcaseg.runtime.tensorrt_backend.open_driver", lambda device: driver)
+    module = importlib.import_module("pcaseg.runtime.tensorrt_backend")
+    monkeypatch.setattr(module, "open_driver", lambda device: driver)
     frame = np.random.default_rng(1).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     results = {}
     for name in ("onnxruntime", "tensorrt"):
@@ -176,6 +179,17 @@ def test_work_that_cannot_be_captured_is_launched(folder, machine):
         images, text = windows(1, step), vocabulary(4)
         np.testing.assert_allclose(backend.logits(images, text), reference.logits(images, text), atol=1e-4)
     assert not driver.graphs
+
+
+def test_a_stripped_engine_gets_its_weights_when_opened(folder, machine):
+    driver = machine("10.13")
+    build_engines(Bundle(folder), options=BuildOptions(weight_stripped=True), driver=driver)
+    backend = TensorRTBackend(Bundle(folder), driver=driver)
+    images, text = windows(1), vocabulary(3)
+    expected = OnnxRuntimeBackend(Bundle(folder)).logits(images, text)
+    np.testing.assert_allclose(backend.logits(images, text), expected, atol=1e-4)
+    (opened,) = backend._open.values()
+    assert opened.engine._plan["refitted"]
 
 
 def test_engine_times_are_between_events(folder, machine):

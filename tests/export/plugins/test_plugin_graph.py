@@ -47,14 +47,20 @@ def operator_of(name: str) -> type:
 calls: list[str] = []
 
 
-@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-5), ("float16", 1e-2)])
-def test_the_graph_with_kernels_equals_the_plain_one(tmp_path, precision, tolerance):
-    options = ExportOptions(precision=precision)
+OLD = {"opset": 17, "layer_norm": "decomposed"}
+
+
+@pytest.mark.parametrize(
+    ("form", "tolerance"), [(OLD, 2e-5), ({"precision": "float16"}, 1e-2)], ids=["float32-opset17", "float16"]
+)
+def test_the_graph_with_kernels_equals_the_plain_one(tmp_path, form, tolerance):
+    options = ExportOptions(**form)
     plain = export_segmenter(small_model(), tmp_path / "plain.onnx", options=options)
     plugins = export_plugin_segmenter(small_model(), tmp_path / "plugins.onnx", options=options)
     assert [value.name for value in plugins.graph.input] == [value.name for value in plain.graph.input]
     session = onnxruntime.InferenceSession(plain.SerializeToString())
     evaluator = ReferenceEvaluator(plugins, new_ops=[operator_of(name) for name in PLUGINS])
+    assert [entry.version for entry in plugins.opset_import if entry.domain == ""] == [options.opset]
     rng = np.random.default_rng(0)
     for T in (1, 3):
         text = rng.standard_normal((T, 64)).astype(np.float32)

@@ -6,6 +6,7 @@ import base64
 import json
 import multiprocessing
 import shutil
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -288,6 +289,13 @@ def test_without_a_gpu(bundle, machine, monkeypatch, capsys):
         build_engines(bundle())
     assert main(["build", str(bundle().path)]) == 2
     assert 'pip install ".[tensorrt]"' in capsys.readouterr().err
+
+
+def test_a_plain_build_needs_neither_torch_nor_onnx_runtime():
+    script = "import sys; sys.modules |= dict.fromkeys(('torch', 'triton', 'onnxruntime')); "
+    script += "import pcaseg.export.tensorrt.build"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_command(bundle, machine, capsys):
