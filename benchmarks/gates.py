@@ -37,7 +37,7 @@ def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
 
 def labelled_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
     """What else a backend must reach where a labelled set was measured; with untrained weights in float32 alone."""
-    if precision not in MIOU_DIFFERENCES or (precision != "float32" and weights in ("seeded", "clip-only")):
+    if precision not in MIOU_DIFFERENCES or (precision != "float32" and weights not in TRAINED):
         return {}
     return {"miou_difference": MIOU_DIFFERENCES[precision]}
 

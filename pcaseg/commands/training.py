@@ -47,11 +47,12 @@ def add_train(command: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace) -> int:
     import torch
 
+    from pcaseg.benchmarks.environment import flat_environment
     from pcaseg.model.checkpoint import load_model
     from pcaseg.training.loop import RunOptions, train
     from pcaseg.training.recipes import recipe_of
 
-    begin, preset = time.time(), get_preset(options.preset)
+    begin, preset, environment = time.time(), get_preset(options.preset), flat_environment()
     _check(options)
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -80,7 +81,7 @@ def run_train(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if weights is None:  # the first process writes for all
         return EXIT_OK
-    _record(options, weights, data, asdict(recipe), time.time() - begin)
+    _record(options, weights, data, asdict(recipe), time.time() - begin, environment)
     print(f"{weights}: {preset.name}, {options.aggregation}, {recipe.steps} steps")
     return EXIT_OK
 
@@ -125,15 +126,21 @@ def _scene_evaluation() -> Evaluation:
     return evaluate
 
 
-def _record(options: argparse.Namespace, weights: Path, data: str, recipe: dict[str, object], seconds: float) -> None:
+def _record(
+    options: argparse.Namespace,
+    weights: Path,
+    data: str,
+    recipe: dict[str, object],
+    seconds: float,
+    environment: dict[str, str],
+) -> None:
     """Writes what made the weights."""
-    from pcaseg.benchmarks.environment import flat_environment
     from pcaseg.training.record import write_record
 
     command = "pcaseg " + " ".join(shlex.quote(word) for word in sys.argv[1:])
     write_record(
         weights, command=command, data=data, seed=options.seed, recipe=recipe, seconds=seconds,
-        environment=flat_environment(),
+        environment=environment,
     )  # fmt: skip
 
 

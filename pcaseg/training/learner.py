@@ -24,13 +24,14 @@ class Learner(nn.Module):
 
     Attributes:
         model: what is trained.
-        tower_scale, tower_bias: turn the towers' cosines into logits; not part of the model.
+        tower_log_scale, tower_bias: turn the towers' cosines into logits; not part of the model. The scale is learnt
+            by its logarithm, since a step of AdamW moves all weights alike and the scale is large.
     """
 
     def __init__(self, model: PCASeg, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.recipe = model, recipe
-        self.tower_scale = nn.Parameter(torch.tensor(TOWER_SCALE))
+        self.tower_log_scale = nn.Parameter(torch.tensor(TOWER_SCALE).log())
         self.tower_bias = nn.Parameter(torch.tensor(TOWER_BIAS))
 
     def forward(
@@ -78,7 +79,8 @@ class Learner(nn.Module):
         """Cosines (B, T, H, W) against the mean of the targets in each cell."""
         cosines = cost_volume(features, text).mean(dim=1)
         areas = F.adaptive_avg_pool2d(targets, tuple(cosines.shape[-2:]))
-        return F.binary_cross_entropy_with_logits(self.tower_scale * cosines + self.tower_bias, areas)
+        logits = self.tower_log_scale.exp() * cosines + self.tower_bias
+        return F.binary_cross_entropy_with_logits(logits, areas)
 
     def _total(self, losses: dict[str, Tensor], stage: Stage) -> Tensor:
         if stage.name == "towers":

@@ -13,7 +13,7 @@ from pcaseg.training.learner import Learner
 from pcaseg.training.recipes import Recipe, Stage
 
 _TOWERS = ("model.image_tower.", "model.text_tower.")
-_TOWER_LOSS = ("tower_scale", "tower_bias")
+_TOWER_LOSS = ("tower_log_scale", "tower_bias")
 _PUBLISHED = {
     "eva": r"image_tower\.trunk\.blocks\.\d+\.attn\.[qv]_proj\.weight$"
     r"|text_tower\..*\.attn\.in_proj_weight$",
