@@ -78,7 +78,7 @@ class Learner(nn.Module):
     def _tower_loss(self, features: Tensor, text: Tensor, targets: Tensor) -> Tensor:
         """Cosines (B, T, H, W) against the mean of the targets in each cell."""
         cosines = cost_volume(features, text).mean(dim=1)
-        areas = F.adaptive_avg_pool2d(targets, tuple(cosines.shape[-2:]))
+        areas = F.adaptive_avg_pool2d(targets, (cosines.shape[-2], cosines.shape[-1]))
         logits = self.tower_log_scale.exp() * cosines + self.tower_bias
         return F.binary_cross_entropy_with_logits(logits, areas)
 

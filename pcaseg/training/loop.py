@@ -136,7 +136,7 @@ class _Trainer:
                 raise PcasegError(
                     f"batch={stage.batch}: {self.processes.world} processes share it; start a number that divides it"
                 )
-        self.model.to(self.processes.device, memory_format=torch.channels_last).train()
+        self.model.to(self.processes.device).to(memory_format=torch.channels_last).train()
         if self.processes.world > 1:
             share_batch_norm(self.model)
         learner = Learner(self.model, self.recipe).to(self.processes.device)

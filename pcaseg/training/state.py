@@ -52,7 +52,7 @@ class Identity:
 
 @dataclass
 class TrainingState:
-    """All that changes from step to step.
+    """All that changes from step to step. No random numbers: only the stream draws, and from the step's number alone.
 
     Attributes:
         learner: model and towers' logits.
@@ -114,7 +114,6 @@ def restore_state(state: TrainingState, identity: Identity, folder: Path) -> Non
     with torch.no_grad():
         for name, target in targets.items():
             target.copy_(tensors[name])
-    torch.set_rng_state(targets["rng"])
     state.scaler.load_state_dict(scaler)
     state.step = step
 
@@ -129,7 +128,6 @@ def _named_tensors(state: TrainingState) -> Iterator[tuple[str, Tensor]]:
                 yield f"moment.{moment}.{name}", state.optimizer.state[parameter][moment]
     for name, tensor in state.average.items():
         yield f"average.{name}", tensor
-    yield "rng", torch.get_rng_state()
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
