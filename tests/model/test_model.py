@@ -277,4 +277,5 @@ def test_every_preset_runs(name, aggregation):
     model = small_model(get_preset(name), aggregation=aggregation)
     preset = model.preset
     logits = model(images(1, preset.image_px, preset.image_px), model.encode_text(["cat", "grass"]))
-    assert logits.shape == (1, 2, 96, 96) and logits.isfinite().all()
+    side = 4 * preset.grid
+    assert logits.shape == (1, 2, side, side) and logits.isfinite().all()
