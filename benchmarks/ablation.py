@@ -1,4 +1,4 @@
-"""What each idea of the paper adds: variants of `tiny` trained alike (`python -m pcaseg.benchmarks.ablation --out FILE`).
+"""What each idea of the paper adds: `python -m pcaseg.benchmarks.ablation --out FILE` trains variants of `tiny` alike.
 
 The towers are trained once, as CLIP's are before PCA-Seg; every variant then starts from them, with the same scenes in
 the same order and the same number of steps. Started again with the same `--work`, it goes on where it stopped.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pcaseg.benchmarks.row_charts import latency_chart, speedup_chart
@@ -38,24 +38,23 @@ def plots(rows: Sequence[Row]) -> dict[str, str]:
     return {"latency.svg": latency, "speedup.svg": speedup}
 
 
-def write_plots(rows: Sequence[Row], folder: str | os.PathLike[str]) -> list[Path]:
-    """Writes the plots; returns their paths.
+def write_pictures(pictures: Mapping[str, str], folder: str | os.PathLike[str]) -> list[Path]:
+    """Writes SVGs by file name; returns their paths.
 
     Raises:
-        RowsError: the rows cannot fill them.
         OutputError: the folder cannot be written.
     """
     paths = []
-    for name, drawn in plots(rows).items():
+    for name, drawn in pictures.items():
         with atomic_path(Path(folder) / name) as temporary:
             temporary.write_text(drawn, encoding="utf-8")
         paths.append(Path(folder) / name)
     return paths
 
 
-def plots_match(rows: Sequence[Row], folder: str | os.PathLike[str]) -> bool:
-    """Whether the folder holds exactly the plots that the rows make."""
-    for name, drawn in plots(rows).items():
+def pictures_match(pictures: Mapping[str, str], folder: str | os.PathLike[str]) -> bool:
+    """Whether the folder holds exactly these pictures."""
+    for name, drawn in pictures.items():
         path = Path(folder) / name
         if not path.is_file() or path.read_text(encoding="utf-8") != drawn:
             return False

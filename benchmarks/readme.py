@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.benchmarks import tiny
 from pcaseg.benchmarks.evaluate_table import evaluation_table
-from pcaseg.benchmarks.plots import plots_match, write_plots
+from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.rows import Row as BenchRow
 from pcaseg.benchmarks.rows import read_rows
 from pcaseg.files import atomic_path
@@ -199,7 +200,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "islands": islands_table,
     "kernels": kernels_table,
     "evaluation": lambda: evaluation_table(RESULTS),
+    "tiny": lambda: tiny.scenes_table(tiny.read_record()),
+    "ablation": lambda: tiny.ablation_table(json.loads((RESULTS / "ablation_tiny.json").read_text(encoding="utf-8"))),
 }
+
+
+def pictures() -> dict[str, str]:
+    """The README's plots as SVG by file name."""
+    return plots(bench_rows()) | {tiny.CURVE: tiny.curve(tiny.read_record())}
 
 
 def fill(text: str) -> str:
@@ -215,8 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = README.read_text(encoding="utf-8")
     filled = fill(text)
     if options.check:
-        return int(filled != text or not plots_match(bench_rows(), RESULTS))
-    write_plots(bench_rows(), RESULTS)
+        return int(filled != text or not pictures_match(pictures(), RESULTS))
+    write_pictures(pictures(), RESULTS)
     with atomic_path(README) as temporary:
         temporary.write_text(filled, encoding="utf-8")
     return 0

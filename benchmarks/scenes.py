@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tqdm import tqdm
 
 from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.data.folders import LabelledFolder
@@ -39,17 +40,18 @@ def open_labelled(source: str | None) -> Iterator[LabelledFolder | None]:
         yield read_labelled(Path(source))
 
 
-def write_scenes(folder: Path, *, count: int = COUNT) -> LabelledFolder:
+def write_scenes(folder: Path, *, count: int = COUNT, progress: bool = False) -> LabelledFolder:
     """Renders scenes in the form that `read_labelled` reads: every second one shows a held-out pair.
 
     Args:
         folder: exists and is empty.
         count: how many.
+        progress: show a progress bar on standard error.
     """
     for name in ("images", "labels"):
         (folder / name).mkdir()
     (folder / "classes.txt").write_text("\n".join(NAMES) + "\n", encoding="utf-8")
-    for index in range(count):
+    for index in tqdm(range(count), desc="scenes", unit="scene", disable=not progress):
         scene = render_scene(index, seed=SEED, split="held-out" if index % 2 else "evaluation")
         labels = scene.labels(NAMES)
         Image.fromarray(scene.image).save(folder / "images" / f"{index:04}.png")

@@ -21,9 +21,9 @@ KINDS: dict[str, tuple[str, ...]] = {
         *("--graph=labels", "--strategy=sliding", f"--image-size={FRAME_PX}x{FRAME_PX}"),
         *("--opset=17", "--layer-norm=decomposed"),
     ),
-    "plugins": ("--graph=logits", "--opset=18", "--layer-norm=decomposed", "--plugins"),
+    "plugins": ("--graph=logits", "--opset=17", "--layer-norm=decomposed", "--plugins"),
 }
-"""Kinds of bundles, and the options of `pcaseg export` that make them; plugin nodes need opset 18."""
+"""Kinds of bundles, and the options of `pcaseg export` that make them."""
 
 PRECISIONS = ("float32", "float16")
 

@@ -14,10 +14,13 @@ from pcaseg.errors import PcasegError
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 
-def add_network(command: argparse.ArgumentParser) -> None:
-    group = command.add_mutually_exclusive_group(required=True)
+def add_network(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """`--bundle` or `--model`; where neither is given, `default` is the model, or one of them is required."""
+    group = command.add_mutually_exclusive_group(required=default is None)
     group.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`")
-    group.add_argument("--model", help="model file of `pcaseg import`, or a preset's name for seeded weights; eager")
+    left_out = f" (with neither: {default}, trained on rendered scenes)" if default else ""
+    group.add_argument("--model", help=f"model file of `pcaseg import`, or a preset's name; eager{left_out}")
+    command.set_defaults(default_model=default)
 
 
 def add_vocabulary(command: argparse.ArgumentParser) -> None:

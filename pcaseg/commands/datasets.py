@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK
+from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, natural, some_path
+from pcaseg.errors import OutputError, PcasegError
 
 _SHOWN = 20
 
@@ -21,6 +22,10 @@ def add_datasets(command: argparse.ArgumentParser) -> None:
         action.add_argument("--root", type=Path, required=True, help="folder of all data sets")
         action.add_argument("--split", choices=("train", "val"), help="left out: all that the data set has")
         action.set_defaults(run=run)
+    scenes = actions.add_parser("scenes", help="render scenes with labels, which `tiny` is trained for")
+    scenes.add_argument("--out", type=some_path, required=True, help="folder to write: classes.txt, images, labels")
+    scenes.add_argument("--images", type=natural, default=12, help="how many (default: 12)")
+    scenes.set_defaults(run=run_scenes)
 
 
 def run_list(options: argparse.Namespace) -> int:
@@ -55,6 +60,20 @@ def run_check(options: argparse.Namespace) -> int:
         print(f"{options.name}, {one.split}: {one.images} of {one.published} images are right")
         _show(one.problems)
     return EXIT_FAILED if any(one.problems for one in found) else EXIT_OK
+
+
+def run_scenes(options: argparse.Namespace) -> int:
+    from pcaseg.benchmarks.scenes import write_scenes
+    from pcaseg.files import atomic_path
+
+    if options.out.exists():
+        raise OutputError(f"{options.out}: exists; choose another folder")
+    if options.images < 1:
+        raise PcasegError("--images: give 1 or more")
+    with atomic_path(options.out, folder=True) as temporary:
+        write_scenes(temporary, count=options.images, progress=True)
+    print(f"{options.out}: {options.images} scenes, classes.txt, images and labels")
+    return EXIT_OK
 
 
 def _show(messages: list[str] | tuple[str, ...]) -> None:

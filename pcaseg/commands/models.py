@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 WEIGHTS_NOTES = {
     "seeded": "note: these weights are drawn from a seed, not trained: the labels mean nothing",
     "clip-only": "note: CLIP's weights are real, the aggregator's are drawn from a seed: the labels mean nothing",
+    "shipped": "note: these weights know the rendered scenes of `pcaseg datasets scenes` alone, no photographs",
 }
 
 
@@ -41,7 +42,9 @@ def add_import(command: argparse.ArgumentParser) -> None:
 
 
 def add_export(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", help="model file of `pcaseg import`, or a preset's name for seeded weights")
+    command.add_argument(
+        "model", help="model file of `pcaseg import`, or a preset's name: tiny is trained, others seeded"
+    )
     command.add_argument("--out", required=True, type=some_path, help="bundle to write, NAME.pcaseg or NAME.pcaseg.zip")
     command.add_argument(
         "--graph", choices=get_args(GraphKind), default="logits", help="labels: whole images, all steps in the graph"
@@ -133,7 +136,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def load_model(model: str) -> PCASeg:
-    """A preset's name gives seeded weights; anything else is a model file."""
+    """A preset's name gives the weights that the package ships for it, or seeded ones; else it is a model file."""
     from pcaseg.model.checkpoint import load_model, load_saved_model
 
     return load_model(model) if model in presets() else load_saved_model(model)

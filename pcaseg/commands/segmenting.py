@@ -23,10 +23,13 @@ from pcaseg.errors import OutputError, PcasegError
 if TYPE_CHECKING:
     from pcaseg.runtime.segmenter import Segmenter
 
+DEFAULT_MODEL = "tiny"
+"""The preset whose trained weights come with the package."""
+
 
 def add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder")
-    add_network(command)
+    add_network(command, default=DEFAULT_MODEL)
     add_vocabulary(command)
     command.add_argument(
         "--out", type=some_path, default=Path("segmented"), help="folder to write (default: segmented)"
@@ -91,10 +94,12 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     vocabulary = options.vocabulary
     if options.classes is not None:
         vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
-    if options.model:
+    if options.bundle is None:
         from pcaseg.export.torch_backend import TorchBackend
 
-        backend = TorchBackend(load_model(options.model), device=options.device, threads=options.threads)
+        backend = TorchBackend(
+            load_model(options.model or options.default_model), device=options.device, threads=options.threads
+        )
         segmenter = Segmenter(backend, strategy=options.strategy)
     else:
         segmenter = Segmenter(

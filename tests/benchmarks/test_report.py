@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from support_rows import POINT, hostile_rows, make_row, make_rows, skipped_row
 
-from pcaseg.benchmarks.plots import plots_match, write_plots
+from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.report import html_report
 from pcaseg.benchmarks.rows import RowsError
 from pcaseg.benchmarks.selection import fastest, main_point, subjects, sweeps
@@ -215,18 +215,19 @@ def test_odd_numbers_do_not_stop_the_page(value):
 
 
 def test_plots_are_written_and_checked(tmp_path):
-    rows = make_rows()
-    assert not plots_match(rows, tmp_path)
-    assert [path.name for path in write_plots(rows, tmp_path)] == ["latency.svg", "speedup.svg"]
-    assert plots_match(rows, tmp_path)
-    assert not plots_match([make_row(backend, POINT, seed=5) for backend in ("eager", "folded")] + rows[:8], tmp_path)
+    drawn = plots(make_rows())
+    assert not pictures_match(drawn, tmp_path)
+    assert [path.name for path in write_pictures(drawn, tmp_path)] == ["latency.svg", "speedup.svg"]
+    assert pictures_match(drawn, tmp_path)
+    others = [make_row(backend, POINT, seed=5) for backend in ("eager", "folded")]
+    assert not pictures_match(plots(others + make_rows()[:8]), tmp_path)
     (tmp_path / "speedup.svg").write_text("another", encoding="utf-8")
-    assert not plots_match(rows, tmp_path)
+    assert not pictures_match(drawn, tmp_path)
 
 
-def test_plots_need_a_sweep_and_ratios(tmp_path):
+def test_plots_need_a_sweep_and_ratios():
     with pytest.raises(RowsError, match="two vocabulary sizes"):
-        write_plots([make_row()], tmp_path)
+        plots([make_row()])
     alone = [make_row("eager", replace(POINT, classes=n)) for n in (1, 20)]
     with pytest.raises(RowsError, match="no ratios"):
-        write_plots(alone, tmp_path)
+        plots(alone)

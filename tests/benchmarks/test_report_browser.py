@@ -8,7 +8,7 @@ import shutil
 import pytest
 from support_rows import hostile_rows, make_gpu_rows, make_rows
 
-from pcaseg.benchmarks.plots import write_plots
+from pcaseg.benchmarks.plots import plots, write_pictures
 from pcaseg.benchmarks.report import html_report
 
 ARGUMENTS = (
@@ -60,7 +60,7 @@ def reports(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reports")
     for name, rows in (("report", make_rows()), ("full", make_gpu_rows()), ("hostile", hostile_rows())):
         (folder / f"{name}.html").write_text(html_report(rows), encoding="utf-8")
-    write_plots(make_gpu_rows(), folder)
+    write_pictures(plots(make_gpu_rows()), folder)
     return folder
 
 

@@ -1,0 +1,143 @@
+"""What the trained preset `tiny` reaches on fresh scenes: `python -m pcaseg.benchmarks.tiny RUN`.
+
+RUN is the folder of `pcaseg train --preset tiny`. Its weights are evaluated and become those that the package ships,
+with their record: command, commit, recipe, log, and these results. The README's table and curve are made from it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from pcaseg.benchmarks.charts import Mark, Series, line_chart
+from pcaseg.benchmarks.environment import flat_environment
+from pcaseg.benchmarks.svg import Axis
+from pcaseg.commands.arguments import natural, some_path
+from pcaseg.data.scene_evaluation import SCENES, SUITES, SuiteName, evaluate_scenes, model_segment
+from pcaseg.errors import PcasegError
+from pcaseg.files import atomic_path
+from pcaseg.model.checkpoint import SHIPPED, load_saved_model
+from pcaseg.training.loop import MODEL
+from pcaseg.training.record import RECORD
+
+LARGEST_BYTES = 8_000_000
+WEIGHTS, SHIPPED_RECORD = SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"
+
+TARGETS: dict[SuiteName, float] = {"seen": 0.85, "held_out": 0.60, "parts": 0.65}
+TITLES: dict[SuiteName, str] = {
+    "seen": "colour and object, as in training",
+    "held_out": "colour and object, pairs never trained",
+    "parts": "parts, all names at once",
+    "plain": "objects, all names at once",
+    "seen_all": "as in training, all pairs at once",
+    "held_out_all": "never trained, all pairs at once",
+}
+CURVE = "tiny_loss.svg"
+CURVE_POINTS = 40
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluates and ships; returns 0."""
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.tiny", description=__doc__)
+    parser.add_argument("run_folder", metavar="RUN", type=some_path)
+    parser.add_argument("--scenes", type=natural, default=SCENES, help="evaluated per suite")
+    options = parser.parse_args(arguments)
+    ship(options.run_folder, scenes=options.scenes)
+    print(f"{WEIGHTS}\n{SHIPPED_RECORD}\n\n{scenes_table(read_record())}")
+    return 0
+
+
+def ship(run: Path, *, scenes: int = SCENES) -> None:
+    """Evaluates the weights of a training and puts them, with their record, into the package.
+
+    Raises:
+        PcasegError: no such training, another preset's, or weights that are too large.
+    """
+    weights, record = run / MODEL, run / RECORD
+    if not (weights.is_file() and record.is_file()):
+        raise PcasegError(f"{run}: no finished training; give the --out folder of pcaseg train --preset tiny")
+    model = load_saved_model(weights)
+    if model.preset.name != "tiny":
+        raise PcasegError(f"{run}: a training of {model.preset.name}; only tiny's weights are shipped")
+    if weights.stat().st_size > LARGEST_BYTES:
+        raise PcasegError(f"{weights}: has {weights.stat().st_size} bytes; at most {LARGEST_BYTES} are shipped")
+    found = evaluate_scenes(model_segment(model), scenes=scenes, progress=True)
+    results = {suite: asdict(scores) for suite, scores in found.items()}
+    content = json.loads(record.read_text(encoding="utf-8")) | {
+        "results": results,
+        "results_environment": flat_environment(),
+    }
+    with atomic_path(WEIGHTS) as temporary:
+        shutil.copyfile(weights, temporary)
+    with atomic_path(SHIPPED_RECORD) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_record() -> dict[str, Any]:
+    """The record of the shipped weights."""
+    content: dict[str, Any] = json.loads(SHIPPED_RECORD.read_text(encoding="utf-8"))
+    return content
+
+
+def scenes_table(record: Mapping[str, Any]) -> str:
+    """mIoU by suite beside what was aimed at, in Markdown."""
+    lines = [
+        "| names | scenes | names in the list | mIoU | target | pixel accuracy |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for suite in SUITES:
+        one = record["results"][suite]
+        target = f"{TARGETS[suite]:.2f}" if suite in TARGETS else ""
+        lines.append(
+            f"| {TITLES[suite]} | {one['scenes']} | {one['list_length']:.0f} | {one['miou']:.3f} | {target} "
+            f"| {one['pixel_accuracy']:.3f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def ablation_table(report: Mapping[str, Any]) -> str:
+    """The rows of `pcaseg.benchmarks.ablation` in Markdown."""
+    lines = [
+        f"One seed, {report['tower_steps']} steps of the towers, then {report['steps']} steps of each variant; mIoU on "
+        f"{report['scenes']} scenes per column.",
+        "",
+        "| aggregation | parameters | loss | cosine of the streams | as in training | never trained | parts |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in report["rows"]:
+        cosine = "" if row["fod"] is None else f"{row['fod'] ** 0.5:.3f}"
+        values = " | ".join(f"{row['miou'][suite]:.3f}" for suite in ("seen", "held_out", "parts"))
+        lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['loss']:.4f} | {cosine} | {values} |")
+    return "\n".join(lines) + "\n"
+
+
+def curve(record: Mapping[str, Any]) -> str:
+    """The training's losses as SVG: means over some dozens of equal stretches of steps."""
+    rows = [row for row in record["log"] if "loss" in row]
+    names = {"towers": ("cosines of the towers", "eager"), "whole": ("logits", "folded")}
+    stretch = max(row["step"] for row in rows) / CURVE_POINTS
+    series = []
+    for key, (title, colour) in names.items():
+        places: dict[int, list[float]] = {}
+        for row in rows:
+            if key in row:
+                places.setdefault(int((row["step"] - 1) / stretch), []).append(row[key])
+        marks = tuple(Mark((place + 0.5) * stretch, sum(v) / len(v)) for place, v in sorted(places.items()))
+        series.append(Series(title, colour, marks))
+    return line_chart(
+        "Training of tiny",
+        "Cross-entropy of the towers' cosines and of the logits, by step.",
+        [one for one in series if one.marks],
+        x=Axis("step"),
+        y=Axis("binary cross-entropy", "log"),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
