@@ -15,10 +15,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcaseg.data.scene_names import BACKGROUNDS, PART_NAMES
+
 PRESET = "tiny"
 SCENES = 6
-PARTS = "car body, car wheel, car window, house wall, house roof, house door, house window, tree trunk, tree crown, \
-boat hull, boat sail, ball stripe, mug body, mug rim, mug handle, sky, grass, water, road, sand"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,7 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["segment", scenes / "images", *pairs, "--out", out / "eager"],
         ["export", PRESET, "--out", bundle, "--overwrite"],
         ["segment", scenes / "images", "--bundle", bundle, *pairs, "--out", out / "pairs"],
-        ["segment", scenes / "images", "--bundle", bundle, "--classes", PARTS, "--out", out / "parts"],
+        [
+            "segment",
+            scenes / "images",
+            "--bundle",
+            bundle,
+            "--classes",
+            ", ".join((*PART_NAMES, *BACKGROUNDS)),
+            "--out",
+            out / "parts",
+        ],
         ["check", bundle, "--images", scenes / "images", "--classes", "20,5,1", "--json", out / "check.json"],
     ]
     for command in commands:

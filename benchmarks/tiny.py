@@ -15,17 +15,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pcaseg.benchmarks.charts import Mark, Series, line_chart
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.svg import Axis
 from pcaseg.commands.arguments import natural, some_path
-from pcaseg.data.scene_evaluation import SCENES, SUITES, SuiteName, evaluate_scenes, model_segment
+from pcaseg.data.scene_evaluation import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
+from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
+from pcaseg.data.scenes import SCENE_PX, render_scene
 from pcaseg.errors import PcasegError
+from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import atomic_path
 from pcaseg.model.checkpoint import SHIPPED, load_saved_model
+from pcaseg.model.network import PCASeg
+from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
 
+RESULTS = Path(__file__).parent / "results"
 LARGEST_BYTES = 8_000_000
 WEIGHTS, SHIPPED_RECORD = SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"
 
@@ -38,8 +46,10 @@ TITLES: dict[SuiteName, str] = {
     "seen_all": "as in training, all pairs at once",
     "held_out_all": "never trained, all pairs at once",
 }
-CURVE = "tiny_loss.svg"
+CURVE, PICTURE = "tiny_loss.svg", "tiny_scene.png"
 CURVE_POINTS = 40
+PICTURED = 3
+"""Number of the scene of the picture."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,6 +87,25 @@ def ship(run: Path, *, scenes: int = SCENES) -> None:
         shutil.copyfile(weights, temporary)
     with atomic_path(SHIPPED_RECORD) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(RESULTS / PICTURE) as temporary:
+        picture(model).save(temporary, format="PNG")
+
+
+def picture(model: PCASeg) -> Image.Image:
+    """A fresh scene with a pair that training never showed, and its labels by pairs and by parts, with legends."""
+    scene = render_scene(PICTURED, seed=SEED, split="held-out").image
+    segmenter = Segmenter(TorchBackend(model), strategy="single")
+    shown = [Image.fromarray(scene).resize((2 * SCENE_PX, 2 * SCENE_PX), Image.Resampling.NEAREST)]
+    for names in (PAIRS, PART_NAMES):
+        segmenter.set_vocabulary((*names, *BACKGROUNDS))
+        shown.append(segmenter(scene).overlay())
+    gap = 8
+    canvas = Image.new("RGB", (sum(one.width + gap for one in shown) - gap, max(one.height for one in shown)), "white")
+    left = 0
+    for one in shown:
+        canvas.paste(one, (left, 0))
+        left += one.width + gap
+    return canvas
 
 
 def read_record() -> dict[str, Any]:

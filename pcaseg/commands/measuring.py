@@ -22,8 +22,8 @@ from pcaseg.commands.arguments import (
     share,
     some_path,
 )
-from pcaseg.commands.models import WEIGHTS_NOTES, load_model, say_weights
-from pcaseg.configs import Strategy, TorchPrecision
+from pcaseg.commands.models import load_model, say_weights
+from pcaseg.configs import TRAINED, Strategy, TorchPrecision
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
 
@@ -108,7 +108,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 def _labelled_source(asked: str | None, manifest: Manifest, bound: float | None) -> str | None:
     """What to measure mIoU on: what was asked for, or the scenes for a bundle that was trained on such."""
-    if asked is None and manifest.preset == "tiny" and manifest.weights.kind not in WEIGHTS_NOTES:
+    if asked is None and manifest.preset == "tiny" and manifest.weights.kind in TRAINED:
         asked = None if manifest.image_size else "scenes"
     if asked is None and bound is not None:
         raise PcasegError("gate miou_difference: there is no labelled set to measure it on; give --labelled")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from support import small_model
 
 from pcaseg.benchmarks import ablation, tiny
@@ -24,6 +25,7 @@ def package(tmp_path, monkeypatch):
     """A place for the package's weights that is empty."""
     folder = tmp_path / "weights"
     monkeypatch.setattr(checkpoint, "SHIPPED", folder)
+    monkeypatch.setattr(tiny, "RESULTS", folder)
     monkeypatch.setattr(tiny, "WEIGHTS", folder / "tiny.safetensors")
     monkeypatch.setattr(tiny, "SHIPPED_RECORD", folder / "tiny.json")
     return folder
@@ -43,6 +45,8 @@ def test_trained_weights_become_the_default(package, tmp_path, monkeypatch, caps
     record = json.loads((package / "tiny.json").read_text(encoding="utf-8"))
     assert record["command"] == "pcaseg train --preset tiny --out run --steps 4 --log-every 1"
     assert record["recipe"]["stages"][0]["name"] == "towers" and record["results"]["seen"]["scenes"] == 2
+    with Image.open(package / tiny.PICTURE) as picture:
+        assert picture.width > 3 * 192
     capsys.readouterr()
     assert main(["datasets", "scenes", "--out", "scenes", "--images", "1"]) == 0
     assert main(["segment", "scenes/images/0000.png", "--vocabulary", "scenes/classes.txt", "--out", "out"]) == 0
