@@ -77,7 +77,7 @@ def ssd_colours(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """
     values = image.astype(np.float32)
     if rng.random() < 0.5:
-        values = values + rng.uniform(-BRIGHTNESS, BRIGHTNESS)
+        values = (values + rng.uniform(-BRIGHTNESS, BRIGHTNESS)).clip(0, 255)
     early = rng.random() < 0.5
     contrast = rng.uniform(*CONTRAST) if rng.random() < 0.5 else 1.0
     saturation = rng.uniform(*SATURATION) if rng.random() < 0.5 else 1.0
