@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import shlex
 import signal
 import sys
 import warnings
@@ -27,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
-    options = build_parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    options = build_parser().parse_args(words)
+    options.command_line = shlex.join(["pcaseg", *words])
     former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing half-written then either
     try:
         with warnings.catch_warnings():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -134,12 +132,13 @@ def _record(
     seconds: float,
     environment: dict[str, str],
 ) -> None:
-    """Writes what made the weights."""
-    from pcaseg.training.record import write_record
+    """Writes what made the weights; a training that was finished before has its record."""
+    from pcaseg.training.record import is_recorded, write_record
 
-    command = "pcaseg " + " ".join(shlex.quote(word) for word in sys.argv[1:])
+    if is_recorded(weights):
+        return
     write_record(
-        weights, command=command, data=data, seed=options.seed, recipe=recipe, seconds=seconds,
+        weights, command=options.command_line, data=data, seed=options.seed, recipe=recipe, seconds=seconds,
         environment=environment,
     )  # fmt: skip
 

@@ -10,13 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
 from pcaseg.errors import CheckpointError
-from pcaseg.files import atomic_path, sha256_of
-from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata
+from pcaseg.files import sha256_of
+from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata, write_tensors
 from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
 from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.names import SEED_ENTRY, canonical, from_published, to_published
@@ -103,8 +102,7 @@ def save_model(
     published = to_published(model.state_dict(), model.preset)
     if storage == "float16":
         published = {name: t.half() if t.is_floating_point() else t for name, t in published.items()}
-    with atomic_path(path) as temporary:
-        save_file({name: t.contiguous().clone() for name, t in published.items()}, temporary, metadata=metadata)
+    write_tensors({name: t.contiguous().clone() for name, t in published.items()}, path, metadata)
 
 
 def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:

@@ -1,18 +1,21 @@
-"""Reads checkpoint files: tensors by name, no code ever run."""
+"""Checkpoint files: tensors by name, read without ever running code, written whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from pcaseg.errors import CheckpointError
+from pcaseg.files import atomic_path
 from pcaseg.model.names import DERIVED
 
 FORMAT = "pcaseg-model-1"
@@ -65,6 +68,19 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
     if not {"preset", "aggregation", "dense_mode", "source"} <= metadata.keys():
         raise CheckpointError(f"{path}: its metadata lacks entries of {FORMAT}; import the checkpoint again")
     return metadata
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    """Writes contiguous tensors that share no memory as safetensors.
+
+    Raises:
+        OutputError: the path cannot be written, as on a full disk; what stood there is intact.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file(dict(tensors), temporary, metadata=metadata)
+        except SafetensorError as error:  # its own errors hide the system's
+            raise OSError(None, str(error)) from error
 
 
 def _existing_file(path: str | os.PathLike[str]) -> Path:

@@ -23,13 +23,16 @@ from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.training.distributed import Processes, joined_processes, mean_over_processes, share_batch_norm, wrapped
 from pcaseg.training.learner import Learner, learner_inputs
-from pcaseg.training.log import TrainingLog
+from pcaseg.training.log import TrainingLog, read_log
 from pcaseg.training.parameters import build_optimizer, held_rows, set_learning, set_rate
 from pcaseg.training.recipes import Recipe, Stage
 from pcaseg.training.state import CHECKPOINT, Identity, TrainingState, restore_state, save_state
 
 MODEL = "model.safetensors"
 """Name of the trained weights in the folder of a training."""
+
+FINISH = "finish_seconds"
+"""Of the last row of the log: how long the last evaluation and the writing of the weights took."""
 
 TrainingPrecision = Literal["float32", "float16", "bfloat16"]
 Evaluation = Callable[[PCASeg], dict[str, float]]
@@ -158,6 +161,8 @@ class _Trainer:
         if not self.writes:
             self._stages(None)
             return
+        if self._finished():
+            return
         steps, shown = self.recipe.steps, self.options.progress
         log = TrainingLog(
             self.out, done=self.state.step, steps=steps, tensorboard=self.options.tensorboard, progress=shown
@@ -167,6 +172,11 @@ class _Trainer:
             self._finish(log)
         finally:
             log.close()
+
+    def _finished(self) -> bool:
+        """Whether the weights are written, which the last row of the log says."""
+        rows = read_log(self.out)[-1:] if self.state.step == self.recipe.steps else []
+        return (self.out / MODEL).exists() and any(FINISH in row for row in rows)
 
     def _open(self) -> None:
         """Makes the folder, or restores the checkpoint there."""
@@ -211,14 +221,17 @@ class _Trainer:
     def _batches(self, stage: Stage, begin: int, end: int) -> Iterator[Batch]:
         """The batches of some steps in order, made ahead by worker processes if there are any."""
         data = _Steps(self.stream, stage.batch, self.processes.rank, self.processes.world)
-        yield from DataLoader(
+        for batch in DataLoader(
             data,
             batch_size=None,
             sampler=range(begin, end),
             num_workers=self.options.workers,
             collate_fn=_as_it_is,
             prefetch_factor=4 if self.options.workers else None,
-        )
+        ):
+            if isinstance(batch, PcasegError):
+                raise batch
+            yield batch
 
     def _step(self, learner: nn.Module, batch: Batch, stage: Stage, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what the log shows of it."""
@@ -283,20 +296,26 @@ class _Trainer:
         self.model.cpu().eval()
         self.model.source = WeightsSource("checkpoint", None, tensors_sha256(self.model.state_dict()), None)
         save_model(self.model, self.out / MODEL, storage=self.options.storage)
-        log.row(self.state.step, {"finish_seconds": time.perf_counter() - begin})
+        log.row(self.state.step, {FINISH: time.perf_counter() - begin})
 
 
 @dataclass(frozen=True)
-class _Steps(Dataset[Batch]):
-    """A stream as a data set whose items are the batches of one process."""
+class _Steps(Dataset["Batch | PcasegError"]):
+    """A stream as a data set whose items are the batches of one process.
+
+    A batch that cannot be made is the error that says why: raised in a worker, it would arrive with a traceback in it.
+    """
 
     stream: TrainingStream
     size: int
     rank: int
     world: int
 
-    def __getitem__(self, step: int) -> Batch:
-        return self.stream.batch(step, size=self.size, rank=self.rank, world=self.world)
+    def __getitem__(self, step: int) -> Batch | PcasegError:
+        try:
+            return self.stream.batch(step, size=self.size, rank=self.rank, world=self.world)
+        except PcasegError as error:
+            return error
 
 
 def _as_it_is(batch: Any) -> Any:

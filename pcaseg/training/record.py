@@ -51,3 +51,13 @@ def write_record(
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def is_recorded(weights: Path) -> bool:
+    """Whether the record beside the weights is of them and of the log there."""
+    try:
+        content = json.loads((weights.parent / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    found = (content.get("weights_sha256"), content.get("log")) if isinstance(content, dict) else ()
+    return found == (sha256_of(weights), read_log(weights.parent))

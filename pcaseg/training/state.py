@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pcaseg.configs import Aggregation, DenseMode
 from pcaseg.errors import CheckpointError
-from pcaseg.files import atomic_path, remove_partial
+from pcaseg.files import remove_partial
+from pcaseg.model.checkpoint_file import write_tensors
 from pcaseg.training.learner import Learner
 from pcaseg.training.recipes import Recipe
 
@@ -82,11 +82,7 @@ def save_state(state: TrainingState, identity: Identity, folder: Path) -> None:
         "scaler": json.dumps(state.scaler.state_dict()),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in _named_tensors(state)}
-    with atomic_path(folder / CHECKPOINT) as temporary:
-        try:
-            save_file(tensors, temporary, metadata=metadata)
-        except SafetensorError as error:  # its own errors hide the system's
-            raise OSError(None, str(error)) from error
+    write_tensors(tensors, folder / CHECKPOINT, metadata)
 
 
 def restore_state(state: TrainingState, identity: Identity, folder: Path) -> None:
@@ -149,14 +145,23 @@ def _check_identity(stored: Any, wanted: dict[str, Any], path: Path) -> None:
     wanted = json.loads(json.dumps(wanted))  # tuples become lists there
     for name in wanted:
         found = stored.get(name) if isinstance(stored, dict) else None
-        if found == wanted[name]:
-            continue
-        if isinstance(found, dict):
-            inner = [key for key in wanted[name] if found.get(key) != wanted[name][key]]
-            name, found, value = f"{name}'s {inner[0]}", found.get(inner[0]), wanted[name][inner[0]]
-        else:
-            value = wanted[name]
-        raise CheckpointError(
-            f"{path}: is of a training with another {name} ({found}, not {value}); resume with the same options, or "
-            "choose another folder"
-        )
+        if found != wanted[name]:
+            what, found, value = _difference(name, found, wanted[name])
+            raise CheckpointError(
+                f"{path}: is of a training with another {what} ({found}, not {value}); resume with the same options, "
+                "or choose another folder"
+            )
+
+
+def _difference(name: str, found: Any, wanted: Any) -> tuple[str, Any, Any]:
+    """The first part of `name` that differs, such as `recipe's stage 2's steps`, as found and as wanted."""
+    parts: list[tuple[str, Any, Any]] = []
+    if isinstance(found, dict) and isinstance(wanted, dict):
+        parts = [(f"{name}'s {key}", found.get(key), value) for key, value in wanted.items()]
+    elif name.endswith("stages") and isinstance(found, list) and len(found) == len(wanted):
+        pairs = zip(found, wanted, strict=True)
+        parts = [(f"{name.removesuffix('s')} {place}", *pair) for place, pair in enumerate(pairs, 1)]
+    for part, one, other in parts:
+        if one != other:
+            return _difference(part, one, other)
+    return name, found, wanted

@@ -17,7 +17,8 @@ from support_training import run_training, short_recipe
 
 from pcaseg.errors import CheckpointError, OutputError
 from pcaseg.files import sha256_of
-from pcaseg.training import loop, state
+from pcaseg.model import checkpoint_file
+from pcaseg.training import loop
 from pcaseg.training.log import read_log
 from pcaseg.training.state import CHECKPOINT
 
@@ -69,7 +70,7 @@ def test_killed_at_any_moment(whole, tmp_path):
 
 def test_full_disk_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch):
     out, saved = tmp_path / "run", []
-    real = state.save_file
+    real = checkpoint_file.save_file
 
     def save(tensors, path, **options):
         real(tensors, path, **options)
@@ -79,7 +80,7 @@ def test_full_disk_keeps_the_last_checkpoint(whole, tmp_path, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(state, "save_file", save)
+        patch.setattr(checkpoint_file, "save_file", save)
         with pytest.raises(OutputError, match=r"checkpoint\.safetensors: cannot be written \(No space left on device"):
             run_training(out)
     assert sorted(path.name for path in out.iterdir()) == [CHECKPOINT, "log.jsonl"]
