@@ -37,7 +37,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=natural, help="processes that make batches ahead (default: 4; tiny: 0)")
     command.add_argument("--checkpoint-every", type=natural, default=500, metavar="STEPS")
     command.add_argument("--log-every", type=natural, default=20, metavar="STEPS")
-    command.add_argument("--evaluate-every", type=natural, default=0, metavar="STEPS", help="tiny only; 0: never")
+    command.add_argument("--evaluate-every", type=natural, default=0, metavar="STEPS", help="tiny only; default: never")
     command.add_argument("--tensorboard", action="store_true", help="write scalars for TensorBoard too")
     command.set_defaults(run=run_train)
 

@@ -90,7 +90,7 @@ def train(
         seed: of the stream and the drawn weights, for the checkpoint.
         precision: of towers and aggregator; None for bfloat16 on a GPU that has it, float16 on others, float32 on CPUs.
         options: what does not change the weights.
-        evaluate: called every `evaluate_every` steps and in the end, in the first process.
+        evaluate: called every `evaluate_every` steps and then in the end too, in the first process.
 
     Returns:
         The file of weights, with the published names, which `load_saved_model` reads; None in all processes but the
@@ -290,8 +290,9 @@ class _Trainer:
 
     def _finish(self, log: TrainingLog) -> None:
         """Writes the weights: the running average, or the last ones."""
-        begin = time.perf_counter()
-        self._evaluate(log)
+        begin, every = time.perf_counter(), self.options.evaluate_every
+        if every and self.state.step % every:  # else the last step did
+            self._evaluate(log)
         self.model.load_state_dict(self.state.average, strict=False)
         self.model.cpu().eval()
         self.model.source = WeightsSource("checkpoint", None, tensors_sha256(self.model.state_dict()), None)

@@ -23,6 +23,9 @@ FORMAT = "pcaseg-training-1"
 CHECKPOINT = "checkpoint.safetensors"
 """Its name in the folder of a training."""
 
+_SAID = {"start": "SHA-256 of the weights at the start"}
+"""What messages call a field whose name says too little."""
+
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -146,7 +149,7 @@ def _check_identity(stored: Any, wanted: dict[str, Any], path: Path) -> None:
     for name in wanted:
         found = stored.get(name) if isinstance(stored, dict) else None
         if found != wanted[name]:
-            what, found, value = _difference(name, found, wanted[name])
+            what, found, value = _difference(_SAID.get(name, name), found, wanted[name])
             raise CheckpointError(
                 f"{path}: is of a training with another {what} ({found}, not {value}); resume with the same options, "
                 "or choose another folder"

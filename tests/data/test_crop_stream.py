@@ -63,6 +63,8 @@ def test_pure_function_of_seed_and_step(folder):
     assert same(other.batch(7, size=4), wanted)
     assert not same(other.batch(8, size=4), wanted)
     assert not same(stream(folder, 4).batch(7, size=4), wanted)
+    alone = replace(folder, pairs=folder.pairs[3:4])  # whose order no seed changes
+    assert not same(stream(alone, 3).batch(0, size=8), stream(alone, 4).batch(0, size=8))
 
 
 def test_two_ranks_together_are_one(folder):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from support_training import run_training, short_recipe
+from support_training import assert_same_weights, run_training, short_recipe
 
 from pcaseg.errors import CheckpointError, OutputError
 from pcaseg.files import sha256_of
@@ -42,10 +42,7 @@ def whole(tmp_path_factory) -> Path:
 
 def assert_same_end(out: Path, whole: Path) -> None:
     for name in (CHECKPOINT, loop.MODEL):
-        found, expected = load_file(out / name), load_file(whole / name)
-        assert found.keys() == expected.keys()
-        for key, tensor in expected.items():
-            assert torch.equal(found[key], tensor), f"{name}: {key}"
+        assert_same_weights(out / name, whole / name)
     rows = [row for row in read_log(out) if "loss" in row]
     assert [row["loss"] for row in rows] == [row["loss"] for row in read_log(whole) if "loss" in row]
 
