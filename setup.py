@@ -22,6 +22,7 @@ TORCH = [
     "onnxslim>=0.1.80",
     *ONNXRUNTIME,
 ]
+TENSORBOARD = "tensorboard>=2.15"
 TRITON = "triton>=3.6; platform_system == 'Linux'"
 DATASETS = ["scipy>=1.11", "pycocotools>=2.0.8"]
 BENCHMARKS = [*TORCH, "scikit-image>=0.22", "pytest-benchmark>=4.0"]
@@ -32,12 +33,13 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3", "cuda-python>=12.9", "onnx>=1.17", "filelock>=3.12"],
     "torch": TORCH,
     "triton": [*TORCH, TRITON],
-    "training": [*TORCH, "tensorboard>=2.15"],
+    "training": [*TORCH, TENSORBOARD],
     "datasets": DATASETS,
     "benchmarks": BENCHMARKS,
     "dev": [
         *BENCHMARKS,
         *DATASETS,
+        TENSORBOARD,
         TRITON,
         "pytest>=8",
         "pytest-timeout>=2.3",
