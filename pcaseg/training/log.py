@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -42,7 +43,11 @@ class TrainingLog:
         self._bar.update()
 
     def row(self, step: int, values: dict[str, Any], *, images: int = 0) -> None:
-        """One row, at once on disk. With `images` per step, the rates since the last such row are added."""
+        """One row, at once on disk. With `images` per step, the rates since the last such row are added.
+
+        What is not finite, such as the gradient of a step that float16 leaves out, is null: JSON knows no other word.
+        """
+        values = {name: None if isinstance(v, float) and not math.isfinite(v) else v for name, v in values.items()}
         if images:
             now, (then, before) = time.perf_counter(), self._last
             self._last = now, step

@@ -97,7 +97,7 @@ def train(
         first, which writes it.
 
     Raises:
-        TrainingError: a loss or gradient is not finite; the last checkpoint is intact.
+        TrainingError: a loss or gradient is not finite, or a worker was killed; the last checkpoint is intact.
         OutputError: `out` cannot be written, or holds a checkpoint and `resume` is `never`.
         CheckpointError: the checkpoint is damaged or of another training.
     """
@@ -170,6 +170,13 @@ class _Trainer:
         try:
             self._stages(log)
             self._finish(log)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise TrainingError(
+                f"{self.out}: a process that makes batches was killed, as where memory runs out; the last checkpoint "
+                "is intact: resume with fewer --workers"
+            ) from error
         finally:
             log.close()
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import resource
 import shlex
 import shutil
+import signal
 import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import load_file
 from support import SMALL_EVA, small_model
 from support_training import assert_same_weights, files, run_command, the_error
 
-from pcaseg.data.crop_stream import _order
+from pcaseg.data.crop_stream import CropStream, _order
 from pcaseg.data.specs import DataSet, data_set
 from pcaseg.files import sha256_of
 from pcaseg.model.checkpoint import load_saved_model, save_model
@@ -107,6 +110,14 @@ def finished(source, tmp_path_factory) -> Run:
     return run
 
 
+@pytest.fixture(scope="module")
+def one_step(source, tmp_path_factory) -> Run:
+    """The first step of it alone, without FOD."""
+    run = Run(source, tmp_path_factory.mktemp("one_step") / "out")
+    assert run_command(*run.words, "--steps", 1, "--fod-weight", 0) == 0
+    return run
+
+
 def published(path: Path) -> dict[str, torch.Tensor]:
     return to_published(load_saved_model(path).state_dict(), SMALL_EVA)
 
@@ -151,13 +162,38 @@ def test_record(finished):
     assert recipe["learning"] == "published" and [stage["batch"] for stage in recipe["stages"]] == [8]
 
 
-def test_fod_turned_off(finished, tmp_path):
+def test_fod_turned_off(finished, one_step):
     """Its cosine is logged all the same; the first step, whose weights are the same, has the loss without it."""
-    run = Run(finished.root, tmp_path / "out")
-    assert run_command(*run.words, "--steps", 1, "--fod-weight", 0) == 0
-    row, first = read_log(run.out)[0], read_log(finished.out)[0]
+    row, first = read_log(one_step.out)[0], read_log(finished.out)[0]
     assert row["loss"] == row["whole"] == first["whole"] < first["loss"]
     assert row["cosine"] == first["cosine"] > 0
+
+
+def test_fod_weighted(source, tmp_path):
+    run = Run(source, tmp_path / "out")
+    assert run_command(*run.words, "--steps", 1, "--fod-weight", 0.5) == 0
+    row = read_log(run.out)[0]
+    assert row["loss"] == pytest.approx(row["whole"] + 0.5 * row["fod"], rel=1e-6)
+
+
+def test_the_norm_of_all_gradients_is_cut_to_a_hundredth(one_step):
+    """After one step AdamW's first moment is a tenth of the gradient."""
+    assert read_log(one_step.out)[0]["gradient_norm"] > 1
+    state = load_file(one_step.out / CHECKPOINT)
+    moments = [tensor for name, tensor in state.items() if name.startswith("moment.exp_avg.")]
+    assert math.sqrt(sum(float(one.double().square().sum()) for one in moments)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_clip_learns_at_a_hundredth_of_the_rate(one_step):
+    """The first step of AdamW moves a weight by its rate, or by less where the gradient is next to nothing."""
+    after = published(one_step.out / MODEL)
+    before = to_published(small_model(checkpoint=one_step.root / "clip.pt").state_dict(), SMALL_EVA)
+    farthest = {"clip": 0.0, "rest": 0.0}
+    for name in before:
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            part = "clip" if name.startswith(CLIP_PREFIX) else "rest"
+            farthest[part] = max(farthest[part], float((after[name].double() - before[name]).abs().max()))
+    assert farthest == {"clip": pytest.approx(5e-6, rel=0.02), "rest": pytest.approx(5e-4, rel=0.02)}
 
 
 def test_resumed_after_the_end_nothing_changes(finished, tmp_path):
@@ -221,6 +257,21 @@ def test_a_label_outside_the_map(finished, tmp_path, capsys):
     path.write_bytes(former)
     assert run_command(*run.words, "--resume", "--workers", 1) == 0
     assert_same_weights(run.out / MODEL, finished.out / MODEL)
+
+
+def test_a_worker_that_is_killed(source, tmp_path, capsys, monkeypatch):
+    """As the system does where memory runs out; here after the first batch."""
+    real = CropStream.batch
+
+    def batch(self, step, **share):
+        if step == 1 and torch.utils.data.get_worker_info():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, step, **share)
+
+    monkeypatch.setattr(CropStream, "batch", batch)
+    run = Run(source, tmp_path / "out")
+    error = the_error(capsys, run_command(*run.words, "--workers", 1))
+    assert error.startswith(f"error: {run.out}: a process that makes batches was killed")
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from support import small_model
 from support_training import files, run_command, the_error
 
 from pcaseg.model.checkpoint import load_saved_model
-from pcaseg.training.log import LOG, read_log
+from pcaseg.training.log import LOG, TrainingLog, read_log
 from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
 from pcaseg.training.state import CHECKPOINT
@@ -54,6 +54,14 @@ def test_weights_of_tiny(tiny):
     found = model.state_dict()[name]
     assert torch.equal(found, state[f"average.{name}"].half().float())
     assert not torch.equal(found, state[f"learner.model.{name}"].half().float())
+
+
+def test_what_is_not_finite_is_null(tmp_path):
+    """A line of the log is JSON in the strict sense."""
+    log = TrainingLog(tmp_path, done=0, steps=1, tensorboard=False, progress=False)
+    log.row(1, {"loss": 0.5, "gradient_norm": math.nan, "rate": math.inf})
+    log.close()
+    assert (tmp_path / LOG).read_text() == '{"step": 1, "loss": 0.5, "gradient_norm": null, "rate": null}\n'
 
 
 def test_tensorboard_scalars(tmp_path):
