@@ -60,8 +60,9 @@ def labelled_table() -> str:
         if row := report.get("labelled"):
             difference = row["bundle_miou"] - row["eager_miou"]
             lines.append(
-                f"| {report['preset']}, {report['precision']} | {report['backend']} | {row['images']} | {row['classes']} "
-                f"| {row['eager_miou']:.2f} % | {row['bundle_miou']:.2f} % | {difference:+.3f} | {row['gate']} |"
+                f"| {report['preset']}, {report['precision']} | {report['backend']} | {row['images']} "
+                f"| {row['classes']} | {row['eager_miou']:.2f} % | {row['bundle_miou']:.2f} % | {difference:+.3f} "
+                f"| {row['gate']} |"
             )
     return "\n".join(lines) + "\n"
 
