@@ -240,6 +240,7 @@ def write_report(
         preset=bundle.manifest.preset,
         aggregation=bundle.manifest.aggregation,
         weights=bundle.manifest.weights.kind,
+        precision=bundle.manifest.precision,
         graph=backend.manifest.graph,
         bundle_sha256=bundle.sha256,
         backend=backend.name,

@@ -34,16 +34,35 @@ _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 def check_table() -> str:
     """Agreement of ONNX Runtime with the eager model, from the files of `pcaseg check --json`."""
     lines = [
-        "| preset | image | classes | strategy | relative error of logits | same label | worst class, IoU |",
+        "| bundle | image | classes | strategy | relative error of logits | same label | worst class, IoU |",
         "|---|---|---|---|---|---|---|",
     ]
     for path in sorted(RESULTS.glob("check_*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
+        bundle = ", ".join([report["preset"], *([report["precision"]] if "precision" in report else [])])
         for row in report["rows"]:
             worst = f"{row['worst_class'].split(',')[0].strip()}, {row['worst_iou']:.4f}"
             lines.append(
-                f"| {report['preset']} | {row['case']} | {row['classes']} | {row['strategy']} "
+                f"| {bundle} | {row['case']} | {row['classes']} | {row['strategy']} "
                 f"| {row['relative_error']:.1e} | {row['label_agreement']:.3%} | {worst} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def labelled_table() -> str:
+    """mIoU of the eager model and of bundles on the same labelled images, from the files of `pcaseg check --json`."""
+    lines = [
+        "| bundle | backend | images | classes | mIoU eager | mIoU bundle | difference, points | gate |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for path in sorted(RESULTS.glob("check_*.json")):
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if row := report.get("labelled"):
+            difference = row["bundle_miou"] - row["eager_miou"]
+            lines.append(
+                f"| {report['preset']}, {report['precision']} | {report['backend']} | {row['images']} "
+                f"| {row['classes']} | {row['eager_miou']:.2f} % | {row['bundle_miou']:.2f} % | {difference:+.3f} "
+                f"| {row['gate']} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -195,6 +214,7 @@ def _kernel_cell(row: Row) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "bench": bench_table,
     "check": check_table,
+    "labelled": labelled_table,
     "speed": speed_table,
     "operators": operators_table,
     "islands": islands_table,

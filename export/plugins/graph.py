@@ -61,7 +61,11 @@ def export_plugin_segmenter(model: PCASeg, path: Path, *, options: ExportOptions
         if node.op_type == "PcasegExpertMix":
             _pack(proto.graph, node)
     found = {node.op_type for node in proto.graph.node if node.domain == NAMESPACE}
-    wanted = set(PLUGINS) if model.aggregation == "parallel" else set(PLUGINS) - {"PcasegExpertMix"}
+    wanted = set(PLUGINS)
+    if model.aggregation != "parallel":
+        wanted.remove("PcasegExpertMix")
+    if not model.preset.class_padding:  # the kernel's operator is for models with padding
+        wanted.remove("PcasegClassAttention")
     if found != wanted:
         raise PcasegError(f"the exported graph holds the plugins {sorted(found)}, not {sorted(wanted)}; report this")
     onnx.save(proto, path)

@@ -2,7 +2,7 @@
 
     python -m pcaseg.export.plugins.library --tensorrt-include DIR --arch sm_87 --out libpcaseg_plugins.so
 
-needs Triton, CMake and a C++17 compiler; neither a GPU nor the CUDA toolkit.
+needs PyTorch, Triton, CMake and a C++17 compiler; neither a GPU nor the CUDA toolkit.
 """
 
 from __future__ import annotations
@@ -15,20 +15,25 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pcaseg.configs import get_preset, presets
-from pcaseg.errors import OutputError, PcasegError
-from pcaseg.export.plugins.qdp import entry_for
-from pcaseg.export.plugins.table import PLUGINS, Plugin, Text, TextOperations
+from pcaseg.errors import OutputError, PcasegError, install_hint
 from pcaseg.files import atomic_path
-from pcaseg.kernels.aot import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from pcaseg.export.plugins.table import Plugin
 
 SOURCES = Path(__file__).with_name("cpp")
 EXPERTS = 4
+NAME_INSIDE = b"PcasegCostVolume"
+"""What every such library holds: a plugin's name."""
 
 
 def attributes_of(preset: str) -> dict[str, dict[str, int]]:
     """What the nodes of a preset's graph say, by plugin."""
+    from pcaseg.export.plugins.table import PLUGINS
+
     p = get_preset(preset)
     sizes = {
         "width": p.grid,
@@ -48,6 +53,10 @@ def write_kernels(archs: Sequence[str], names: Sequence[str], dtypes: Sequence[s
     Raises:
         PcasegError: an unknown architecture, preset or type.
     """
+    from pcaseg.export.plugins.qdp import entry_for
+    from pcaseg.export.plugins.table import PLUGINS
+    from pcaseg.kernels.aot import ARCHITECTURES
+
     wrong = [arch for arch in archs if arch not in ARCHITECTURES]
     if wrong:
         raise PcasegError(f"arch={wrong[0]!r}: choose from {', '.join(ARCHITECTURES)}")
@@ -77,6 +86,8 @@ def write_kernels(archs: Sequence[str], names: Sequence[str], dtypes: Sequence[s
 
 def descriptions() -> list[str]:
     """The plugins' names, attributes, types and output shapes as C++ tables."""
+    from pcaseg.export.plugins.table import PLUGINS
+
     lines = []
     for plugin in PLUGINS.values():
         shapes = [[(i, axis) for axis in range(rank)] for i, rank in enumerate(plugin.ranks)]
@@ -92,6 +103,8 @@ def descriptions() -> list[str]:
 
 def launch_function(plugin: Plugin, dtype: str, attributes: Mapping[str, int]) -> str:
     """A launch rule as a C++ function from the inputs' lengths to programs and scalars."""
+    from pcaseg.export.plugins.table import Text, TextOperations
+
     name = plugin.variant(dtype, attributes).name
     shapes = [[Text(f"dims[{i}][{axis}]") for axis in range(rank)] for i, rank in enumerate(plugin.ranks)]
     launch = plugin.launch_for(shapes, dtype, attributes, TextOperations())
@@ -124,12 +137,25 @@ def build_library(include: Path, kernels: Path, out: Path) -> None:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = (done.stderr or done.stdout).strip().splitlines()[-12:]
-                raise PcasegError(f"the plugin library does not build: {' / '.join(said)}")
+                raise PcasegError(
+                    "the plugin library does not build; see whether --tensorrt-include holds TensorRT's own headers "
+                    f"and the compiler knows C++17; it says: {' / '.join(said)}"
+                )
         try:
             with atomic_path(out) as temporary:
                 shutil.copyfile(Path(folder) / "libpcaseg_plugins.so", temporary)
         except OSError as error:
             raise OutputError(f"{out}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def check_out(out: Path) -> None:
+    """Refuses to replace what is no plugin library of pcaseg.
+
+    Raises:
+        OutputError: names it.
+    """
+    if out.is_dir() or (out.exists() and NAME_INSIDE not in out.read_bytes()):
+        raise OutputError(f"{out}: exists and is not a plugin library of pcaseg; choose another name")
 
 
 def _bytes(text: str) -> str:
@@ -147,12 +173,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="the .so to write")
     options = parser.parse_args(arguments)
     try:
+        check_out(options.out)
         with tempfile.TemporaryDirectory() as folder:
             kernels = Path(folder) / "kernels.h"
             write_kernels(options.arch.split(","), options.presets.split(","), options.dtypes.split(","), kernels)
             build_library(options.tensorrt_include, kernels, options.out)
     except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed; {install_hint('triton')}", file=sys.stderr)
         return 2
     print(f"{options.out}: {os.path.getsize(options.out) / 2**20:.1f} MiB")
     return 0

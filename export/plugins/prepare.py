@@ -8,36 +8,30 @@ from typing import Any
 
 import onnx
 
-from pcaseg.errors import EngineError
 from pcaseg.export.plugins.qdp import entry_for, register_plugins
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Gpu
-from pcaseg.runtime.engines import GRAPH_PRECISION, Plugins
+from pcaseg.runtime.engines import GRAPH_PRECISION
 from pcaseg.runtime.tensorrt_api import load_plugin_library
 
 
-def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, plugins: Plugins, library: Path | None) -> str:
+def prepare_plugins(trt: Any, bundle: Bundle, gpu: Gpu, library: Path | None) -> str:
     """Registers or loads the plugins that a bundle's graph needs.
 
     Args:
         trt: the module `tensorrt`.
         bundle: exported with plugins.
         gpu: what kernels are compiled for.
-        plugins: `inside` or `library`; see `build_engines`.
-        library: for `library`.
+        library: the C++ plugins; None compiles the kernels into the engine.
 
     Returns:
         What an `EngineKey` says of them.
 
     Raises:
-        EngineError: the bundle has no graph with plugin nodes, no library is named, or this TensorRT takes none.
+        EngineError: the library cannot be loaded, or this TensorRT takes no such plugins.
     """
-    if PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
-        raise EngineError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
-    if plugins == "library":
-        if library is None:
-            raise EngineError("plugins='library': name the library with --plugin-library")
+    if library is not None:
         return f"library-{load_plugin_library(library)}"
     register_plugins(trt, gpu.arch)
     return f"inside-{_hash_of_kernels(bundle, gpu.arch)}"

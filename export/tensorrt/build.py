@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from pcaseg.errors import EngineError, PcasegError
+from pcaseg.errors import EngineError, OutputError, PcasegError
 from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
 from pcaseg.files import atomic_path, cache_folder, sha256_of
-from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
     GRAPH_PRECISION,
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
 
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
+
+TIMING_MARK = b"pcaseg timing cache 1\n"
+"""First line of a timing cache, so that no other file is ever taken for one and replaced."""
 
 DEFAULTS = BuildOptions()
 
@@ -98,13 +102,17 @@ def build_engines(
         BundleError: the bundle is damaged.
     """
     wanted = _precision(bundle, precision)
-    images = _calibration(wanted, calibration, plugins)
+    images = _calibration(wanted, calibration, plugins, options)
+    _check_plugins(bundle, plugins, plugin_library)
+    bundle.verify()
     trt = import_tensorrt()
     driver = driver or open_driver(device)
-    known = None if plugins == "none" else _plugins(trt, bundle, driver, plugins, plugin_library)
+    known = None if plugins == "none" else _plugins(trt, bundle, driver, plugin_library)
     library = known.removeprefix("library-") if known and plugins == "library" else None
     machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
     cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
+    if build:
+        check_timing_cache(cache)
     found = []
     for role in roles(profile):
         key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
@@ -116,7 +124,7 @@ def build_engines(
 def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision:
     own = GRAPH_PRECISION[bundle.manifest.precision]
     if asked == "fp8":
-        raise PcasegError(f"{bundle.path}: precision='fp8': pcaseg writes no fp8 graph that is near enough; take {own}")
+        raise PcasegError(f"{bundle.path}: precision='fp8': pcaseg writes no fp8 graphs; take {own}")
     if asked is not None and asked != own and asked != "int8":
         name = next(key for key, value in GRAPH_PRECISION.items() if value == asked)
         raise PcasegError(
@@ -126,17 +134,33 @@ def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision
     return asked or own
 
 
-def _plugins(trt: Any, bundle: Bundle, driver: Driver, plugins: Plugins, library: Path | None) -> str:
+def _check_plugins(bundle: Bundle, plugins: Plugins, library: Path | None) -> None:
+    """Refuses what does not go together, before TensorRT is needed."""
+    if (plugins == "library") != (library is not None):
+        raise PcasegError(f"plugins={plugins!r}: library, and nothing else, takes a file (--plugin-library)")
+    if library is not None and not library.is_file():
+        raise PcasegError(f"{library}: no such file; make it with python -m pcaseg.export.plugins.library")
+    if plugins != "none" and PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
+        raise PcasegError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
+
+
+def _plugins(trt: Any, bundle: Bundle, driver: Driver, library: Path | None) -> str:
     from pcaseg.export.plugins.prepare import prepare_plugins  # these alone need PyTorch and Triton
 
-    return prepare_plugins(trt, bundle, driver.gpu, plugins, library)
+    return prepare_plugins(trt, bundle, driver.gpu, library)
 
 
-def _calibration(precision: EnginePrecision, folder: Path | None, plugins: Plugins) -> Calibration | None:
+def _calibration(
+    precision: EnginePrecision, folder: Path | None, plugins: Plugins, options: BuildOptions
+) -> Calibration | None:
     if (precision == "int8") != (folder is not None):
         raise PcasegError(f"precision={precision!r}: int8, and nothing else, takes a folder of images (--calibration)")
     if precision == "int8" and plugins != "none":
         raise PcasegError("precision='int8': the plugins compute in floating point; build without --plugins")
+    if precision == "int8" and options.weight_stripped:
+        raise PcasegError(
+            "precision='int8': a bundle holds no quantised weights to refit; build without --strip-weights"
+        )
     if folder is None:
         return None
     from pcaseg.export.tensorrt.quantize import Calibration  # this alone needs ONNX Runtime
@@ -193,7 +217,10 @@ class _Job:
         if not build:
             raise EngineError(f"{self.bundle.path}: {self._missing(machine)}; to build it leave out --no-build")
         folder = engine_folder(self.bundle)
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: no folder can be made there ({error.strerror}); make room for it") from error
         with FileLock(folder / f".{self.key.stem}.lock"):
             found = self._stored()
             return Built(found, built=False) if found is not None else Built(self._build(folder, progress), built=True)
@@ -219,6 +246,8 @@ class _Job:
         ]
         if not others:
             return f"has no TensorRT engine of its {self.key.graph} graph"
+        if self.key in others:  # and yet not found
+            return f"the plan of its {self.key.graph} engine is missing or damaged"
         unlike = [self._unlike(key, machine) for key in others]
         return f"its {self.key.graph} engine does not fit: {', '.join(sorted(unlike, key=len)[0])}"
 
@@ -307,6 +336,29 @@ class _Job:
         return shares
 
 
+def check_timing_cache(path: Path) -> None:
+    """Refuses a place where no timing cache can be written, or a file that is none.
+
+    Raises:
+        EngineError: names the file.
+    """
+    try:
+        _timings(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):  # a lock that cannot be made would be waited for
+            pass
+    except OSError as error:
+        raise EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file") from error
+
+
+def _timings(path: Path) -> bytes:
+    """What TensorRT learned before; nothing where there is no file."""
+    data = path.read_bytes() if path.exists() else TIMING_MARK
+    if not data.startswith(TIMING_MARK):
+        raise EngineError(f"{path}: exists and is not a timing cache of pcaseg; name another file")
+    return data.removeprefix(TIMING_MARK)
+
+
 @dataclass
 class _Cache:
     data: bytes
@@ -318,10 +370,10 @@ def _timing_cache(path: Path) -> Iterator[_Cache]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock", timeout=3600):
-            cache = _Cache(path.read_bytes() if path.exists() else b"")
+            cache = _Cache(_timings(path))
             yield cache
             with atomic_path(path) as temporary:
-                temporary.write_bytes(cache.data)
+                temporary.write_bytes(TIMING_MARK + cache.data)
     except Timeout as error:
         raise EngineError(f"{path}: another build has held the timing cache for an hour; name another") from error
     except OSError as error:

@@ -104,6 +104,8 @@ def quantize(
                     "MatMulConstBOnly": True,
                 },
             )
+        except PcasegError:
+            raise
         except Exception as error:  # the quantiser's exceptions have no common base
             reason = str(error).partition("\n")[0]
             raise EngineError(f"{bundle.path}: ONNX Runtime cannot quantise the graph ({reason}); take fp16") from error

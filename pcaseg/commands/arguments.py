@@ -10,6 +10,7 @@ from typing import get_args
 from pcaseg.class_lists import class_list_names
 from pcaseg.configs import LARGEST_SIDE_PX
 from pcaseg.errors import PcasegError
+from pcaseg.runtime.engines import EnginePrecision
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -37,6 +38,16 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
     command.add_argument("--threads", type=natural, help="CPU threads")
+    command.add_argument(
+        "--engine-precision", choices=get_args(EnginePrecision), help="of tensorrt's engines (default: the bundle's)"
+    )
+    command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
+
+
+def backend_options(options: argparse.Namespace) -> dict[str, object]:
+    """What was given of the options that one backend alone understands."""
+    given = {"engine_precision": options.engine_precision, "plugin_library": options.plugin_library}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def natural(text: str) -> int:

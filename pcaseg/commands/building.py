@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from pcaseg.commands.arguments import EXIT_OK, natural, some_path
@@ -12,15 +11,17 @@ from pcaseg.runtime.engines import EnginePrecision, Hardware, Plugins
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", type=Path, help="bundle of `pcaseg export`")
+    command.add_argument("bundle", type=some_path, help="bundle of `pcaseg export`")
     command.add_argument(
-        "--precision", choices=get_args(EnginePrecision), help="as its graph is; default: the bundle's"
+        "--precision",
+        choices=get_args(EnginePrecision),
+        help="default: the bundle's; int8 quantises a float32 bundle, fp8 is refused",
     )
     command.add_argument(
         "--profile",
         choices=get_args(ProfileSet),
         default="default",
-        help=f"shapes: {describe_sets()}",
+        help=f"shapes (default: default): {describe_sets()}",
     )
     command.add_argument("--workspace", type=natural, default=4096, metavar="MIB", help="memory for tactics (4096)")
     command.add_argument("--optimization-level", type=natural, default=3, metavar="0..5", help="effort (default: 3)")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK
+from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK, some_path
 
 if TYPE_CHECKING:
     from pcaseg.doctor import Finding
 
 
 def add_doctor(command: argparse.ArgumentParser) -> None:
-    command.add_argument("bundle", nargs="?", type=Path, help="bundle to try with every backend")
+    command.add_argument("bundle", nargs="?", type=some_path, help="bundle to try with every backend")
     command.set_defaults(run=run_doctor)
 
 

@@ -12,6 +12,7 @@ from pcaseg.commands.arguments import (
     EXIT_FAILED,
     EXIT_OK,
     add_backend,
+    backend_options,
     backends,
     choices,
     class_counts,
@@ -87,7 +88,9 @@ def run_check(options: argparse.Namespace) -> int:
         images = {path.name: read_image(path) for path in expand_images(options.images)}
     else:
         images = photographs()
-    backend = open_backend(options.backend, bundle, device=options.device, threads=options.threads)
+    backend = open_backend(
+        options.backend, bundle, device=options.device, threads=options.threads, options=backend_options(options)
+    )
     model = load_model(options.model) if options.model else source_model(bundle)
     manifest = bundle.manifest
     gate = default_gate(manifest.precision, manifest.weights.kind) | (options.gate or {})
@@ -196,6 +199,10 @@ def run_bench(options: argparse.Namespace) -> int:
                 append_rows(options.out, [row])
     print(tables(rows))
     say_weights(rows[0].weights)
+    if all(row.status == "skipped" for row in rows):
+        raise PcasegError(
+            "nothing was measured: no backend that was asked for runs here; choose others with --backends"
+        )
     print(verdict(rows))
     if options.html:
         _write_report(options.html, rows)

@@ -14,6 +14,7 @@ from pcaseg.commands.arguments import (
     add_backend,
     add_network,
     add_vocabulary,
+    backend_options,
     some_path,
 )
 from pcaseg.commands.models import load_model, say_weights
@@ -95,6 +96,8 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     if options.classes is not None:
         vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
     if options.bundle is None:
+        if foreign := backend_options(options):
+            raise PcasegError(f"--{next(iter(foreign)).replace('_', '-')}: is for a bundle with --backend tensorrt")
         from pcaseg.export.torch_backend import TorchBackend
 
         backend = TorchBackend(
@@ -103,7 +106,12 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         segmenter = Segmenter(backend, strategy=options.strategy)
     else:
         segmenter = Segmenter(
-            options.bundle, options.backend, device=options.device, threads=options.threads, strategy=options.strategy
+            options.bundle,
+            options.backend,
+            device=options.device,
+            threads=options.threads,
+            strategy=options.strategy,
+            backend_options=backend_options(options),
         )
     segmenter.set_vocabulary(vocabulary)
     return segmenter

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -18,6 +18,9 @@ BACKENDS = {
     "torch": "pcaseg.export.torch_backend:TorchBackend",
 }
 """Name, which is also the pip extra, to `module:class`. Each class has `open(bundle, *, device, threads)`."""
+
+OPTIONS = {"tensorrt": ("engine_precision", "plugin_library")}
+"""What else `open` takes, by backend."""
 
 
 @runtime_checkable
@@ -53,7 +56,14 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(name: str, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> Backend:
+def open_backend(
+    name: str,
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    options: Mapping[str, object] | None = None,
+) -> Backend:
     """Opens a bundle with the backend of that name.
 
     Args:
@@ -61,12 +71,16 @@ def open_backend(name: str, bundle: Bundle, *, device: str | None = None, thread
         bundle: the bundle to run.
         device: what the backend understands, such as `cpu` or `cuda`; None for its default.
         threads: CPU threads; None for the backend's default.
+        options: what else one backend alone understands, see `OPTIONS`.
 
     Raises:
-        PcasegError: no such backend.
+        PcasegError: no such backend, or an option of another.
         MissingDependencyError: the backend's package is not installed.
     """
-    backend: Backend = backend_class(name).open(bundle, device=device, threads=threads)
+    given = dict(options or {})
+    if foreign := [key for key in given if key not in OPTIONS.get(name, ())]:
+        raise PcasegError(f"{foreign[0]}={str(given[foreign[0]])!r}: is not for the backend {name!r}; leave it out")
+    backend: Backend = backend_class(name).open(bundle, device=device, threads=threads, **given)
     return backend
 
 

@@ -159,7 +159,7 @@ class CudaDriver:
             self._call("cuInit", 0)
         except (RuntimeError, OSError) as error:  # the bindings raise where libcuda itself is missing
             raise EngineError(
-                f"no NVIDIA driver can be used here ({error}); install it, or use --device cpu"
+                f"no NVIDIA driver can be used here ({error}); install it, or take a backend that needs no GPU"
             ) from error
         count = self._call("cuDeviceGetCount")
         if index >= count:

@@ -47,6 +47,7 @@ Plugins = Literal["none", "inside", "library"]
 Shape = tuple[int, ...]
 
 _BUILD_ANEW = "build it anew with pcaseg build"
+_DELETE = "delete it, and run pcaseg build again"
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class EngineSidecar:
         Raises:
             EngineError: it is no such text; the message begins with `source`.
         """
-        return load_typed(cls, text, source, version=SCHEMA_VERSION, error=EngineError, mend=_BUILD_ANEW)
+        return load_typed(cls, text, source, version=SCHEMA_VERSION, error=EngineError, mend=_DELETE)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def read_engine(path: Path) -> StoredEngine:
     try:
         text = path.read_bytes()
     except OSError as error:
-        raise EngineError(f"{path}: cannot be read ({error.strerror}); {_BUILD_ANEW}") from error
+        raise EngineError(f"{path}: cannot be read ({error.strerror}); {_DELETE}") from error
     return StoredEngine(path.with_suffix(".plan"), EngineSidecar.from_json(text, str(path)))
 
 
@@ -261,18 +262,32 @@ def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
     return found
 
 
-def find_engines(bundle: Bundle, machine: Machine, role: GraphRole) -> list[StoredEngine]:
-    """A bundle's engines for one graph that run on this machine, those that cover less first.
+def find_engines(
+    bundle: Bundle, machine: Machine, role: GraphRole, *, precision: EnginePrecision | None = None
+) -> list[StoredEngine]:
+    """A bundle's engines for one graph that run on this machine, those that cover less first, then the newest.
+
+    Args:
+        bundle: whose engines.
+        machine: see there.
+        role: which graph.
+        precision: of the segmenter; None for the bundle's own, so that int8 runs only where it is asked for.
 
     Raises:
         EngineError: there is none; the message names what differs.
     """
     candidates = [engine for engine in stored_engines(bundle) if engine.sidecar.key.graph == role]
+    wanted = "fp32" if role == "text" else precision or GRAPH_PRECISION[bundle.manifest.precision]
     reasons = {engine.plan: differences(engine.sidecar.key, bundle, machine) for engine in candidates}
+    for engine in candidates:
+        if engine.sidecar.key.precision != wanted:
+            reasons[engine.plan].append(f"it computes in {engine.sidecar.key.precision}, not {wanted}")
     fitting = [engine for engine in candidates if not reasons[engine.plan]]
     if fitting:
-        return sorted(fitting, key=lambda engine: max(p.largest() for p in engine.sidecar.key.profiles))
-    build = f"run: {build_command(bundle, role)}"
+        newest = sorted(fitting, key=lambda engine: engine.sidecar.created, reverse=True)
+        return sorted(newest, key=lambda engine: max(p.largest() for p in engine.sidecar.key.profiles))
+    int8 = " --precision int8 --calibration FOLDER" if wanted == "int8" else ""
+    build = f"run: {build_command(bundle, role)}{int8}"
     if not candidates:
         raise EngineError(f"{bundle.path}: has no TensorRT engine of its {role} graph; {build}")
     nearest = min(candidates, key=lambda engine: len(reasons[engine.plan]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ class Segmenter:
         device: str | None = None,
         threads: int | None = None,
         strategy: Strategy | None = None,
+        backend_options: Mapping[str, object] | None = None,
         window_batch: int = 1,
     ) -> None:
         """Opens a bundle.
@@ -52,6 +53,7 @@ class Segmenter:
             threads: CPU threads; None for the backend's default.
             strategy: `single` (whole image, one pass) or `sliding` (published protocol, five passes); None for the
                 one that the bundle's graph holds, or `single` where it holds none.
+            backend_options: what one backend alone understands, see `pcaseg.runtime.backends.OPTIONS`.
             window_batch: windows that run at once; more takes more memory. A graph of labels runs all of its own.
 
         Raises:
@@ -65,9 +67,9 @@ class Segmenter:
             bundle = Bundle(source)
             self.strategy: Strategy = choose_strategy(bundle.manifest, strategy)
             self._bundle_sha256 = bundle.sha256
-            self._backend = open_backend(backend, bundle, device=device, threads=threads)
-        elif device is not None or threads is not None:
-            raise PcasegError("device and threads belong to a bundle's path; an opened backend has its own")
+            self._backend = open_backend(backend, bundle, device=device, threads=threads, options=backend_options)
+        elif device is not None or threads is not None or backend_options:
+            raise PcasegError("device, threads and options belong to a bundle's path; an opened backend has its own")
         else:
             self._backend = source
             self.strategy = choose_strategy(source.manifest, strategy)

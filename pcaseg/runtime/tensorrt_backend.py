@@ -15,7 +15,15 @@ from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
-from pcaseg.runtime.engines import GraphRole, Machine, Shape, StoredEngine, build_command, find_engines
+from pcaseg.runtime.engines import (
+    EnginePrecision,
+    GraphRole,
+    Machine,
+    Shape,
+    StoredEngine,
+    build_command,
+    find_engines,
+)
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt, load_plugin_library
 from pcaseg.runtime.tensorrt_engine import Array, Engine
@@ -39,6 +47,7 @@ class TensorRTBackend:
         *,
         device: str | None = None,
         contexts: int = 1,
+        precision: EnginePrecision | None = None,
         plugin_library: Path | None = None,
         driver: Driver | None = None,
     ) -> None:
@@ -48,6 +57,7 @@ class TensorRTBackend:
             bundle: with engines of `pcaseg build`.
             device: `cuda` (default) or `cuda:N`.
             contexts: calls that run at once, each with its own memory.
+            precision: of the segmenter's engines; None for the bundle's own, `int8` for those that were quantised.
             plugin_library: the C++ plugins, for engines that were built with them.
             driver: of the GPU; None for the real one.
 
@@ -58,7 +68,7 @@ class TensorRTBackend:
         """
         if contexts < 1:
             raise PcasegError(f"contexts={contexts}: give 1 or more")
-        self._bundle, self._contexts = bundle, contexts
+        self._bundle, self._contexts, self._precision = bundle, contexts, precision
         self._trt = import_tensorrt()
         self._driver: Driver = driver or open_driver(device)
         gpu = self._driver.gpu
@@ -67,14 +77,23 @@ class TensorRTBackend:
         self.log: Any = capture_log(self._trt)
         self._open: dict[str, Engine] = {}
         self._lock = threading.RLock()  # of what is found and opened
-        self._found: dict[GraphRole, list[StoredEngine]] = {"main": find_engines(bundle, self.machine, "main")}
+        self._found: dict[GraphRole, list[StoredEngine]] = {}
+        self._stored("main")
 
     @classmethod
-    def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TensorRTBackend:
+    def open(
+        cls,
+        bundle: Bundle,
+        *,
+        device: str | None = None,
+        threads: int | None = None,
+        engine_precision: EnginePrecision | None = None,
+        plugin_library: Path | None = None,
+    ) -> TensorRTBackend:
         """The constructor, as the table of backends calls it; CPU threads have no meaning here."""
         if threads is not None:
             raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
-        return cls(bundle, device=device)
+        return cls(bundle, device=device, precision=engine_precision, plugin_library=plugin_library)
 
     @property
     def name(self) -> str:
@@ -199,7 +218,7 @@ class TensorRTBackend:
 
     def _stored(self, role: GraphRole) -> list[StoredEngine]:
         if role not in self._found:
-            self._found[role] = find_engines(self._bundle, self.machine, role)
+            self._found[role] = find_engines(self._bundle, self.machine, role, precision=self._precision)
         return self._found[role]
 
     def _opened(self, stored: StoredEngine) -> Engine:

@@ -242,6 +242,14 @@ def test_the_command(subject, small_preset, tmp_path, capsys, monkeypatch, spoil
     assert len(read_rows([stored])) == 5
 
 
+def test_where_nothing_runs_nothing_is_right(subject, small_preset, tmp_path, capsys):
+    words = ["bench", str(subject.bundles["float32"].path), "--backends", "tensorrt", "--classes", "2"]
+    words += ["--photos", str(subject.images[0]), "--seconds", "0.1", "--no-cold"]
+    assert main(words) == 2
+    said = capsys.readouterr()
+    assert "nothing was measured" in said.err and "are right" not in said.out
+
+
 @pytest.mark.parametrize(
     ("words", "fragment"),
     [

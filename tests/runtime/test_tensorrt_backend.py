@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import shutil
 import sys
 import threading
@@ -192,6 +193,34 @@ def test_a_stripped_engine_gets_its_weights_when_opened(folder, machine):
     assert opened.engine._plan["refitted"]
 
 
+def test_engines_of_another_precision_run_where_they_are_asked_for(folder, machine):
+    driver = machine()
+    build_engines(Bundle(folder), profile="edge", driver=driver)
+    with pytest.raises(
+        EngineError, match=r"it computes in fp32, not int8; run: .* --precision int8 --calibration FOLDER"
+    ):
+        TensorRTBackend(Bundle(folder), precision="int8", driver=driver)
+    (sidecar,) = (folder / "engines").glob("main-*.json")
+    content = json.loads(sidecar.read_text())
+    content["key"]["precision"] = "int8"
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(EngineError, match="it computes in int8, not fp32"):
+        TensorRTBackend(Bundle(folder), driver=driver)
+    assert TensorRTBackend(Bundle(folder), precision="int8", driver=driver).name == "tensorrt-int8"
+
+
+def test_of_equal_engines_the_newest_runs(folder, machine):
+    driver = machine()
+    build_engines(Bundle(folder), profile="edge", driver=driver)
+    (sidecar,) = (folder / "engines").glob("main-*.json")
+    content = json.loads(sidecar.read_text())
+    for year in (1999, 2999, 2998):
+        other = content | {"created": f"{year}-01-01T00:00:00+00:00"}
+        (folder / "engines" / f"main-{year}.json").write_text(json.dumps(other))
+    backend = TensorRTBackend(Bundle(folder), driver=driver)
+    assert backend.engine_in_use(1).sidecar.created.startswith("2999")
+
+
 def test_engine_times_are_between_events(folder, machine):
     driver = machine()
     build_engines(Bundle(folder), driver=driver)
@@ -217,6 +246,8 @@ def test_refusals_name_the_mend(folder, machine, monkeypatch):
         TensorRTBackend(bundle, driver=driver, contexts=0)
     with pytest.raises(PcasegError, match="CPU threads"):
         open_backend("tensorrt", bundle, threads=2)
+    with pytest.raises(PcasegError, match=r"plugin_library='x\.so': is not for the backend 'onnxruntime'"):
+        open_backend("onnxruntime", bundle, options={"plugin_library": "x.so"})
     machine("10.13")
     with pytest.raises(EngineError, match=r"built with TensorRT 11\.4.* and this is 10\.13"):
         TensorRTBackend(bundle, driver=driver)

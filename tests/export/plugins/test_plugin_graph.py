@@ -15,6 +15,7 @@ from pcaseg.export.graphs import export_segmenter
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS, Integers, fixed_for
+from pcaseg.model.checkpoint import load_model
 
 
 def run_kernel(name: str, inputs: tuple[np.ndarray, ...], attributes: dict[str, int]) -> np.ndarray:
@@ -70,6 +71,12 @@ def test_the_graph_with_kernels_equals_the_plain_one(tmp_path, form, tolerance):
         (expected,), (found,) = session.run(None, feed), evaluator.run(None, feed)
         assert sorted(calls) == sorted(["PcasegCostVolume", *["PcasegClassAttention", "PcasegExpertMix"] * 2])
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def test_a_model_without_padding_has_no_class_attention(tmp_path):
+    proto = export_plugin_segmenter(load_model("tiny", {}), tmp_path / "tiny.onnx")
+    found = {node.op_type for node in proto.graph.node if node.domain == NAMESPACE}
+    assert found == {"PcasegCostVolume", "PcasegExpertMix"}
 
 
 def test_a_serial_model_has_no_expert_mixing(tmp_path):

@@ -267,4 +267,17 @@ def test_the_library_says_what_it_lacks(tmp_path, capsys):
     arguments = ["--tensorrt-include", str(tmp_path), "--out", str(tmp_path / "x.so")]
     assert main([*arguments, "--arch", "sm_30"]) == 2
     assert "sm_30" in capsys.readouterr().err
+    (tmp_path / "mine.so").write_text("mine")
+    for taken in (tmp_path / "mine.so", tmp_path):
+        assert main(["--tensorrt-include", str(tmp_path), "--out", str(taken)]) == 2
+        assert "is not a plugin library of pcaseg; choose another name" in capsys.readouterr().err
+    assert (tmp_path / "mine.so").read_text() == "mine"
+    script = "import sys; sys.modules['torch'] = None; from pcaseg.export.plugins.library import main; "
+    script += f"sys.exit(main(['--tensorrt-include', {str(tmp_path)!r}, '--out', {str(tmp_path / 'x.so')!r}]))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        done.stderr.count("\n") == 1
+        and 'torch is not installed; in a clone of pcaseg run: pip install ".[triton]"' in done.stderr
+    )
     assert (SOURCES / "CMakeLists.txt").exists() and (SOURCES / "pcaseg_plugins.cpp").exists()

@@ -126,8 +126,9 @@ def test_an_edited_graph_is_noticed(bundle, machine):
     opened = bundle()
     path = opened.path / "segmenter.onnx"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    with pytest.raises(PcasegError, match=r"segmenter\.onnx differs from the manifest"):
-        build_engines(opened, profile="edge")
+    for profile in ("edge", "default"):  # one is still to be built, the other was
+        with pytest.raises(PcasegError, match=r"segmenter\.onnx differs from the manifest"):
+            build_engines(opened, profile=profile)
 
 
 def test_options_reach_the_builder(bundle, machine):
@@ -174,6 +175,14 @@ def test_precision_is_in_the_graph(bundle, machine):
         build_engines(bundle(), precision="fp8")
     with pytest.raises(PcasegError, match=r"has no segmenter\.plugins\.onnx; export it with --plugins"):
         build_engines(bundle(), plugins="inside")
+    for named in ({"plugins": "library"}, {"plugin_library": bundle().path / "manifest.json"}):
+        with pytest.raises(PcasegError, match="library, and nothing else, takes a file"):
+            build_engines(bundle(), **named)
+    with pytest.raises(PcasegError, match=r"nothing\.so: no such file"):
+        build_engines(bundle(), plugins="library", plugin_library=Path("nothing.so"))
+    with pytest.raises(PcasegError, match="no quantised weights to refit"):
+        stripped = BuildOptions(weight_stripped=True)
+        build_engines(bundle(), precision="int8", calibration=bundle().path, options=stripped)
     assert build_engines(bundle("float16"), precision="fp16")[0].built
 
 
@@ -253,8 +262,47 @@ def test_the_timing_cache_grows(bundle, machine, tmp_path):
     build_engines(bundle(), profile="edge", timing_cache=cache)
     assert len(cache.read_bytes()) > len(first) > 0
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EngineError, match="timing cache cannot be used"):
-        build_engines(bundle(), profile="large", timing_cache=tmp_path / "folder")
+    for name in ("folder", "tactics.bin/beneath"):
+        with pytest.raises(EngineError, match="timing cache cannot be used"):
+            build_engines(bundle(), profile="large", timing_cache=tmp_path / name)
+    assert sorted(path.name for path in tmp_path.glob("*.lock")) == ["tactics.bin.lock"]
+
+
+def test_no_other_file_is_taken_for_a_timing_cache(bundle, machine, tmp_path):
+    machine()
+    photo = tmp_path / "photo.jpg"
+    photo.write_bytes(b"\xff\xd8 a photograph")
+    with pytest.raises(EngineError, match=r"photo\.jpg: exists and is not a timing cache of pcaseg; name another file"):
+        build_engines(bundle(), timing_cache=photo)
+    assert photo.read_bytes() == b"\xff\xd8 a photograph"
+    assert [path.name for path in tmp_path.glob("photo*")] == ["photo.jpg"]
+    assert not (bundle().path / "engines").exists()
+
+
+def test_a_place_without_room_for_engines(bundle, machine):
+    machine()
+    (bundle().path / "engines").write_text("not a folder")
+    with pytest.raises(PcasegError, match=r"engines: no folder can be made there \(File exists\)"):
+        build_engines(bundle())
+
+
+def test_a_damaged_plan_is_named(bundle, machine):
+    machine()
+    (main_engine, _) = build_engines(bundle())
+    main_engine.engine.plan.write_bytes(b"half")
+    with pytest.raises(EngineError, match="the plan of its main engine is missing or damaged; to build it leave out"):
+        build_engines(bundle(), build=False)
+    main_engine.engine.plan.with_suffix(".json").write_text("{")
+    with pytest.raises(EngineError, match=r"\.json: .*delete it, and run pcaseg build again"):
+        build_engines(bundle(), profile="edge", build=False)
+
+
+def test_a_broken_calibration_image_is_named(bundle, machine, tmp_path):
+    machine()
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(PcasegError, match=r"^[^ ]*a\.jpg: "):
+        build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge")
 
 
 def build_in_process(path: str, cache: str, results) -> None:
