@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -31,9 +30,8 @@ class Batch:
         if self.areas is not None:
             return self.areas.to(device, torch.float32)
         assert self.labels is not None
-        classes = len(self.names[0])
-        hot = F.one_hot(self.labels.to(device) + 1, classes + 1)[..., 1:]
-        return hot.permute(0, 3, 1, 2).float()
+        classes = torch.arange(len(self.names[0]), device=device)
+        return (self.labels.to(device)[:, None] == classes[:, None, None]).float()
 
 
 class TrainingStream(Protocol):

@@ -97,7 +97,8 @@ def train(
         first, which writes it.
 
     Raises:
-        TrainingError: a loss or gradient is not finite, or a worker was killed; the last checkpoint is intact.
+        TrainingError: a loss or gradient is not finite, the GPU is full, or a worker was killed; the last checkpoint
+            is intact.
         OutputError: `out` cannot be written, or holds a checkpoint and `resume` is `never`.
         CheckpointError: the checkpoint is damaged or of another training.
     """
@@ -170,6 +171,11 @@ class _Trainer:
         try:
             self._stages(log)
             self._finish(log)
+        except torch.OutOfMemoryError as error:
+            raise TrainingError(
+                f"{self.out}: the GPU's memory is full at step {self.state.step + 1}; the last checkpoint is intact: "
+                "resume on more GPUs, which share a batch (torchrun)"
+            ) from error
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

@@ -103,6 +103,15 @@ def test_loss_that_is_not_finite(whole, tmp_path, monkeypatch):
     assert_same_end(out, whole)
 
 
+def test_a_gpu_that_is_full(tmp_path, monkeypatch):
+    def inputs(batch, device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(loop, "learner_inputs", inputs)
+    with pytest.raises(loop.TrainingError, match="the GPU's memory is full at step 1; the last checkpoint is intact"):
+        run_training(tmp_path / "run")
+
+
 def test_checkpoints_that_do_not_fit(whole, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
