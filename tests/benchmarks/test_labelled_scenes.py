@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(scenes.write_scenes, "__kwdefaults__", {"count": 4})
+    monkeypatch.setattr(scenes, "write_scenes", partial(write_scenes, count=4))
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,17 @@ def test_gates():
     assert row.passed and "difference -0.050 points (ok, gate: 0.1)" in labelled_verdict(row)
     assert not replace(row, bundle_miou=60.11).passed and "FAILED" in labelled_verdict(replace(row, bundle_miou=60.11))
     assert replace(row, bundle_miou=10, gate=None).passed and "no gate" in labelled_verdict(replace(row, gate=None))
+
+
+def test_scenes_are_written_where_nothing_stands(tmp_path, capsys):
+    out = tmp_path / "scenes"
+    assert main(["datasets", "scenes", "--out", str(out), "--images", "2"]) == 0
+    assert sorted(path.name for path in out.rglob("*.png")) == ["0000.png"] * 2 + ["0001.png"] * 2
+    assert (out / "classes.txt").read_text().splitlines() == list(NAMES)
+    assert main(["datasets", "scenes", "--out", str(out)]) == 2
+    assert "exists; choose another folder" in capsys.readouterr().err
+    assert main(["datasets", "scenes", "--out", str(tmp_path / "none"), "--images", "0"]) == 2
+    assert not (tmp_path / "none").exists()
 
 
 def test_eager_and_bundle_score_the_same_and_another_model_does_not(tiny, tmp_path):
