@@ -1,7 +1,7 @@
-"""`make demo`: the whole thread on one machine, from trained weights to a checked bundle and pictures.
+"""`make demo`: the whole thread on one machine, from weights to a checked bundle and pictures.
 
-The weights are those of `tiny`, which come with the package and know rendered scenes. Every step is a command that a
-user would type.
+The weights are those that the package has for `tiny`, which is for rendered scenes. Every step is a command that a user
+would type.
 """
 
 from __future__ import annotations

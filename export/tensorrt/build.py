@@ -348,7 +348,11 @@ def check_timing_cache(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.parent):  # a lock that cannot be made would be waited for
             pass
     except OSError as error:
-        raise EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> EngineError:
+    return EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file")
 
 
 def _timings(path: Path) -> bytes:
@@ -377,4 +381,4 @@ def _timing_cache(path: Path) -> Iterator[_Cache]:
     except Timeout as error:
         raise EngineError(f"{path}: another build has held the timing cache for an hour; name another") from error
     except OSError as error:
-        raise EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file") from error
+        raise _unusable(path, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -19,7 +20,7 @@ def add_network(command: argparse.ArgumentParser, *, default: str | None = None)
     """`--bundle` or `--model`; where neither is given, `default` is the model, or one of them is required."""
     group = command.add_mutually_exclusive_group(required=default is None)
     group.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`")
-    left_out = f" (with neither: {default}, trained on rendered scenes)" if default else ""
+    left_out = f" (with neither: {default}, for rendered scenes)" if default else ""
     group.add_argument("--model", help=f"model file of `pcaseg import`, or a preset's name; eager{left_out}")
     command.set_defaults(default_model=default)
 
@@ -123,23 +124,26 @@ def choices(kind: object) -> Callable[[str], tuple[str, ...]]:
 
 def seconds(text: str) -> float:
     """A time above 0, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r}: give seconds, such as 30")
-    return value
+    return _number(text, lambda value: 0 < value < 1e6, "give seconds, such as 30")
 
 
 def share(text: str) -> float:
     """A share from 0 to 1, for argparse."""
+    return _number(text, lambda value: 0 <= value <= 1, "give a share from 0 to 1, such as 0.05")
+
+
+def weight(text: str) -> float:
+    """A weight from 0, for argparse."""
+    return _number(text, lambda value: 0 <= value < 1e6, "give a weight from 0, such as 0.001")
+
+
+def _number(text: str, fits: Callable[[float], bool], mend: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a share from 0 to 1, such as 0.05")
+        value = math.nan  # which fits nowhere
+    if not fits(value):
+        raise argparse.ArgumentTypeError(f"{text!r}: {mend}")
     return value
 
 

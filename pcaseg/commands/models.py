@@ -43,7 +43,8 @@ def add_import(command: argparse.ArgumentParser) -> None:
 
 def add_export(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "model", help="model file of `pcaseg import`, or a preset's name: tiny is trained, others seeded"
+        "model",
+        help="model file of `pcaseg import`, or a preset's name for its shipped or seeded weights",
     )
     command.add_argument("--out", required=True, type=some_path, help="bundle to write, NAME.pcaseg or NAME.pcaseg.zip")
     command.add_argument(

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.commands.arguments import EXIT_OK, natural, some_path
+from pcaseg.commands.arguments import EXIT_OK, natural, some_path, weight
 from pcaseg.configs import Aggregation, get_preset, presets
 from pcaseg.errors import PcasegError
 
@@ -30,7 +29,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--steps", type=natural, help="shrink or stretch the recipe to so many")
     command.add_argument("--seed", type=natural, default=0, help="of drawn weights and data (default: 0)")
     command.add_argument("--aggregation", choices=get_args(Aggregation), default="parallel")
-    command.add_argument("--fod-weight", type=_weight, help="of the FOD term (default: 0.001); 0 turns it off")
+    command.add_argument("--fod-weight", type=weight, help="of the FOD term (default: 0.001); 0 turns it off")
     command.add_argument("--precision", choices=("float32", "float16", "bfloat16"), help="default: as the device likes")
     command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where there is one")
     command.add_argument("--threads", type=natural, help="CPU threads of each process")
@@ -49,6 +48,7 @@ def run_train(options: argparse.Namespace) -> int:
     from pcaseg.model.checkpoint import load_model
     from pcaseg.training.loop import RunOptions, train
     from pcaseg.training.recipes import recipe_of
+    from pcaseg.training.record import is_recorded, write_record
 
     begin, preset, environment = time.time(), get_preset(options.preset), flat_environment()
     _check(options)
@@ -79,7 +79,16 @@ def run_train(options: argparse.Namespace) -> int:
     )  # fmt: skip
     if weights is None:  # the first process writes for all
         return EXIT_OK
-    _record(options, weights, data, asdict(recipe), time.time() - begin, environment)
+    if not is_recorded(weights):  # else it was finished before
+        write_record(
+            weights,
+            command=options.command_line,
+            data=data,
+            seed=options.seed,
+            recipe=asdict(recipe),
+            seconds=time.time() - begin,
+            environment=environment,
+        )
     print(f"{weights}: {preset.name}, {options.aggregation}, {recipe.steps} steps")
     return EXIT_OK
 
@@ -122,32 +131,3 @@ def _scene_evaluation() -> Evaluation:
         return {suite: one.miou for suite, one in scores.items()}
 
     return evaluate
-
-
-def _record(
-    options: argparse.Namespace,
-    weights: Path,
-    data: str,
-    recipe: dict[str, object],
-    seconds: float,
-    environment: dict[str, str],
-) -> None:
-    """Writes what made the weights; a training that was finished before has its record."""
-    from pcaseg.training.record import is_recorded, write_record
-
-    if is_recorded(weights):
-        return
-    write_record(
-        weights, command=options.command_line, data=data, seed=options.seed, recipe=recipe, seconds=seconds,
-        environment=environment,
-    )  # fmt: skip
-
-
-def _weight(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a weight from 0, such as 0.001")
-    return value

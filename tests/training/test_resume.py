@@ -23,19 +23,10 @@ from pcaseg.training.log import read_log
 from pcaseg.training.state import CHECKPOINT
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """The folder of a training that nothing stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
-    torch.set_num_threads(1)
     run_training(out)
     return out
 

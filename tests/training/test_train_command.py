@@ -47,14 +47,11 @@ LEARNS = re.compile(
 
 @pytest.fixture(scope="module", autouse=True)
 def miniature():
-    """The small preset has a name, COCO-Stuff four classes, and there is one thread: steps take a second."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """The small preset has a name and COCO-Stuff four classes: steps take a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules["pcaseg.configs"]._PRESETS, SMALL_EVA.name, SMALL_EVA)
         patch.setattr(DataSet, "names", property(lambda self: NAMES))
         yield
-    torch.set_num_threads(threads)
 
 
 def write_data(root: Path) -> None:

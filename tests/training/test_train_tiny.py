@@ -21,14 +21,6 @@ from pcaseg.training.record import RECORD
 from pcaseg.training.state import CHECKPOINT
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:
     """24 steps of tiny, 15 of the towers and 9 of the whole; with seed 1 none of them has a long list of names."""
