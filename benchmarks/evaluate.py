@@ -6,8 +6,8 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,12 +38,14 @@ class Network:
         source: a bundle's path, or a model file or preset's name for the eager model.
         backend: of a bundle; None for the eager model.
         device: the backend's device; None for its default.
+        options: what that backend alone understands.
     """
 
     subject: str
     source: str
     backend: str | None
     device: str | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
 
     def open(self, strategy: Strategy | None, threads: int | None) -> Segmenter:
         """Its segmenter; `sliding` where neither `strategy` nor the bundle's graph says."""
@@ -53,7 +55,14 @@ class Network:
             model = TorchBackend(load_model(self.source), device=self.device, threads=threads)
             return Segmenter(model, strategy=strategy or "sliding")
         strategy = strategy or Bundle(self.source).manifest.strategy or "sliding"
-        return Segmenter(self.source, self.backend, device=self.device, threads=threads, strategy=strategy)
+        return Segmenter(
+            self.source,
+            self.backend,
+            device=self.device,
+            threads=threads,
+            strategy=strategy,
+            backend_options=self.options,
+        )
 
 
 @dataclass(frozen=True)

@@ -397,13 +397,14 @@ class _Inspector:
         proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(base64.b64decode(self._engine._plan["onnx"])))
         kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
         wide = "Row major linear FP32"
-        words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8"}
-        quantised = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
+        words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8", 17: "Row major FP8"}
+        eight = {tensor.name: words.get(tensor.data_type) for tensor in proto.graph.initializer}
+        quantised = {n.output[0]: eight[n.input[2]] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
         for node in proto.graph.node:
             tensors = [
                 {
                     "Name": name,
-                    "Format/Datatype": words[3] if name in quantised else words.get(kinds.get(name), "Int32"),
+                    "Format/Datatype": quantised.get(name) or words.get(kinds.get(name), "Int32"),
                 }
                 for name in (*node.input, *node.output)  # real engines fuse what quantises into what computes
             ]

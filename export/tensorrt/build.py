@@ -22,6 +22,7 @@ from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
+    EIGHT_BITS,
     GRAPH_PRECISION,
     EngineKey,
     EnginePrecision,
@@ -49,6 +50,9 @@ BUILDER = 1
 
 TIMING_MARK = b"pcaseg timing cache 1\n"
 """First line of a timing cache, so that no other file is ever taken for one and replaced."""
+
+FP8_COMPUTE_CAPABILITY = (8, 9)
+"""Ada and newer (TensorRT's documentation of quantised types)."""
 
 DEFAULTS = BuildOptions()
 
@@ -80,7 +84,8 @@ def build_engines(
 
     Args:
         bundle: of `pcaseg export`.
-        precision: None for the bundle's own; any other must be written in its graph, but int8, which `quantize` writes.
+        precision: None for the bundle's own; any other must be written in its graph, but int8 and fp8, which `quantize`
+            writes.
         profile: which graphs and shapes.
         options: how they are built.
         device: `cuda` or `cuda:N`.
@@ -89,7 +94,7 @@ def build_engines(
         plugins: `inside` builds the main engine from the bundle's graph with plugin nodes, whose kernels are compiled
             for this GPU and become part of the engine; `library` takes them from `plugin_library`.
         plugin_library: the C++ plugins.
-        calibration: folder of images, for int8.
+        calibration: folder of images, for int8 and fp8.
         progress: whether to show it on standard error.
         driver: of the GPU; None for the real one.
 
@@ -102,11 +107,13 @@ def build_engines(
         BundleError: the bundle is damaged.
     """
     wanted = _precision(bundle, precision)
-    images = _calibration(wanted, calibration, plugins, options)
+    images = _calibration(bundle, wanted, calibration, plugins, options)
     _check_plugins(bundle, plugins, plugin_library)
     bundle.verify()
     trt = import_tensorrt()
     driver = driver or open_driver(device)
+    if wanted == "fp8":
+        _check_fp8(trt, driver, options)
     known = None if plugins == "none" else _plugins(trt, bundle, driver, plugin_library)
     library = known.removeprefix("library-") if known and plugins == "library" else None
     machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
@@ -123,9 +130,7 @@ def build_engines(
 
 def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision:
     own = GRAPH_PRECISION[bundle.manifest.precision]
-    if asked == "fp8":
-        raise PcasegError(f"{bundle.path}: precision='fp8': pcaseg writes no fp8 graphs; take {own}")
-    if asked is not None and asked != own and asked != "int8":
+    if asked is not None and asked != own and asked not in EIGHT_BITS:
         name = next(key for key, value in GRAPH_PRECISION.items() if value == asked)
         raise PcasegError(
             f"{bundle.path}: its graph is {own}, and precision is written in the graph; for {asked} export the bundle "
@@ -144,6 +149,16 @@ def _check_plugins(bundle: Bundle, plugins: Plugins, library: Path | None) -> No
         raise PcasegError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
 
 
+def _check_fp8(trt: Any, driver: Driver, options: BuildOptions) -> None:
+    gpu = driver.gpu
+    if not hasattr(trt.DataType, "FP8"):
+        raise EngineError(f"TensorRT {trt.__version__} has no fp8; take int8 or install a newer one")
+    if tuple(map(int, gpu.compute_capability.split("."))) < FP8_COMPUTE_CAPABILITY:
+        raise EngineError(f"{gpu.name}: has no fp8 (compute capability {gpu.compute_capability}, not 8.9); take int8")
+    if options.hardware == "ampere-and-newer":
+        raise EngineError("hardware='ampere-and-newer': Ampere GPUs have no fp8; take int8 or another --hardware")
+
+
 def _plugins(trt: Any, bundle: Bundle, driver: Driver, library: Path | None) -> str:
     from pcaseg.export.plugins.prepare import prepare_plugins  # these alone need PyTorch and Triton
 
@@ -151,20 +166,23 @@ def _plugins(trt: Any, bundle: Bundle, driver: Driver, library: Path | None) -> 
 
 
 def _calibration(
-    precision: EnginePrecision, folder: Path | None, plugins: Plugins, options: BuildOptions
+    bundle: Bundle, precision: EnginePrecision, folder: Path | None, plugins: Plugins, options: BuildOptions
 ) -> Calibration | None:
-    if (precision == "int8") != (folder is not None):
-        raise PcasegError(f"precision={precision!r}: int8, and nothing else, takes a folder of images (--calibration)")
-    if precision == "int8" and plugins != "none":
-        raise PcasegError("precision='int8': the plugins compute in floating point; build without --plugins")
-    if precision == "int8" and options.weight_stripped:
+    if (precision in EIGHT_BITS) != (folder is not None):
         raise PcasegError(
-            "precision='int8': a bundle holds no quantised weights to refit; build without --strip-weights"
+            f"precision={precision!r}: int8 and fp8, and nothing else, take a folder of images (--calibration)"
         )
     if folder is None:
         return None
-    from pcaseg.export.tensorrt.quantize import Calibration  # this alone needs ONNX Runtime
+    if plugins != "none":
+        raise PcasegError(f"precision={precision!r}: the plugins take wider numbers; build without --plugins")
+    if options.weight_stripped:
+        raise PcasegError(
+            f"precision={precision!r}: a bundle holds no quantised weights to refit; build without --strip-weights"
+        )
+    from pcaseg.export.tensorrt.quantize import Calibration, check_quantisable  # these alone need ONNX Runtime
 
+    check_quantisable(bundle, precision)
     return Calibration.read(folder)
 
 
@@ -279,7 +297,14 @@ class _Job:
             from pcaseg.export.tensorrt.quantize import quantize
 
             assert self.calibration is not None  # its hash is in the key
-            graph = quantize(graph, self.key.graph, self.bundle, self.calibration, progress=progress)
+            graph = quantize(
+                graph,
+                self.key.graph,
+                self.bundle,
+                self.calibration,
+                precision=self.key.precision,
+                progress=progress,
+            )
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:

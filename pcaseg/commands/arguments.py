@@ -51,6 +51,12 @@ def backend_options(options: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in given.items() if value is not None}
 
 
+def refuse_backend_options(options: argparse.Namespace) -> None:
+    """Refuses, where no bundle runs, what only a bundle's backend understands."""
+    for name in backend_options(options):
+        raise PcasegError(f"--{name.replace('_', '-')}: is for a bundle with --backend tensorrt")
+
+
 def natural(text: str) -> int:
     """A whole number from 0, for argparse."""
     if not text.isdecimal():

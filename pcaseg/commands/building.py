@@ -15,7 +15,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
         choices=get_args(EnginePrecision),
-        help="default: the bundle's; int8 quantises a float32 bundle, fp8 is refused",
+        help="default: the bundle's; int8 and fp8 quantise a float32 bundle",
     )
     command.add_argument(
         "--profile",
@@ -37,7 +37,7 @@ def add_build(command: argparse.ArgumentParser) -> None:
         default="none",
         help="the kernels of pcaseg: compiled into the engine (TensorRT 10.9 and newer), or from a C++ library",
     )
-    command.add_argument("--calibration", type=some_path, metavar="FOLDER", help="images, for --precision int8")
+    command.add_argument("--calibration", type=some_path, metavar="FOLDER", help="images, for --precision int8 and fp8")
     command.add_argument("--plugin-library", type=some_path, help="for --plugins library")
     command.add_argument("--device", help="cuda (default) or cuda:N")
     command.add_argument(

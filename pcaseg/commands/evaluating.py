@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from pcaseg.commands.arguments import EXIT_OK, natural, some_path
+from pcaseg.commands.arguments import EXIT_OK, add_backend, backend_options, natural, refuse_backend_options, some_path
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
 
@@ -19,9 +19,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--split", choices=("train", "val"), default="val")
     command.add_argument("--model", help="model file of `pcaseg import`, or a preset's name; eager")
     command.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`; with --model too, both side by side")
-    command.add_argument("--backend", default="onnxruntime", help="what runs the bundle (default: onnxruntime)")
-    command.add_argument("--device", help="cpu (default), cuda or cuda:N")
-    command.add_argument("--threads", type=natural, help="CPU threads of each process")
+    add_backend(command)
     command.add_argument(
         "--strategy", choices=get_args(Strategy), help="default: the bundle's own, or sliding, the published protocol"
     )
@@ -41,7 +39,10 @@ def run_evaluate(options: argparse.Namespace) -> int:
     if options.model:
         networks.append(Network("eager", options.model, None, options.device))
     if options.bundle:
-        networks.append(Network(options.backend, str(options.bundle), options.backend, options.device))
+        known = backend_options(options)
+        networks.append(Network(options.backend, str(options.bundle), options.backend, options.device, known))
+    else:
+        refuse_backend_options(options)
     if not networks:
         raise PcasegError("--model, --bundle: give one of them, or both to compare")
     plan = Plan(

@@ -15,6 +15,7 @@ from pcaseg.commands.arguments import (
     add_network,
     add_vocabulary,
     backend_options,
+    refuse_backend_options,
     some_path,
 )
 from pcaseg.commands.models import load_model, say_weights
@@ -96,8 +97,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     if options.classes is not None:
         vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
     if options.bundle is None:
-        if foreign := backend_options(options):
-            raise PcasegError(f"--{next(iter(foreign)).replace('_', '-')}: is for a bundle with --backend tensorrt")
+        refuse_backend_options(options)
         from pcaseg.export.torch_backend import TorchBackend
 
         backend = TorchBackend(

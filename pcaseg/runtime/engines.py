@@ -35,6 +35,9 @@ GraphRole = Literal["main", "large", "text"]
 EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
 """As TensorRT names them."""
 
+EIGHT_BITS: tuple[EnginePrecision, ...] = ("int8", "fp8")
+"""Those that no bundle holds: graphs are quantised to them when an engine is built."""
+
 GRAPH_PRECISION: dict[Precision, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
 """What a bundle's precision is called here."""
 
@@ -98,7 +101,7 @@ class EngineKey:
         optimization_level: 0 to 5, or None where TensorRT has no such setting.
         plugins: `inside-` or `library-` and a SHA-256: of the kernels that the plan holds, or of the library that it
             needs; None without plugins.
-        calibration: SHA-256 of the images that int8 was calibrated with; None for other precisions.
+        calibration: SHA-256 of the images that int8 or fp8 was calibrated with; None for other precisions.
     """
 
     graph: GraphRole
@@ -271,7 +274,7 @@ def find_engines(
         bundle: whose engines.
         machine: see there.
         role: which graph.
-        precision: of the segmenter; None for the bundle's own, so that int8 runs only where it is asked for.
+        precision: of the segmenter; None for the bundle's own, so that eight bits run only where they are asked for.
 
     Raises:
         EngineError: there is none; the message names what differs.
@@ -286,8 +289,8 @@ def find_engines(
     if fitting:
         newest = sorted(fitting, key=lambda engine: engine.sidecar.created, reverse=True)
         return sorted(newest, key=lambda engine: max(p.largest() for p in engine.sidecar.key.profiles))
-    int8 = " --precision int8 --calibration FOLDER" if wanted == "int8" else ""
-    build = f"run: {build_command(bundle, role)}{int8}"
+    quantised = f" --precision {wanted} --calibration FOLDER" if wanted in EIGHT_BITS else ""
+    build = f"run: {build_command(bundle, role)}{quantised}"
     if not candidates:
         raise EngineError(f"{bundle.path}: has no TensorRT engine of its {role} graph; {build}")
     nearest = min(candidates, key=lambda engine: len(reasons[engine.plan]))

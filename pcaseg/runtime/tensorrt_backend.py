@@ -57,7 +57,7 @@ class TensorRTBackend:
             bundle: with engines of `pcaseg build`.
             device: `cuda` (default) or `cuda:N`.
             contexts: calls that run at once, each with its own memory.
-            precision: of the segmenter's engines; None for the bundle's own, `int8` for those that were quantised.
+            precision: of the segmenter's engines; None for the bundle's own, `int8` or `fp8` for quantised ones.
             plugin_library: the C++ plugins, for engines that were built with them.
             driver: of the GPU; None for the real one.
 

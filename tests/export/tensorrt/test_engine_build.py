@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from cuda_fake import FakeDriver
 from PIL import Image
@@ -20,16 +21,23 @@ from support import small_model
 from tensorrt_fake import fake_tensorrt
 from tensorrt_listing import VERSIONS
 
+from pcaseg.class_lists import class_list
 from pcaseg.cli import main
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.bundle import check_destination, write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt import build as building
 from pcaseg.export.tensorrt.build import build_engines
+from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares
 from pcaseg.export.tensorrt.network import BuildOptions
+from pcaseg.export.tensorrt.quantize import Calibration, quantize
+from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
-from pcaseg.runtime.engines import LayerShare, stored_engines
+from pcaseg.runtime.cuda import Gpu
+from pcaseg.runtime.engines import EIGHT_BITS, LayerShare, stored_engines
+from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from pcaseg.runtime.windows import prepare_windows
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +46,7 @@ def exported(tmp_path_factory):
     for name in ("float32", "float16"):
         options = ExportOptions(precision=name, opset=17, layer_norm="decomposed")
         write_bundle(small_model(), folder / f"{name}.pcaseg", options=options)
+    write_bundle(small_model(), folder / "newer.pcaseg")
     return folder
 
 
@@ -169,10 +178,8 @@ def test_precision_is_in_the_graph(bundle, machine):
     with pytest.raises(PcasegError, match="for fp16 export the bundle with --precision float16"):
         build_engines(bundle(), precision="fp16")
     for named in ({"precision": "int8"}, {"calibration": bundle().path}):
-        with pytest.raises(PcasegError, match="int8, and nothing else, takes a folder of images"):
+        with pytest.raises(PcasegError, match="int8 and fp8, and nothing else, take a folder of images"):
             build_engines(bundle(), **named)
-    with pytest.raises(PcasegError, match="fp8"):
-        build_engines(bundle(), precision="fp8")
     with pytest.raises(PcasegError, match=r"has no segmenter\.plugins\.onnx; export it with --plugins"):
         build_engines(bundle(), plugins="inside")
     for named in ({"plugins": "library"}, {"plugin_library": bundle().path / "manifest.json"}):
@@ -186,26 +193,72 @@ def test_precision_is_in_the_graph(bundle, machine):
     assert build_engines(bundle("float16"), precision="fp16")[0].built
 
 
-@pytest.mark.parametrize("version", ["8.5", "11.4"])
-def test_int8_is_calibrated_on_images(bundle, machine, tmp_path, version):
-    machine(version)
-    (tmp_path / "images").mkdir()
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
     for i in range(2):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 50, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{i}.png")
-    (engine, _) = build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge")
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("precision", "name", "version"),
+    [("int8", "float32", "8.5"), ("int8", "float32", "11.4"), ("fp8", "newer", "10.3"), ("fp8", "newer", "11.4")],
+)
+def test_eight_bits_are_calibrated_on_images(bundle, machine, images, precision, name, version):
+    machine(version)
+    named = {"precision": precision, "calibration": images, "profile": "edge"}
+    (engine, _) = build_engines(bundle(name), **named)
     sidecar = engine.engine.sidecar
-    assert sidecar.key.precision == "int8" and sidecar.layers["int8"].layers > 100
+    assert sidecar.key.precision == precision and sidecar.layers[precision].layers > 50
     graph = onnx.load_from_string(base64.b64decode(plan_of(engine)["onnx"])).graph
-    zeros = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    zeros = {tensor.name: tensor for tensor in graph.initializer}
     quantised = [node for node in graph.node if node.op_type == "QuantizeLinear"]
-    assert quantised and all(not zeros[node.input[2]].any() for node in quantised)
+    kind = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}[precision]
+    assert quantised and {zeros[node.input[2]].data_type for node in quantised} == {kind}
+    assert not any(any(zeros[node.input[2]].raw_data) for node in quantised)
     assert ("INT8" in plan_of(engine)["flags"], "FP16" in plan_of(engine)["flags"]) == (version == "8.5", False)
-    again = build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge", build=False)
-    assert not again[0].built
-    (tmp_path / "images" / "1.png").unlink()
+    assert not build_engines(bundle(name), **named, build=False)[0].built
+    (images / "1.png").unlink()
     with pytest.raises(EngineError, match="calibration is [0-9a-f]+, not"):
-        build_engines(bundle(), precision="int8", calibration=tmp_path / "images", profile="edge", build=False)
+        build_engines(bundle(name), **named, build=False)
+
+
+def test_eight_bits_are_near(bundle, images):
+    opened = bundle("newer")
+    proto = derive_graph(onnx.load_from_string(opened.read("segmenter.onnx")), "main", source="x")
+    size = opened.manifest.image.size_px
+    inputs = {
+        "image": prepare_windows(read_image(images / "0.png"), "single", image_px=size),
+        "text": OnnxRuntimeBackend(opened).encode_text(class_list("voc_20")),
+    }
+
+    def logits(graph):
+        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, inputs)[0]
+
+    exact = logits(proto)
+    for precision in EIGHT_BITS:
+        graph = quantize(proto, "main", opened, Calibration.read(images), precision=precision, progress=False)
+        error = np.abs(logits(graph) - exact).max() / np.abs(exact).max()
+        assert 1e-4 < error < 0.1
+
+
+def test_what_fp8_needs(bundle, machine, images):
+    named = {"precision": "fp8", "calibration": images}
+    for version, driver, options, said in (
+        ("8.5", None, BuildOptions(), r"TensorRT 8\.5.* has no fp8"),
+        ("11.4", FakeDriver(Gpu("NVIDIA A100", "8.0")), BuildOptions(), r"A100: has no fp8 .*8\.0, not 8\.9"),
+        ("11.4", None, BuildOptions(hardware="ampere-and-newer"), "Ampere GPUs have no fp8"),
+    ):
+        machine(version, driver)
+        with pytest.raises(EngineError, match=said):
+            build_engines(bundle("newer"), options=options, **named)
+    for name, said in (("float32", "fp8 needs a graph of opset 19"), ("float16", "fp8 is made of a float32 bundle")):
+        with pytest.raises(PcasegError, match=said):
+            build_engines(bundle(name), **named)
 
 
 def test_a_precision_that_was_not_met_is_an_error(bundle, machine, monkeypatch):
