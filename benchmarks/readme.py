@@ -227,7 +227,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 def pictures() -> dict[str, str]:
     """The README's plots as SVG by file name."""
-    return plots(bench_rows())
+    return plots(bench_rows()) | {tiny.CURVE: tiny.curve(tiny.read_record())}
 
 
 def fill(text: str) -> str:

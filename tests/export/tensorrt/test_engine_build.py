@@ -231,7 +231,9 @@ def test_eight_bits_are_near(bundle, images):
     proto = derive_graph(onnx.load_from_string(opened.read("segmenter.onnx")), "main", source="x")
     size = opened.manifest.image.size_px
     inputs = {
-        "image": prepare_windows(read_image(images / "0.png"), "single", image_px=size),
+        "image": prepare_windows(
+            read_image(images / "0.png"), "single", image_px=size, sliding=opened.manifest.sliding
+        ),
         "text": OnnxRuntimeBackend(opened).encode_text(class_list("voc_20")),
     }
 
