@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from pcaseg.benchmarks.accuracy import compare
 from pcaseg.benchmarks.environment import write_rows
-from pcaseg.benchmarks.gates import GATES, gate_failures, labelled_gate
+from pcaseg.benchmarks.gates import GATES, gate_failures
 from pcaseg.benchmarks.labelled import labelled_miou
 from pcaseg.benchmarks.reference import EagerRun, Recorder
 from pcaseg.benchmarks.vocabulary import first_names
@@ -184,7 +184,7 @@ def check_labelled(
     backend: Backend,
     labelled: LabelledFolder,
     strategy: Strategy,
-    bound: float | None = None,
+    bound: float | None,
     *,
     progress: bool = False,
 ) -> LabelledRow:
@@ -195,12 +195,9 @@ def check_labelled(
         backend: what is checked.
         labelled: the images.
         strategy: of both.
-        bound: the largest difference in percent points that passes; None for that of the precision and weights.
+        bound: the largest difference in percent points that passes; None for any.
         progress: show a progress bar on standard error.
     """
-    if bound is None:
-        manifest = backend.manifest
-        bound = labelled_gate(manifest.precision, manifest.weights.kind).get("miou_difference")
     eager, segmenter = EagerRun(model, labelled.names, strategy), Segmenter(backend, strategy=strategy)
     segmenter.set_vocabulary(labelled.names)
     with tqdm(total=2 * len(labelled.pairs), desc="labelled", unit="image", disable=not progress) as bar:
@@ -228,8 +225,11 @@ def write_report(
     backend: Backend,
     rows: Sequence[Row],
     labelled: LabelledRow | None = None,
+    *,
+    precision: str,
 ) -> None:
-    """Writes the rows as JSON, with what they were measured on, and the labelled set's if there was one.
+    """Writes the rows as JSON, with what they were measured on and in which precision, and the labelled set's if there
+    was one.
 
     Raises:
         OutputError: the path cannot be written.
@@ -240,7 +240,7 @@ def write_report(
         preset=bundle.manifest.preset,
         aggregation=bundle.manifest.aggregation,
         weights=bundle.manifest.weights.kind,
-        precision=bundle.manifest.precision,
+        precision=precision,
         graph=backend.manifest.graph,
         bundle_sha256=bundle.sha256,
         backend=backend.name,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +17,8 @@ if not torch.cuda.is_available():  # Triton reads it once, when it is first impo
 from support import SMALL_EVA, small_model
 from tensorrt_bindings import Bindings
 
+from pcaseg.export.bundle import write_bundle
+from pcaseg.export.options import ExportOptions
 from pcaseg.model.network import PCASeg
 
 
@@ -21,6 +26,21 @@ from pcaseg.model.network import PCASeg
 def small() -> PCASeg:
     """The small model, shared: do not change it."""
     return small_model()
+
+
+@pytest.fixture(scope="session")
+def copy_bundle(small, tmp_path_factory) -> Callable[..., Path]:
+    """Puts a bundle of the small model at a path, exported with these options once a session."""
+    folder, known = tmp_path_factory.mktemp("exported"), {}
+
+    def copy(path: Path, **options: object) -> Path:
+        key = ExportOptions(**options)
+        if key not in known:
+            known[key] = folder / f"{len(known)}.pcaseg"
+            write_bundle(small, known[key], options=key)
+        return shutil.copytree(known[key], path)
+
+    return copy
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from PIL import Image
 from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 from pcaseg.cli import main
-from pcaseg.export.bundle import write_bundle
 from pcaseg.files import sha256_of
 from pcaseg.model.checkpoint import save_model
 from pcaseg.model.names import SEED_ENTRY, to_published
@@ -23,10 +22,8 @@ SEEDED = "drawn from a seed, not trained: the labels mean nothing"
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "small.pcaseg"
-    write_bundle(small_model(), path)
-    return path
+def bundle(copy_bundle, tmp_path_factory) -> Path:
+    return copy_bundle(tmp_path_factory.mktemp("cli") / "small.pcaseg")
 
 
 @pytest.fixture

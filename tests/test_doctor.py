@@ -11,21 +11,17 @@ import onnx
 import pytest
 import torch
 from cuda_fake import FakeDriver
-from support import small_model
 from tensorrt_fake import fake_tensorrt
 
 from pcaseg.cli import main
 from pcaseg.doctor import diagnose, diagnose_bundle
-from pcaseg.export.bundle import write_bundle
 from pcaseg.runtime import onnxruntime_backend
 from pcaseg.runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    path = tmp_path_factory.mktemp("doctor") / "small.pcaseg"
-    write_bundle(small_model(), path)
-    return path
+def exported(copy_bundle, tmp_path_factory):
+    return copy_bundle(tmp_path_factory.mktemp("doctor") / "small.pcaseg")
 
 
 def findings() -> dict:

@@ -70,13 +70,14 @@ def run_check(options: argparse.Namespace) -> int:
         verdict,
         write_report,
     )
-    from pcaseg.benchmarks.gates import default_gate
+    from pcaseg.benchmarks.gates import default_gate, labelled_gate
     from pcaseg.benchmarks.scenes import open_labelled
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
     from pcaseg.runtime.backends import open_backend
     from pcaseg.runtime.batch import expand_images
     from pcaseg.runtime.bundle import Bundle
+    from pcaseg.runtime.engines import EIGHT_BITS
     from pcaseg.runtime.segmenter import choose_strategy
 
     if options.json and options.json.exists() and not is_report(options.json):
@@ -93,10 +94,16 @@ def run_check(options: argparse.Namespace) -> int:
     )
     model = load_model(options.model) if options.model else source_model(bundle)
     manifest = bundle.manifest
-    gate = default_gate(manifest.precision, manifest.weights.kind) | (options.gate or {})
+    asked, weights = options.gate or {}, manifest.weights.kind
+    precision = options.engine_precision if options.engine_precision in EIGHT_BITS else manifest.precision
+    gate = default_gate(precision, weights) | labelled_gate(precision, weights) | asked
     bound = gate.pop("miou_difference", None)
+    if not gate:
+        raise PcasegError(
+            f"{bundle.path}: its weights were never trained, so labels in {precision} prove nothing; give --gate"
+        )
     todo = cases(images, options.classes, strategy, image_size=manifest.image_size)
-    with open_labelled(_labelled_source(options.labelled, manifest, bound)) as labelled:
+    with open_labelled(_labelled_source(options.labelled, manifest, asked.get("miou_difference"))) as labelled:
         rows = [check(model, backend, case, gate) for case in tqdm(todo, desc="check", unit="case")]
         scored = check_labelled(model, backend, labelled, strategy, bound, progress=True) if labelled else None
     print(table(rows))
@@ -105,7 +112,7 @@ def run_check(options: argparse.Namespace) -> int:
     if scored:
         print(labelled_verdict(scored))
     if options.json:
-        write_report(options.json, bundle, backend, rows, scored)
+        write_report(options.json, bundle, backend, rows, scored, precision=precision)
     return EXIT_OK if all(row.passed for row in [*rows, *([scored] if scored else [])]) else EXIT_FAILED
 
 

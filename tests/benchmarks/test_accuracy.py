@@ -75,6 +75,7 @@ def test_untrained_weights_are_held_to_labels_in_float32_alone():
     assert "label_agreement" in default_gate("float32", "seeded")
     assert "label_agreement" in default_gate("float16", "checkpoint")
     assert default_gate("float16", "seeded").keys() == {"relative_error"}
+    assert default_gate("fp8", "checkpoint").keys() == {"label_agreement"} and not default_gate("int8", "seeded")
     default_gate("float32", "checkpoint")["relative_error"] = 9.0
     assert default_gate("float32", "checkpoint")["relative_error"] == 1e-4  # each call gives a table of its own
 

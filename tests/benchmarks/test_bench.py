@@ -23,7 +23,6 @@ from pcaseg.benchmarks.plan import Options, Subject
 from pcaseg.benchmarks.rows import Cold, Row, read_rows
 from pcaseg.cli import main
 from pcaseg.errors import PcasegError
-from pcaseg.export.bundle import write_bundle
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -32,14 +31,14 @@ QUICK = Options(classes=(5,), backends=("eager", "onnxruntime-cpu"), threads=THR
 
 
 @pytest.fixture(scope="module")
-def subject(small, tmp_path_factory) -> Subject:
+def subject(small, copy_bundle, tmp_path_factory) -> Subject:
     folder = tmp_path_factory.mktemp("bench")
-    write_bundle(small, folder / "small.pcaseg")
+    bundle = Bundle(copy_bundle(folder / "small.pcaseg"))
     rng = np.random.default_rng(0)
     images = [folder / f"{index}.png" for index in range(2)]
     for path in images:
         Image.fromarray(rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
-    return Subject(small, {"float32": Bundle(folder / "small.pcaseg")}, images)
+    return Subject(small, {"float32": bundle}, images)
 
 
 def run(subject: Subject, **changes) -> dict[str, Row]:

@@ -22,7 +22,6 @@ from pcaseg.benchmarks.plan import Options, Subject
 from pcaseg.benchmarks.report import html_report
 from pcaseg.benchmarks.rows import EngineFacts
 from pcaseg.benchmarks.timing import OwnTime, perf_timer, unless_own
-from pcaseg.export.bundle import write_bundle
 from pcaseg.export.tensorrt.build import build_engines
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import LayerShare
@@ -31,12 +30,12 @@ THREADS = (torch.get_num_threads(),)
 
 
 @pytest.fixture(scope="module")
-def subject(small, tmp_path_factory) -> Subject:
+def subject(small, copy_bundle, tmp_path_factory) -> Subject:
     folder = tmp_path_factory.mktemp("bench-trt")
-    write_bundle(small, folder / "small.pcaseg")
+    bundle = Bundle(copy_bundle(folder / "small.pcaseg"))
     path = folder / "0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
-    return Subject(small, {"float32": Bundle(folder / "small.pcaseg")}, [path])
+    return Subject(small, {"float32": bundle}, [path])
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from pcaseg.data.folders import open_labelled, open_prepared
 from pcaseg.data.metrics import Confusion
 from pcaseg.data.specs import data_set
 from pcaseg.errors import PcasegError
-from pcaseg.export.bundle import write_bundle
 from pcaseg.model.checkpoint import save_model
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -30,10 +29,8 @@ COUNT = 4
 
 
 @pytest.fixture(scope="module")
-def bundle(small, tmp_path_factory):
-    path = tmp_path_factory.mktemp("evaluate") / "small.pcaseg"
-    write_bundle(small, path)
-    return path
+def bundle(copy_bundle, tmp_path_factory):
+    return copy_bundle(tmp_path_factory.mktemp("evaluate") / "small.pcaseg")
 
 
 @pytest.fixture

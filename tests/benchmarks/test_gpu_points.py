@@ -25,10 +25,10 @@ OLD = {"opset": 17, "layer_norm": "decomposed"}
 
 
 @pytest.fixture(scope="module")
-def folder(small, tmp_path_factory):
+def folder(small, copy_bundle, tmp_path_factory):
     """A bundle, and references."""
     folder = tmp_path_factory.mktemp("gpu")
-    write_bundle(small, folder / "logits.pcaseg", options=ExportOptions(**OLD))
+    copy_bundle(folder / "logits.pcaseg", **OLD)
     write_references(small, Bundle(folder / "logits.pcaseg"), folder / "references", "cpu", SMALL)
     return folder
 

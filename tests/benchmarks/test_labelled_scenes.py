@@ -95,25 +95,38 @@ def test_scenes_are_written_where_nothing_stands(tmp_path, capsys):
 def test_eager_and_bundle_score_the_same_and_another_model_does_not(tiny, tmp_path):
     model, folder = tiny
     labelled, backend = write_scenes(tmp_path, count=4), OnnxRuntimeBackend(Bundle(folder / "b.pcaseg"))
-    row = check_labelled(model, backend, labelled, "single")
+    row = check_labelled(model, backend, labelled, "single", 0.1)
     assert row.gate == 0.1 and row.passed and row.eager_miou > 0 and (row.images, row.classes) == (4, 53)
-    assert not check_labelled(small_model("tiny", seed=5), backend, labelled, "single").passed
+    assert not check_labelled(small_model("tiny", checkpoint={}, seed=5), backend, labelled, "single", 0.1).passed
 
 
 def test_check_measures_a_labelled_set(few, tiny, tmp_path, capsys):
     _, folder = tiny
     Image.fromarray(render_scene(0).image).save(tmp_path / "photo.png")
-    common = ["check", str(folder / "b.pcaseg"), "--images", str(tmp_path / "photo.png"), "--classes", "3"]
-    common += ["--model", str(folder / "m.safetensors")]
+    common = ["--images", str(tmp_path / "photo.png"), "--classes", "3"]
+    bundle = ["check", str(folder / "b.pcaseg"), "--model", str(folder / "m.safetensors"), *common]
     report = tmp_path / "rows.json"
-    assert main([*common, "--labelled", "scenes", "--json", str(report)]) == 0
-    assert "mIoU on 4 labelled images, 53 classes" in capsys.readouterr().out
-    assert json.loads(report.read_text())["labelled"]["gate"] == 0.1
-    assert main([*common, "--json", str(report)]) == 0  # seeded weights are not measured unasked
-    assert json.loads(report.read_text())["labelled"] is None
-    save_model(small_model("tiny", seed=5), tmp_path / "other.safetensors")
-    other = [*common[:-1], str(tmp_path / "other.safetensors"), "--gate", "relative_error=9,label_agreement=0"]
-    assert main([*other, "--labelled", "scenes"]) == 1
+    for asked in ([], ["--labelled", "scenes"]):  # trained weights of the preset are measured unasked
+        assert main([*bundle, *asked, "--json", str(report)]) == 0
+        assert "mIoU on 4 labelled images, 53 classes" in capsys.readouterr().out
+        assert json.loads(report.read_text())["labelled"]["gate"] == 0.1
+    save_model(small_model("tiny", checkpoint={}, seed=5), tmp_path / "other.safetensors")
+    other = ["--model", str(tmp_path / "other.safetensors"), "--gate", "relative_error=9,label_agreement=0"]
+    assert main([*bundle, *other]) == 1
     assert "FAILED" in capsys.readouterr().out
-    assert main([*other, "--gate", "miou_difference=0.1"]) == 2
+
+
+def test_seeded_weights_are_not_measured_unasked(copy_bundle, small_preset, tmp_path, capsys):
+    Image.fromarray(render_scene(0).image).save(tmp_path / "photo.png")
+    command = [
+        "check",
+        str(copy_bundle(tmp_path / "b.pcaseg")),
+        "--images",
+        str(tmp_path / "photo.png"),
+        "--classes",
+        "3",
+    ]
+    assert main([*command, "--json", str(tmp_path / "rows.json")]) == 0
+    assert json.loads((tmp_path / "rows.json").read_text())["labelled"] is None
+    assert main([*command, "--gate", "miou_difference=0.1"]) == 2
     assert "give --labelled" in capsys.readouterr().err

@@ -25,10 +25,8 @@ NAMES = ["cat", "grass", "tv monitor, television", "élève"]
 
 
 @pytest.fixture(scope="module")
-def bundle(small, tmp_path_factory):
-    path = tmp_path_factory.mktemp("bundles") / "small.pcaseg"
-    write_bundle(small, path)
-    return path
+def bundle(copy_bundle, tmp_path_factory):
+    return copy_bundle(tmp_path_factory.mktemp("bundles") / "small.pcaseg")
 
 
 @pytest.fixture

@@ -11,13 +11,10 @@ import threading
 import numpy as np
 import pytest
 from cuda_fake import FakeDriver
-from support import small_model
 from tensorrt_fake import fake_tensorrt
 from tensorrt_listing import VERSIONS
 
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
-from pcaseg.export.bundle import write_bundle
-from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt.build import build_engines
 from pcaseg.export.tensorrt.network import BuildOptions
 from pcaseg.runtime.backends import open_backend
@@ -29,10 +26,8 @@ from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    path = tmp_path_factory.mktemp("trt") / "small.pcaseg"
-    write_bundle(small_model(), path, options=ExportOptions(opset=17, layer_norm="decomposed"))
-    return path
+def exported(copy_bundle, tmp_path_factory):
+    return copy_bundle(tmp_path_factory.mktemp("trt") / "small.pcaseg", opset=17, layer_norm="decomposed")
 
 
 @pytest.fixture
@@ -43,10 +38,8 @@ def folder(exported):
 
 
 @pytest.fixture(scope="module")
-def label_folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("trt") / "labels.pcaseg"
-    write_bundle(small_model(), path, options=ExportOptions(graph="labels", image_size=(60, 80)))
-    return path
+def label_folder(copy_bundle, tmp_path_factory):
+    return copy_bundle(tmp_path_factory.mktemp("trt") / "labels.pcaseg", graph="labels", image_size=(60, 80))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import multiprocessing
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -17,15 +16,13 @@ import onnxruntime
 import pytest
 from cuda_fake import FakeDriver
 from PIL import Image
-from support import small_model
 from tensorrt_fake import fake_tensorrt
 from tensorrt_listing import VERSIONS
 
 from pcaseg.class_lists import class_list
 from pcaseg.cli import main
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
-from pcaseg.export.bundle import check_destination, write_bundle
-from pcaseg.export.options import ExportOptions
+from pcaseg.export.bundle import check_destination
 from pcaseg.export.tensorrt import build as building
 from pcaseg.export.tensorrt.build import build_engines
 from pcaseg.export.tensorrt.graphs import derive_graph
@@ -39,26 +36,17 @@ from pcaseg.runtime.engines import EIGHT_BITS, LayerShare, stored_engines
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from pcaseg.runtime.windows import prepare_windows
 
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("build")
-    for name in ("float32", "float16"):
-        options = ExportOptions(precision=name, opset=17, layer_norm="decomposed")
-        write_bundle(small_model(), folder / f"{name}.pcaseg", options=options)
-    write_bundle(small_model(), folder / "newer.pcaseg")
-    return folder
+OLD = {"opset": 17, "layer_norm": "decomposed"}
+FORMS = {"float32": OLD, "float16": OLD | {"precision": "float16"}, "newer": {}}
 
 
 @pytest.fixture
-def bundle(exported, tmp_path):
+def bundle(copy_bundle, tmp_path):
     """Copies a bundle, so that its engines are this test's own."""
 
     def copy(name="float32"):
         path = tmp_path / f"{name}.pcaseg"
-        if not path.exists():
-            shutil.copytree(exported / f"{name}.pcaseg", path)
-        return Bundle(path)
+        return Bundle(path if path.exists() else copy_bundle(path, **FORMS[name]))
 
     return copy
 
@@ -425,3 +413,20 @@ def test_command(bundle, machine, capsys):
     assert "leave out --no-build" in capsys.readouterr().err
     assert main(["build", str(Path("nowhere.pcaseg"))]) == 2
     assert main(["build", str(bundle().path), "--workspace", "0"]) == 2
+
+
+def test_check_of_an_eight_bit_engine(bundle, machine, images, monkeypatch, small_preset, tmp_path, capsys):
+    driver = FakeDriver()
+    machine(driver=driver)
+    monkeypatch.setattr("pcaseg.runtime.tensorrt_backend.open_driver", lambda device: driver)
+    path = str(bundle("newer").path)
+    quantised = ["--precision", "int8", "--calibration", str(images), "--profile", "edge"]
+    assert main(["build", path, *quantised]) == 0
+    command = ["check", path, "--backend", "tensorrt", "--engine-precision", "int8", "--classes", "3"]
+    assert main(command) == 2
+    assert "never trained, so labels in int8 prove nothing; give --gate" in capsys.readouterr().err
+    report = tmp_path / "rows.json"
+    assert main([*command, "--images", str(images), "--gate", "label_agreement=0.1", "--json", str(report)]) == 0
+    found = json.loads(report.read_text())
+    assert (found["precision"], found["backend"]) == ("int8", "tensorrt-int8")
+    assert main([*command, "--images", str(images), "--gate", "relative_error=1e-6"]) == 1
