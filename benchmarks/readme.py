@@ -221,7 +221,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "kernels": kernels_table,
     "evaluation": lambda: evaluation_table(RESULTS),
     "tiny": lambda: tiny.scenes_table(tiny.read_record()),
-    "ablation": lambda: tiny.ablation_table(json.loads((RESULTS / "ablation_tiny.json").read_text(encoding="utf-8"))),
+    "ablation": lambda: tiny.ablation_table(
+        [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("ablation_tiny_*.json"))]
+    ),
 }
 
 

@@ -130,19 +130,25 @@ def scenes_table(record: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ablation_table(report: Mapping[str, Any]) -> str:
-    """The rows of `pcaseg.benchmarks.ablation` in Markdown."""
+def ablation_table(reports: Sequence[Mapping[str, Any]]) -> str:
+    """Reports of `pcaseg.benchmarks.ablation`, one for each seed, in Markdown: values of all, with commas between."""
+    steps = {(report["tower_steps"], report["steps"], report["scenes"]) for report in reports}
+    if len(steps) != 1:
+        raise PcasegError(f"the ablations are of unequal steps or scenes: {sorted(steps)}; run them alike")
+    ((tower_steps, whole_steps, scenes),) = steps
+    seeds = ", ".join(str(report["seed"]) for report in reports)
     lines = [
-        f"One seed, {report['tower_steps']} steps of the towers, then {report['steps']} steps of each variant; mIoU on "
-        f"{report['scenes']} scenes per column.",
+        f"{tower_steps} steps of the towers, then {whole_steps} of each variant; mIoU on {scenes} scenes per column. "
+        f"Seeds: {seeds}.",
         "",
         "| aggregation | parameters | loss | cosine of the streams | as in training | never trained | parts |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in report["rows"]:
-        cosine = "" if row["fod"] is None else f"{row['fod'] ** 0.5:.3f}"
-        values = " | ".join(f"{row['miou'][suite]:.3f}" for suite in ("seen", "held_out", "parts"))
-        lines.append(f"| {row['variant']} | {row['parameters']:,} | {row['loss']:.4f} | {cosine} | {values} |")
+    for rows in zip(*(report["rows"] for report in reports), strict=True):
+        cells = [", ".join(f"{row['loss']:.4f}" for row in rows)]
+        cells.append(", ".join("" if row["fod"] is None else f"{row['fod'] ** 0.5:.2f}" for row in rows).strip(", "))
+        cells += [", ".join(f"{row['miou'][suite]:.3f}" for row in rows) for suite in ("seen", "held_out", "parts")]
+        lines.append(f"| {rows[0]['variant']} | {rows[0]['parameters']:,} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -89,7 +89,7 @@ def test_ablation_trains_its_variants_and_goes_on(tmp_path, capsys):
     assert list(rows) == ["serial", "parallel", "parallel, EPL", "parallel, EPL, FOD"]
     assert rows["serial"]["fod"] is None and 0 <= rows["parallel"]["fod"] <= 1
     assert rows["serial"]["parameters"] < rows["parallel"]["parameters"] < rows["parallel, EPL"]["parameters"]
-    assert "| parallel, EPL, FOD |" in tiny.ablation_table(report)
+    assert "| parallel, EPL, FOD |" in tiny.ablation_table([report, report])
     models = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").rglob(MODEL)}
     assert len(models) == 5
     assert ablation.main(words) == 0
