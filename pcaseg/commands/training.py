@@ -95,8 +95,8 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that do not go together before anything is loaded."""
-    for name in ("checkpoint_every", "log_every"):
-        if not getattr(options, name):
+    for name in ("checkpoint_every", "log_every", "threads"):
+        if getattr(options, name) == 0:
             raise PcasegError(f"--{name.replace('_', '-')}: give 1 or more")
     if options.preset == "tiny":
         for name in ("data", "clip"):

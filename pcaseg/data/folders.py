@@ -176,7 +176,8 @@ def match_files(spec: DataSet, split: Split, root: Path) -> tuple[list[tuple[Pat
     images = files_by_stem(root / split.images, IMAGE_SUFFIXES)
     if not labels:
         return [], [
-            f"{folder}: holds no labels ({spec.suffix} files); run pcaseg datasets prepare {spec.name}, or mend --root"
+            f"{folder}: holds no labels ({spec.suffix} files); run pcaseg datasets prepare {spec.name}, "
+            "or mend the root"
         ]
     problems = [
         f"{path}: has no image in {root / split.images}; complete the download, or take the labels away"

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 from support import SMALL_OPENAI, small_model
 from tensorrt_listing import operators
 
@@ -17,6 +18,8 @@ from pcaseg.export.graphs import export_segmenter, export_text_encoder
 from pcaseg.export.label_graph import export_label_graph
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt.graphs import derive_graph
+from pcaseg.export.tensorrt.quantize import Calibration, quantize
+from pcaseg.runtime.bundle import Bundle
 
 OLD = {"opset": 17, "layer_norm": "decomposed"}
 FORMS = {
@@ -25,7 +28,7 @@ FORMS = {
     "logits-old-half": ExportOptions(**OLD, precision="float16"),
     "labels-old-sliding": ExportOptions(graph="labels", strategy="sliding", **OLD),
 }
-TYPES = {1: "FP32", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 2: "UINT8"}
+TYPES = {1: "FP32", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "FP16", 17: "FP8"}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +118,9 @@ CONSTANT_INPUTS = {
 """Inputs that some parser's table wants as initializers: K, axes, scales and biases."""
 
 
+QUANTISING = ("QuantizeLinear", "DequantizeLinear")
+
+
 def broken_restrictions(node: onnx.NodeProto, constants: dict[str, np.ndarray], text: str) -> list[str]:
     """What a node does that the table's remark on its operator excludes."""
     attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
@@ -132,6 +138,9 @@ def broken_restrictions(node: onnx.NodeProto, constants: dict[str, np.ndarray], 
         mode, place = attributes.get("mode"), attributes.get("coordinate_transformation_mode", b"half_pixel").decode()
         found += ["mode"] if mode not in (b"linear", b"nearest") or place not in text else []
         found += ["antialias"] if attributes.get("antialias") else []
+    if node.op_type in QUANTISING:
+        zero = constants.get(node.input[2])
+        found += [] if zero is not None and not zero.astype(np.float32).any() else ["zero point"]
     if node.op_type in ("Einsum", "Mod"):
         found.append("not examined here")
     return found
@@ -159,6 +168,8 @@ def refusals(proto: onnx.ModelProto, parser: str) -> dict[tuple[str, str], int]:
         if parser == "8.5" and ("INT32" in listed or node.op_type in ("TopK", "ArgMax")):
             listed.add("INT64")  # that parser makes INT32 of it, and these make indices
         names = [node.input[0], *node.output] if node.input else list(node.output)
+        if node.op_type in QUANTISING:
+            names = names[:1]  # nor what quantising makes
         for kind in {TYPES[kinds[name]] for name in names if name} - listed:
             found[node.op_type, kind] += 1
     return dict(found)
@@ -206,6 +217,21 @@ def test_every_form_is_in_the_parsers_tables(tmp_path, role, options):
     for parser in ("8.5", "10.1", "10.15") if old else ("10.1", "10.15"):
         frames = "float32" if parser == "8.5" else "uint8"
         assert not refusals(derive_graph(proto, role, source="x", frames=frames), parser)
+
+
+@pytest.mark.parametrize(
+    ("precision", "form", "parsers"),
+    [("int8", OLD, ("8.5", "10.1", "10.15")), ("int8", {}, ("10.1", "10.15")), ("fp8", {}, ("10.1", "10.15"))],
+)
+def test_quantised_graphs_are_in_the_parsers_tables(copy_bundle, tmp_path, precision, form, parsers):
+    Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "0.png")
+    bundle = Bundle(copy_bundle(tmp_path / "b.pcaseg", **form))
+    derived = derive_graph(onnx.load_from_string(bundle.read("segmenter.onnx")), "main", source="x")
+    quantised = quantize(derived, "main", bundle, Calibration.read(tmp_path), precision=precision, progress=False)
+    assert {*QUANTISING} <= {node.op_type for node in quantised.graph.node}
+    for parser in parsers:
+        assert not refusals(quantised, parser)
+    assert ("DequantizeLinear", "FP8") in refusals(quantised, "8.5") or precision == "int8"
 
 
 def test_text_encoders_are_in_the_parsers_tables(tmp_path):
