@@ -43,6 +43,14 @@ def copy_bundle(small, tmp_path_factory) -> Callable[..., Path]:
     return copy
 
 
+@pytest.fixture(scope="session")
+def trained_tiny(tmp_path_factory) -> Path:
+    """A bundle of the shipped `tiny`, shared: do not change it."""
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pcaseg"
+    write_bundle(small_model("tiny"), path)
+    return path
+
+
 @pytest.fixture
 def small_preset(monkeypatch):
     """Makes the small preset one that a file may name."""

@@ -20,7 +20,6 @@ from pcaseg.cli import main
 from pcaseg.data.scene_names import HELD_OUT
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError
-from pcaseg.export.bundle import write_bundle
 from pcaseg.model.checkpoint import save_model
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -29,15 +28,6 @@ from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 @pytest.fixture
 def few(monkeypatch):
     monkeypatch.setattr(scenes, "write_scenes", partial(write_scenes, count=4))
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory):
-    """A bundle of the preset, its model, and their files."""
-    folder, model = tmp_path_factory.mktemp("tiny"), small_model("tiny")
-    save_model(model, folder / "m.safetensors")
-    write_bundle(model, folder / "b.pcaseg")
-    return model, folder
 
 
 def test_the_set(tmp_path):
@@ -92,19 +82,17 @@ def test_scenes_are_written_where_nothing_stands(tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def test_eager_and_bundle_score_the_same_and_another_model_does_not(tiny, tmp_path):
-    model, folder = tiny
-    labelled, backend = write_scenes(tmp_path, count=4), OnnxRuntimeBackend(Bundle(folder / "b.pcaseg"))
-    row = check_labelled(model, backend, labelled, "single", 0.1)
+def test_eager_and_bundle_score_the_same_and_another_model_does_not(trained_tiny, tmp_path):
+    labelled, backend = write_scenes(tmp_path, count=4), OnnxRuntimeBackend(Bundle(trained_tiny))
+    row = check_labelled(small_model("tiny"), backend, labelled, "single", 0.1)
     assert row.gate == 0.1 and row.passed and row.eager_miou > 0 and (row.images, row.classes) == (4, 53)
     assert not check_labelled(small_model("tiny", checkpoint={}, seed=5), backend, labelled, "single", 0.1).passed
 
 
-def test_check_measures_a_labelled_set(few, tiny, tmp_path, capsys):
-    _, folder = tiny
+def test_check_measures_a_labelled_set(few, trained_tiny, tmp_path, capsys):
     Image.fromarray(render_scene(0).image).save(tmp_path / "photo.png")
     common = ["--images", str(tmp_path / "photo.png"), "--classes", "3"]
-    bundle = ["check", str(folder / "b.pcaseg"), "--model", str(folder / "m.safetensors"), *common]
+    bundle = ["check", str(trained_tiny), *common]
     report = tmp_path / "rows.json"
     for asked in ([], ["--labelled", "scenes"]):  # trained weights of the preset are measured unasked
         assert main([*bundle, *asked, "--json", str(report)]) == 0

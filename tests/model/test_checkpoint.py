@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from support import SMALL_EVA, SMALL_OPENAI, published_state, small_model
 
+from pcaseg.configs import get_preset
 from pcaseg.errors import CheckpointError, OutputError, PcasegError
 from pcaseg.model import checkpoint_fit
 from pcaseg.model.checkpoint import SeededWeightsWarning, load_model, load_saved_model, save_model
@@ -277,3 +279,11 @@ def test_seeded_weights_depend_on_the_seed_alone():
     assert not same(a, c, "image_tower") and a.source.sha256 != c.source.sha256
     with pytest.warns(SeededWeightsWarning, match="drawn from seed 1, not trained"):
         load_model(SMALL_EVA, seed=1)
+
+
+def test_shipped_weights_are_those_of_the_very_preset():
+    assert load_model("tiny").source.kind == "shipped"
+    changed = replace(get_preset("tiny"), class_padding=256)
+    for preset, aggregation in ((changed, "parallel"), ("tiny", "serial")):
+        with pytest.warns(SeededWeightsWarning):
+            assert load_model(preset, aggregation=aggregation).source.kind == "seeded"
