@@ -32,9 +32,13 @@ VARIANTS = {
     "float16, opset 17 in parts": ExportOptions(precision="float16", opset=17, layer_norm="decomposed"),
     "float16, newest": ExportOptions(precision="float16", opset=25),
 }
+SLOW = ("opset 17", "float16, newest")
+"""They mix what others have."""
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS]
+)
 def variant(request, tmp_path_factory):
     """A row of `VARIANTS`: options, the model, the graph's path, and what was written."""
     options, model = VARIANTS[request.param], small_model(SMALL_EVA)
