@@ -20,6 +20,7 @@ from pcaseg.commands.arguments import natural, some_path
 from pcaseg.configs import Aggregation
 from pcaseg.data.scene_evaluation import SCENES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.data.scene_stream import TinyStream
+from pcaseg.errors import reported
 from pcaseg.model.checkpoint import load_model, load_saved_model
 from pcaseg.model.names import to_published
 from pcaseg.model.network import PCASeg
@@ -133,4 +134,4 @@ def _trained(model: PCASeg, recipe: Recipe, folder: Path, seed: int) -> PCASeg:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

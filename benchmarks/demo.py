@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcaseg.data.scene_names import BACKGROUNDS, PART_NAMES
+from pcaseg.errors import reported
 
 PRESET = "tiny"
 SCENES = 6
@@ -83,4 +84,4 @@ def write_photograph(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

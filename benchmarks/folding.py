@@ -31,6 +31,7 @@ from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
 from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.errors import reported
 from pcaseg.export.graphs import Signature, export_graph, export_segmenter, text_spec
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.manifest import TensorSpec
@@ -200,4 +201,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

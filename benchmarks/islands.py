@@ -26,6 +26,7 @@ from pcaseg.benchmarks.check import photographs
 from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Preset
+from pcaseg.errors import reported
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.inference import image_tensor, resize
 
@@ -162,4 +163,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

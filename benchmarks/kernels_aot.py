@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Sequence
 
 from pcaseg.benchmarks.environment import write_rows
+from pcaseg.errors import reported
 from pcaseg.kernels.aot import ARCHITECTURES, compile_all
 
 
@@ -26,4 +27,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

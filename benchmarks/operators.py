@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs
 from pcaseg.benchmarks.folding import CLASS_COUNTS, Subjects
+from pcaseg.errors import reported
 
 
 @dataclass(frozen=True)
@@ -81,4 +82,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

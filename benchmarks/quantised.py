@@ -21,7 +21,7 @@ from pcaseg.benchmarks.gates import labelled_gate
 from pcaseg.benchmarks.scenes import SOURCE, open_labelled
 from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK, some_path
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.errors import OutputError, PcasegError
+from pcaseg.errors import OutputError, PcasegError, reported
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.quantize import Calibration, check_quantisable, quantize
 from pcaseg.export.torch_backend import source_model
@@ -77,4 +77,4 @@ def write_quantised(bundle: Bundle, precision: EnginePrecision, calibration: Cal
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

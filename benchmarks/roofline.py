@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.errors import reported
+
 
 def roofline_table(report: dict[str, Any]) -> str:
     """The rows of a file of pytest-benchmark as a Markdown table.
@@ -56,4 +58,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

@@ -24,7 +24,7 @@ from pcaseg.commands.arguments import natural, some_path
 from pcaseg.data.scene_evaluation import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
 from pcaseg.data.scenes import SCENE_PX, render_scene
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, reported
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import atomic_path
 from pcaseg.model.checkpoint import SHIPPED, load_saved_model
@@ -175,4 +175,4 @@ def curve(record: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from pcaseg.benchmarks.bench_kernels import CASES, CUDA, DEVICE, DTYPE, Case, seconds
+from pcaseg.errors import reported
 from pcaseg.kernels.registry import DTYPES, architecture
 from pcaseg.kernels.tuning import choose, forced, tuning_points, user_file
 
@@ -53,4 +54,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

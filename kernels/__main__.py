@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from pcaseg.errors import PcasegError
+from pcaseg.errors import reported
 from pcaseg.kernels.aot import ARCHITECTURES, KERNELS, compile_all
 from pcaseg.kernels.registry import DTYPES
 
@@ -22,16 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command.add_argument("--dtypes", default=",".join(DTYPES), help="comma-separated (default: %(default)s)")
     command.add_argument("--out", required=True, help="folder")
     options = parser.parse_args(arguments)
-    try:
-        archs, kernels, dtypes = (names.split(",") for names in (options.arch, options.kernels, options.dtypes))
-        entries = compile_all(archs, options.out, kernels, dtypes=dtypes)
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
+    archs, kernels, dtypes = (names.split(",") for names in (options.arch, options.kernels, options.dtypes))
+    entries = compile_all(archs, options.out, kernels, dtypes=dtypes)
     alone = sorted({entry.arch for entry in entries if entry.cubin is None})
     print(f"{options.out}: {len(entries)} kernels" + (f"; PTX alone for {', '.join(alone)}" if alone else ""))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(reported(main))

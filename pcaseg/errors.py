@@ -4,6 +4,11 @@ Each message is one sentence naming the file (or argument) at fault and the mend
 line prints it alone and exits with code 2.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class PcasegError(ValueError):
     """Base of every error about something the caller can mend."""
@@ -35,6 +40,15 @@ class OutputError(PcasegError):
 
 class MissingDependencyError(PcasegError):
     """An optional package is not installed; the message names the pip extra."""
+
+
+def reported(work: Callable[[], int]) -> int:
+    """The exit code of a script: what its work gives, or 2 with the error printed, one line."""
+    try:
+        return work()
+    except PcasegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
 
 
 def install_hint(extra: str) -> str:

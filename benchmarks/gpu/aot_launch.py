@@ -22,10 +22,9 @@ from torch import Tensor
 
 from pcaseg.benchmarks.device import check_device
 from pcaseg.benchmarks.environment import write_rows
-from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.commands.arguments import some_path
 from pcaseg.deploy.epl import fold_epl
-from pcaseg.errors import EngineError
+from pcaseg.errors import EngineError, reported
 from pcaseg.export.plugins.library import attributes_of
 from pcaseg.export.plugins.qdp import MOST_SHARED_BYTES, entry_for
 from pcaseg.export.plugins.table import PLUGINS, Integers, Launch, Plugin

@@ -19,7 +19,7 @@ from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.rows import Row, append_rows, read_rows
 from pcaseg.commands.arguments import some_path
 from pcaseg.configs import Strategy
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
 
 PRESET, GPU = "eva-b-384", "H200"
@@ -186,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(collect(options.out, options.results), end="")
         return 0
 
-    return steps.reported(work)
+    return reported(work)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,10 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.gates import default_gate, gate_failures
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
-from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.benchmarks.rows import EngineFacts, Point, Row, Timing, append_rows, read_rows
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.commands.arguments import some_path
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, reported
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.result import Result

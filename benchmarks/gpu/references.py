@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from pcaseg.benchmarks.gpu.steps import reported
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.configs import Strategy
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle

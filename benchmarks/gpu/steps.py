@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pcaseg.commands.arguments import natural, some_path
-from pcaseg.errors import OutputError, PcasegError
+from pcaseg.errors import OutputError, reported
 from pcaseg.files import atomic_path
 
 LOGS, DONE, ROWS, BUNDLES, REFERENCES = "logs", "done", "rows", "bundles", "references"
@@ -54,15 +54,6 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--minutes", type=natural, default=9, help="begin no step after so many (default: 9)")
     made.add_argument("--dry-run", action="store_true", help="list the steps, with what is done already")
     return made
-
-
-def reported(work: Callable[[], int]) -> int:
-    """The exit code of a script: what its work gives, or 2 with the error printed."""
-    try:
-        return work()
-    except PcasegError as error:
-        print(f"pcaseg: {error}", file=sys.stderr)
-        return 2
 
 
 def run_script(steps: Sequence[Step], options: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ def test_trained_tiny_in_eight_bits(trained_tiny, tmp_path, calibration, monkeyp
     monkeypatch.setattr(scenes, "write_scenes", partial(write_scenes, count=3))
     report = tmp_path / "rows.json"
     words = [
-        str(tmp_path / "tiny.pcaseg"),
+        str(trained_tiny),
         "--precision",
         "fp8",
         "--calibration",
