@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from pcaseg.benchmarks.environment import write_rows
-from pcaseg.commands.arguments import natural, some_path
+from pcaseg.commands.arguments import CORES, natural, some_path, up_to
 from pcaseg.configs import Aggregation
 from pcaseg.data.scene_evaluation import SCENES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.data.scene_stream import TinyStream
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=natural, default=600, help="of each variant")
     parser.add_argument("--scenes", type=natural, default=SCENES, help="evaluated per suite")
     parser.add_argument("--seed", type=natural, default=0)
-    parser.add_argument("--threads", type=natural)
+    parser.add_argument("--threads", type=up_to(CORES))
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

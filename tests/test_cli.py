@@ -388,6 +388,10 @@ def test_usage_errors_exit_with_2(run, bundle, photo):
         ["check", bundle, "--classes", "0"],
         ["vocab", "--bundle", bundle, "--classes", "cat", "--out", ""],
         ["segment", photo, "--bundle", bundle, "--classes", "cat", "--threads", "-1"],
+        ["segment", photo, "--bundle", bundle, "--classes", "cat", "--threads", "0"],
+        ["evaluate", "--data", photo, "--bundle", bundle, "--out", "o", "--threads", "99999"],
+        ["evaluate", "--data", photo, "--bundle", bundle, "--out", "o", "--processes", "99999"],
+        ["train", "--preset", "tiny", "--out", "o", "--workers", "99999"],
         [],
     )
     for words in usages:
@@ -396,4 +400,3 @@ def test_usage_errors_exit_with_2(run, bundle, photo):
         assert caught.value.code == 2
     assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--backend", "cuda"), "choose one of")
     assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--device", "tpu"), "choose one of")
-    assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--threads", "0"), "give 1 or more")

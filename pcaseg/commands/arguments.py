@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -12,6 +13,9 @@ from pcaseg.class_lists import class_list_names
 from pcaseg.configs import LARGEST_SIDE_PX
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
+
+CORES = os.cpu_count() or 1
+MOST_PROCESSES = max(16, CORES)
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
@@ -38,7 +42,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
         "--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default), tensorrt or torch"
     )
     command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
-    command.add_argument("--threads", type=natural, help="CPU threads")
+    command.add_argument("--threads", type=up_to(CORES), help="CPU threads")
     command.add_argument(
         "--engine-precision", choices=get_args(EnginePrecision), help="of tensorrt's engines (default: the bundle's)"
     )
@@ -88,6 +92,17 @@ def class_counts(text: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() and 1 <= int(part) <= 847 for part in parts):
         raise argparse.ArgumentTypeError(f"{text!r}: give sizes from 1 to 847, such as 1,20,300")
     return tuple(int(part) for part in parts)
+
+
+def up_to(most: int, *, least: int = 1) -> Callable[[str], int]:
+    """A whole number from `least` to `most`, for argparse: more threads or processes would exhaust the machine."""
+
+    def parse(text: str) -> int:
+        if not (text.isdecimal() and least <= int(text) <= most):
+            raise argparse.ArgumentTypeError(f"{text!r}: give {least} to {most}")
+        return int(text)
+
+    return parse
 
 
 def counts(most: int) -> Callable[[str], tuple[int, ...]]:

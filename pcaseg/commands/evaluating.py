@@ -6,7 +6,16 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from pcaseg.commands.arguments import EXIT_OK, add_backend, backend_options, natural, refuse_backend_options, some_path
+from pcaseg.commands.arguments import (
+    EXIT_OK,
+    MOST_PROCESSES,
+    add_backend,
+    backend_options,
+    natural,
+    refuse_backend_options,
+    some_path,
+    up_to,
+)
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
 
@@ -24,7 +33,9 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         "--strategy", choices=get_args(Strategy), help="default: the bundle's own, or sliding, the published protocol"
     )
     command.add_argument("--images", type=natural, help="so many images, spread over the data set (default: all)")
-    command.add_argument("--processes", type=natural, default=1, help="that share this machine (default: 1)")
+    command.add_argument(
+        "--processes", type=up_to(MOST_PROCESSES), default=1, help="that share this machine (default: 1)"
+    )
     command.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="the I-th of N parts alone")
     command.add_argument("--out", required=True, type=some_path, help="folder for counts, results.json and results.md")
     command.set_defaults(run=run_evaluate)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pcaseg.commands.arguments import (
+    CORES,
     EXIT_FAILED,
     EXIT_OK,
     add_backend,
@@ -136,7 +136,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         type=choices(TorchPrecision),
         help="float32, float16, bfloat16, with commas; a preset is exported in each (default: the bundle's)",
     )
-    command.add_argument("--threads", type=counts(os.cpu_count() or 1), default=(), help="CPU threads (default: all)")
+    command.add_argument("--threads", type=counts(CORES), default=(), help="CPU threads (default: all)")
     command.add_argument("--streams", type=counts(64), default=(1,), help="calls at the same time (default: 1)")
     command.add_argument("--backends", type=backends, help="with commas, or all (default: those that start quickly)")
     command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.commands.arguments import EXIT_OK, natural, some_path, weight
+from pcaseg.commands.arguments import CORES, EXIT_OK, MOST_PROCESSES, natural, some_path, up_to, weight
 from pcaseg.configs import Aggregation, get_preset, presets
 from pcaseg.errors import PcasegError
 
@@ -32,8 +32,10 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--fod-weight", type=weight, help="of the FOD term (default: 0.001); 0 turns it off")
     command.add_argument("--precision", choices=("float32", "float16", "bfloat16"), help="default: as the device likes")
     command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where there is one")
-    command.add_argument("--threads", type=natural, help="CPU threads of each process")
-    command.add_argument("--workers", type=natural, help="processes that make batches ahead (default: 4; tiny: 0)")
+    command.add_argument("--threads", type=up_to(CORES), help="CPU threads of each process")
+    command.add_argument(
+        "--workers", type=up_to(MOST_PROCESSES, least=0), help="processes that make batches ahead (default: 4; tiny: 0)"
+    )
     command.add_argument("--checkpoint-every", type=natural, default=500, metavar="STEPS")
     command.add_argument("--log-every", type=natural, default=20, metavar="STEPS")
     command.add_argument("--evaluate-every", type=natural, default=0, metavar="STEPS", help="tiny only; default: never")
@@ -95,7 +97,7 @@ def run_train(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that do not go together before anything is loaded."""
-    for name in ("checkpoint_every", "log_every", "threads"):
+    for name in ("checkpoint_every", "log_every"):
         if getattr(options, name) == 0:
             raise PcasegError(f"--{name.replace('_', '-')}: give 1 or more")
     if options.preset == "tiny":

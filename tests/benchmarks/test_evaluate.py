@@ -198,7 +198,7 @@ def test_nothing_labelled_is_no_result(prepared, bundle, tmp_path):
         (["--data", "SET"], "give one of them"),
         (["--data", "SET", "--bundle", "absent.pcaseg"], "absent.pcaseg"),
         (["--data", "SET", "--bundle", "absent.pcaseg", "--images", "0"], "images 0"),
-        (["--data", "SET", "--bundle", "absent.pcaseg", "--processes", "0"], "processes 0"),
+        (["--data", "SET", "--bundle", "absent.pcaseg", "--processes", "0"], "'0': give 1 to"),
         (["--data", "SET", "--bundle", "absent.pcaseg", "--shard", "3/2"], "1/4"),
     ],
 )

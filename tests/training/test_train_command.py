@@ -321,7 +321,6 @@ def test_data_and_clip_are_needed(source, tmp_path, capsys, option):
         (["--preset", "eva-b"], "eva-b: no such preset; choose one of eva-b-384, "),
         (["--steps", "0"], "steps=0: give 1 or more, one for each stage of the recipe"),
         (["--log-every", "0"], "--log-every: give 1 or more"),
-        (["--threads", "0"], "--threads: give 1 or more"),
         (["--checkpoint-every", "0"], "--checkpoint-every: give 1 or more"),
         (["--evaluate-every", "5"], "--evaluate-every: only tiny is evaluated on the way"),
         (["--clip", "missing.pt"], "missing.pt: no such file; give the path of a "),
