@@ -3,7 +3,7 @@ nodes.
 
 ONNX Runtime's quantiser does it: symmetric, weights per output channel, activations per tensor, at products with
 constant weights, and for int8 at convolutions too. What else there is stays float32. Never a default: it is worth its
-error only where `pcaseg check` and `pcaseg bench` say so.
+error only where `pcaseg check` says so.
 
 For fp8 (E4M3) the largest absolute value of a tensor becomes 448, where for int8 it becomes 127; the quantiser's own
 scales for fp8, made for normally distributed values, would clip the outliers of transformers.

@@ -16,6 +16,7 @@ from pcaseg.runtime.engines import EnginePrecision
 
 CORES = os.cpu_count() or 1
 MOST_PROCESSES = max(16, CORES)
+"""That one command may start."""
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
 
