@@ -13,8 +13,10 @@ from pcaseg.data.evaluation import SCHEMA_VERSION, Evaluated, add_counts, read_c
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.data.metrics import Scores, group_miou, harmonic_mean
 from pcaseg.data.published import PUBLISHED
-from pcaseg.errors import PcasegError
+from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
+
+RESULTS = ("results.json", "results.md")
 
 NEVER_TRAINED = {"seeded": "weights never trained", "clip-only": "aggregator never trained"}
 """By kind of weights: why the numbers are no result."""
@@ -139,17 +141,38 @@ def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 
 
+def check_results(out: Path) -> None:
+    """Refuses a folder in which `write_report` would replace what it did not write.
+
+    Raises:
+        OutputError: it holds another `results.json`, or a `results.md` alone.
+    """
+    if out.exists() and not out.is_dir():
+        raise OutputError(f"{out}: is a file; give a folder")
+    json_path, markdown_path = (out / name for name in RESULTS)
+    try:
+        found = json.loads(json_path.read_text(encoding="utf-8"))
+        ours = isinstance(found, dict) and {"schema_version", "data", "subjects"} <= found.keys()
+    except FileNotFoundError:
+        ours = not markdown_path.exists()
+    except (OSError, ValueError):
+        ours = False
+    if not ours:
+        raise OutputError(f"{out}: holds a {' or '.join(RESULTS)} of something else; choose another folder")
+
+
 def write_report(out: Path, found: Mapping[str, Any]) -> tuple[Path, Path]:
     """Writes `results.json` and `results.md`.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    texts = {"results.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n", "results.md": markdown(found)}
-    for name, text in texts.items():
-        with atomic_path(out / name) as temporary:
+    json_path, markdown_path = (out / name for name in RESULTS)
+    texts = {json_path: json.dumps(found, indent=1, ensure_ascii=False) + "\n", markdown_path: markdown(found)}
+    for path, text in texts.items():
+        with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return out / "results.json", out / "results.md"
+    return json_path, markdown_path
 
 
 def _number(value: float) -> float | None:

@@ -43,7 +43,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 def run_evaluate(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.evaluate import Network, Plan, evaluate
-    from pcaseg.benchmarks.evaluate_report import markdown, missing_images, report, write_report
+    from pcaseg.benchmarks.evaluate_report import check_results, markdown, missing_images, report, write_report
     from pcaseg.data.folders import open_data
 
     networks = []
@@ -56,6 +56,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         refuse_backend_options(options)
     if not networks:
         raise PcasegError("--model, --bundle: give one of them, or both to compare")
+    check_results(options.out)
     plan = Plan(
         folder=open_data(options.data, options.root, split=options.split),
         out=options.out,

@@ -28,7 +28,12 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     command.add_argument("--steps", type=natural, help="shrink or stretch the recipe to so many")
     command.add_argument("--seed", type=natural, default=0, help="of drawn weights and data (default: 0)")
-    command.add_argument("--aggregation", choices=get_args(Aggregation), default="parallel")
+    command.add_argument(
+        "--aggregation",
+        choices=get_args(Aggregation),
+        default="parallel",
+        help="parallel (PCA-Seg, default), serial (CAT-Seg), or added: parallel without EPL",
+    )
     command.add_argument("--fod-weight", type=weight, help="of the FOD term (default: 0.001); 0 turns it off")
     command.add_argument("--precision", choices=("float32", "float16", "bfloat16"), help="default: as the device likes")
     command.add_argument("--device", help="cpu, cuda or cuda:N; default: a GPU where there is one")
@@ -36,8 +41,10 @@ def add_train(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--workers", type=up_to(MOST_PROCESSES, least=0), help="processes that make batches ahead (default: 4; tiny: 0)"
     )
-    command.add_argument("--checkpoint-every", type=natural, default=500, metavar="STEPS")
-    command.add_argument("--log-every", type=natural, default=20, metavar="STEPS")
+    command.add_argument(
+        "--checkpoint-every", type=natural, metavar="STEPS", help="default: 500, or a tenth of all if that is less"
+    )
+    command.add_argument("--log-every", type=natural, default=20, metavar="STEPS", help="rows of log.jsonl (20)")
     command.add_argument("--evaluate-every", type=natural, default=0, metavar="STEPS", help="tiny only; default: never")
     command.add_argument("--tensorboard", action="store_true", help="write scalars for TensorBoard too")
     command.set_defaults(run=run_train)
@@ -68,7 +75,7 @@ def run_train(options: argparse.Namespace) -> int:
         resume="if-possible" if options.resume else "never",
         device=options.device,
         workers=(0 if tiny else 4) if options.workers is None else options.workers,
-        checkpoint_every=options.checkpoint_every,
+        checkpoint_every=options.checkpoint_every or min(500, max(1, recipe.steps // 10)),
         log_every=options.log_every,
         evaluate_every=options.evaluate_every,
         storage="float16" if tiny else "float32",

@@ -63,6 +63,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, str] | None:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
+    _refuse_training(metadata, path)
     if metadata.get("format") != FORMAT:
         return None
     if not {"preset", "aggregation", "dense_mode", "source"} <= metadata.keys():
@@ -99,9 +100,17 @@ def _existing_file(path: str | os.PathLike[str]) -> Path:
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
+            _refuse_training(file.metadata() or {}, path)
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a safetensors file; it is damaged or half-copied: copy it again") from error
+
+
+def _refuse_training(metadata: Mapping[str, str], path: Path) -> None:
+    if metadata.get("format", "").startswith("pcaseg-training"):
+        raise CheckpointError(
+            f"{path}: is where a training goes on, with --resume; take the model.safetensors beside it"
+        )
 
 
 def _is_safetensors(path: Path) -> bool:

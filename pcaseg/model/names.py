@@ -97,7 +97,12 @@ def canonical(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Tensor]:
         tail = name.removeprefix(CLIP_PREFIX)
         if preset.family == "eva" and name != tail and not tail.startswith(("visual.", "text.")):
             name = f"{CLIP_PREFIX}text.{tail}"
-        if preset.family == "openai" and name.endswith("attn.in_proj_weight") and tensor.shape[0] % 3 == 0:
+        if (
+            preset.family == "openai"
+            and name.endswith("attn.in_proj_weight")
+            and tensor.ndim
+            and tensor.shape[0] % 3 == 0
+        ):
             for part, piece in zip(_SPLIT, tensor.chunk(3), strict=True):
                 result[name.replace("in_proj_weight", part)] = piece
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -23,9 +24,10 @@ from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.training.distributed import Processes, joined_processes, mean_over_processes, share_batch_norm, wrapped
 from pcaseg.training.learner import Learner, learner_inputs
-from pcaseg.training.log import TrainingLog, read_log
+from pcaseg.training.log import LOG, TrainingLog, read_log
 from pcaseg.training.parameters import build_optimizer, held_rows, set_learning, set_rate
 from pcaseg.training.recipes import Recipe, Stage
+from pcaseg.training.record import RECORD
 from pcaseg.training.state import CHECKPOINT, Identity, TrainingState, restore_state, save_state
 
 MODEL = "model.safetensors"
@@ -99,7 +101,8 @@ def train(
     Raises:
         TrainingError: a loss or gradient is not finite, the GPU is full, or a worker was killed; the last checkpoint
             is intact.
-        OutputError: `out` cannot be written, or holds a checkpoint and `resume` is `never`.
+        OutputError: `out` cannot be written, holds a checkpoint and `resume` is `never`, or holds no checkpoint and
+            files that training would replace.
         CheckpointError: the checkpoint is damaged or of another training.
     """
     options = options or RunOptions()
@@ -165,6 +168,8 @@ class _Trainer:
         if self._finished():
             return
         steps, shown = self.recipe.steps, self.options.progress
+        if shown and self.options.resume != "never":
+            self._say_start()
         log = TrainingLog(
             self.out, done=self.state.step, steps=steps, tensorboard=self.options.tensorboard, progress=shown
         )  # fmt: skip
@@ -198,6 +203,7 @@ class _Trainer:
                 raise OutputError(f"{self.out}: holds a training; resume it with --resume, or choose another folder")
             restore_state(self.state, self.identity, self.out)
         elif self.writes:
+            self._refuse_foreign()
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -205,6 +211,20 @@ class _Trainer:
             remove_partial(self.out / CHECKPOINT)
         if self.processes.world > 1:
             dist.barrier()  # no process looks for the checkpoint once the first one writes
+
+    def _refuse_foreign(self) -> None:
+        """Refuses a folder whose files a training would replace, though none of its checkpoints is there."""
+        log = self.out / LOG
+        begun = log.is_file() and (read_log(self.out) or not log.stat().st_size)  # by one that was stopped early
+        for name in (MODEL, RECORD, *([] if begun else [LOG])):
+            if (self.out / name).exists():
+                raise OutputError(
+                    f"{self.out / name}: exists and is of no training that goes on; choose another folder"
+                )
+
+    def _say_start(self) -> None:
+        begins = f"goes on after step {self.state.step}" if self.state.step else "no checkpoint yet, begins anew"
+        print(f"{self.out}: {begins}", file=sys.stderr)
 
     def _stages(self, log: TrainingLog | None) -> None:
         begin = 0

@@ -211,6 +211,14 @@ def test_what_cannot_be_evaluated(labelled, tmp_path, capsys, arguments, fragmen
     assert code == 2 and fragment in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["results.json", "results.md"])
+def test_no_foreign_results_are_replaced(bundle, labelled, tmp_path, capsys, name):
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    assert run("--data", labelled, "--bundle", bundle, "--out", tmp_path) == 2
+    assert "holds a results.json or results.md of something else" in capsys.readouterr().err
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+
+
 def test_a_bundle_is_evaluated_without_torch(bundle, labelled, tmp_path):
     code = (
         "import sys; sys.modules['torch'] = None\n"

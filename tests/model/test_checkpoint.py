@@ -281,6 +281,15 @@ def test_seeded_weights_depend_on_the_seed_alone():
         load_model(SMALL_EVA, seed=1)
 
 
+def test_the_checkpoint_of_a_training_is_no_model(tmp_path):
+    save_file(
+        {"learner.x": torch.ones(1)}, tmp_path / "checkpoint.safetensors", metadata={"format": "pcaseg-training-1"}
+    )
+    for load in (load_saved_model, lambda path: load_model("tiny", path)):
+        with pytest.raises(CheckpointError, match=r"where a training goes on.*take the model\.safetensors beside it"):
+            load(tmp_path / "checkpoint.safetensors")
+
+
 def test_shipped_weights_are_those_of_the_very_preset():
     assert load_model("tiny").source.kind == "shipped"
     changed = replace(get_preset("tiny"), class_padding=256)

@@ -103,6 +103,23 @@ def test_a_gpu_that_is_full(tmp_path, monkeypatch):
         run_training(tmp_path / "run")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "record.json", "log.jsonl"])
+@pytest.mark.parametrize("resume", ["never", "if-possible"])
+def test_nothing_foreign_is_replaced(tmp_path, name, resume):
+    (tmp_path / name).write_text("mine\n", encoding="utf-8")
+    with pytest.raises(OutputError, match=rf"{name}: exists and is of no training that goes on"):
+        run_training(tmp_path, resume=resume)
+    assert [path.read_text(encoding="utf-8") for path in tmp_path.iterdir()] == ["mine\n"]
+
+
+def test_a_start_that_was_stopped_before_its_first_checkpoint(tmp_path, capsys):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "loss": 0.5}\n', encoding="utf-8")
+    run_training(tmp_path, resume="if-possible", progress=True)
+    assert f"{tmp_path}: no checkpoint yet, begins anew" in capsys.readouterr().err
+    run_training(tmp_path, resume="if-possible", progress=True)
+    assert "goes on" not in capsys.readouterr().err  # it is finished
+
+
 def test_checkpoints_that_do_not_fit(whole, tmp_path):
     out = tmp_path / "run"
     out.mkdir()
