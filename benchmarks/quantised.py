@@ -7,7 +7,6 @@ places to the same values, and multiplied in float32.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from pcaseg.errors import OutputError, PcasegError, reported
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.quantize import Calibration, check_quantisable, quantize
 from pcaseg.export.torch_backend import source_model
+from pcaseg.files import sha256_of
 from pcaseg.runtime.bundle import MANIFEST_NAME, SEGMENTER_NAME, Bundle
 from pcaseg.runtime.engines import EIGHT_BITS, EnginePrecision
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -71,7 +71,7 @@ def write_quantised(bundle: Bundle, precision: EnginePrecision, calibration: Cal
     files = dict(bundle.manifest.files)
     for name in files:
         (path / name).write_bytes(data if name == SEGMENTER_NAME else bundle.read(name))
-    files[SEGMENTER_NAME] = replace(files[SEGMENTER_NAME], sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    files[SEGMENTER_NAME] = replace(files[SEGMENTER_NAME], sha256=sha256_of(path / SEGMENTER_NAME), bytes=len(data))
     (path / MANIFEST_NAME).write_text(replace(bundle.manifest, files=files).to_json(), encoding="utf-8")
     return Bundle(path)
 

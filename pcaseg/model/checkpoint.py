@@ -128,7 +128,7 @@ def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
 def _shipped(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode) -> Path | None:
     """The weights that come with the package for this very model; a preset that was changed has none."""
     path = SHIPPED / f"{preset.name}.safetensors"
-    if not path.exists() or preset.name not in presets() or preset != get_preset(preset.name):
+    if not path.exists() or preset not in map(get_preset, presets()):
         return None
     metadata = read_metadata(path)
     fits = metadata is not None and (metadata["aggregation"], metadata["dense_mode"]) == (aggregation, dense_mode)
