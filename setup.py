@@ -4,12 +4,6 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-FOLDERS = {
-    "pcaseg.kernels": "kernels",
-    "pcaseg.export": "export",
-    "pcaseg.benchmarks": "benchmarks",
-}
-
 RUNTIME = ["numpy>=1.26", "pillow>=10.1", "tokenizers>=0.20", "safetensors>=0.4.3", "ftfy>=6.1", "tqdm>=4.64"]
 ONNXRUNTIME = ["onnxruntime>=1.18"]
 TORCH = [
@@ -51,14 +45,6 @@ EXTRAS = {
     ],
 }
 
-packages = [
-    *find_packages(include=["pcaseg", "pcaseg.*"]),
-    *FOLDERS,
-    "pcaseg.export.tensorrt",
-    "pcaseg.export.plugins",
-    "pcaseg.benchmarks.gpu",
-]
-
 setup(
     name="pcaseg",
     version="0.1.0",
@@ -67,8 +53,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=packages,
-    package_dir={"pcaseg": "pcaseg"} | FOLDERS,
+    packages=find_packages(include=["pcaseg", "pcaseg.*"]),  # follows the links to the top-level folders
+    package_dir={"": "."},  # so that an editable install is a plain path, which editors and mypy follow
     package_data={
         "pcaseg": ["data/class_lists/*.json", "weights/*", "py.typed"],
         "pcaseg.kernels": ["tuning.json"],
