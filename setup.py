@@ -19,7 +19,12 @@ TORCH = [
 TENSORBOARD = "tensorboard>=2.15"
 TRITON = "triton>=3.6; platform_system == 'Linux'"
 DATASETS = ["scipy>=1.11", "pycocotools>=2.0.8"]
-BENCHMARKS = [*TORCH, "scikit-image>=0.22", "pytest-benchmark>=4.0"]
+BENCHMARKS = [
+    *TORCH,
+    "scikit-image>=0.22",
+    "pytest-benchmark>=4.0",
+    "tabulate>=0.9",
+]
 EXTRAS = {
     "runtime": [],  # the base install: numpy and Pillow side, no torch; add one of the backends below
     "onnxruntime": ONNXRUNTIME,
@@ -42,6 +47,7 @@ EXTRAS = {
         "selenium>=4.20",
         "ruff>=0.9",
         "mypy>=1.13",
+        "types-tabulate>=0.9",
     ],
 }
 

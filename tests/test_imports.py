@@ -15,7 +15,17 @@ FOLDERS = {"pcaseg": ROOT / "pcaseg"} | {f"pcaseg.{name}": ROOT / name for name 
 
 BASE = {"pcaseg"} | {
     f"pcaseg.{name}"
-    for name in ("class_lists", "class_names", "configs", "errors", "files", "images", "typed_json", "versions")
+    for name in (
+        "class_lists",
+        "class_names",
+        "configs",
+        "errors",
+        "files",
+        "images",
+        "text_tables",
+        "typed_json",
+        "versions",
+    )
 }
 TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "onnxscript"}
 MAY_IMPORT = {
