@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from pcaseg.benchmarks.rows import Accuracy
 from pcaseg.configs import TRAINED, WeightsKind
@@ -66,7 +67,7 @@ def parse_gate(text: str) -> dict[str, float]:
     return gate
 
 
-def gate_failures(accuracy: Accuracy, gate: dict[str, float]) -> str:
+def gate_failures(accuracy: Accuracy, gate: Mapping[str, float]) -> str:
     """What an accuracy misses of a gate, in words; empty where it passes."""
     misses = []
     for name, bound in gate.items():

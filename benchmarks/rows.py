@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from pcaseg.configs import Strategy, WeightsKind
 from pcaseg.errors import OutputError, PcasegError
@@ -69,6 +69,7 @@ class Point:
     width: int
 
 
+@final
 @dataclass(frozen=True)
 class Latency:
     """Times of one call in milliseconds, and all of them.
@@ -89,6 +90,7 @@ class Latency:
     samples_ms: tuple[float, ...]
 
 
+@final
 @dataclass(frozen=True)
 class Ratio:
     """How many times faster than eager float32, with a 95 % bootstrap interval over the rounds."""
@@ -98,6 +100,7 @@ class Ratio:
     high: float
 
 
+@final
 @dataclass(frozen=True)
 class Timing:
     """One scope of one backend: `ratio` is None where eager float32 was not measured."""
@@ -106,6 +109,7 @@ class Timing:
     ratio: Ratio | None
 
 
+@final
 @dataclass(frozen=True)
 class Cold:
     """A start in a process of its own, seconds; peak memory of that process, weights and first frame included.
@@ -130,6 +134,7 @@ class Cold:
         return self.import_s + self.load_s + self.vocabulary_s + self.first_frame_s
 
 
+@final
 @dataclass(frozen=True)
 class Accuracy:
     """Against eager float32, on the images of the run.
@@ -167,6 +172,7 @@ class Machine:
     copy_gb_s: float
 
 
+@final
 @dataclass(frozen=True)
 class EngineFacts:
     """What a TensorRT engine is made of, by its sidecar.
@@ -187,6 +193,7 @@ class EngineFacts:
         return cls(sidecar.key.tensorrt, sidecar.layers, sidecar.build_seconds)
 
 
+@final
 @dataclass(frozen=True)
 class Row:
     """One backend at one point.

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from PIL import Image
@@ -79,7 +78,7 @@ def open_subject(
 def _export(model: PCASeg, precisions: Sequence[str], folder: Path) -> dict[str, Bundle]:
     """Bundles of a preset in those precisions that bundles have, float32 if in none."""
     bundles: dict[str, Bundle] = {}
-    for precision in [cast(Precision, p) for p in precisions if p in EXPORTED] or EXPORTED[:1]:
+    for precision in [p for p in precisions if p in EXPORTED] or EXPORTED[:1]:
         path = folder / f"{model.preset.name}-{precision}.pcaseg"
         write_bundle(model, path, options=ExportOptions(precision=precision), progress=True)
         bundles[precision] = Bundle(path)

@@ -43,6 +43,7 @@ from pcaseg.runtime.manifest import (
 from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
+    from pcaseg.deploy.network import FoldedPCASeg
     from pcaseg.model.network import PCASeg
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "open_clip_torch", "timm", "tokenizers", "numpy")
@@ -134,7 +135,7 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
 
 
 def describe(
-    model: PCASeg,
+    model: PCASeg | FoldedPCASeg,
     options: ExportOptions = DEFAULTS,
     *,
     files: dict[str, FileEntry],

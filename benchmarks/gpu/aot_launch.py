@@ -87,12 +87,13 @@ def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: i
         attended = random(B, T, pixels, C), random(1, T, 2 * C), *weights, random(C), *padding
         return Case(attended, lambda: class_attention_reference(*_double(attended)))
     side = sizes["width"]
-    streams = random(B, T, side, side, C), random(B, T, side, side, C)
+    spatial, semantic = (random(B, T, side, side, C) for _ in range(2))
     folded = Weights(**{k: v.to(device, DTYPES[dtype]).contiguous() for k, v in fold_epl(EPL(C).eval()).items()})
     columns = plugin.variant(dtype, sizes).constexprs["COLUMNS"]
     packed = folded._asdict() | {"vectors": pack_vectors(folded, columns)}
     named = tuple(packed[name] for name in plugin.inputs[2:])
-    return Case((*streams, *named), lambda: expert_mix_reference(*_double(streams), _double(folded)))
+    weights = _double(folded)
+    return Case((spatial, semantic, *named), lambda: expert_mix_reference(spatial.double(), semantic.double(), weights))
 
 
 class PtxKernel:

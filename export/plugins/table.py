@@ -64,7 +64,7 @@ class Integers:
 class Text(str):
     """A C++ expression of int32, made by arithmetic; lengths are positive, so `/` there is `//` here."""
 
-    def __add__(self, other: object) -> Text:  # type: ignore[override]
+    def __add__(self, other: object) -> Text:
         return Text(f"({self} + {other})")
 
     def __radd__(self, other: object) -> Text:
@@ -73,10 +73,10 @@ class Text(str):
     def __sub__(self, other: object) -> Text:
         return Text(f"({self} - {other})")
 
-    def __mul__(self, other: object) -> Text:  # type: ignore[override]
+    def __mul__(self, other: object) -> Text:
         return Text(f"({self} * {other})")
 
-    def __rmul__(self, other: object) -> Text:  # type: ignore[override]
+    def __rmul__(self, other: object) -> Text:
         return Text(f"({other} * {self})")
 
     def __floordiv__(self, other: object) -> Text:

@@ -59,7 +59,7 @@ def layer_types(engine: Any, trt: Any) -> dict[str, str]:
 def layer_times(engine: Engine, shapes: Mapping[str, tuple[int, ...]], trt: Any) -> dict[str, float]:
     """Mean milliseconds of each layer on zeros of these shapes, on the device."""
 
-    class Profiler(trt.IProfiler):  # type: ignore[misc]
+    class Profiler(trt.IProfiler):
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
             self.total: dict[str, float] = defaultdict(float)

@@ -241,7 +241,7 @@ def _tick(bar: Any, done: threading.Event) -> None:
 def _monitor(trt: Any, bar: Any) -> Any:
     assert hasattr(trt, "IProgressMonitor")  # it came with the setting
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+    class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
 

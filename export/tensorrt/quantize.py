@@ -178,7 +178,7 @@ def _reader(bundle: Bundle, role: GraphRole, calibration: Calibration, *, progre
     """What ONNX Runtime asks for one input after the other."""
     from onnxruntime.quantization import CalibrationDataReader
 
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
+    class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.feeds = _feeds(bundle, role, calibration, progress=progress)
 

@@ -135,7 +135,7 @@ def _stream(options: argparse.Namespace) -> tuple[TrainingStream, str]:
 def _scene_evaluation() -> Evaluation:
     from pcaseg.data.scene_evaluation import evaluate_scenes, model_segment
 
-    def evaluate(model):  # type: ignore[no-untyped-def]
+    def evaluate(model):
         scores = evaluate_scenes(model_segment(model), scenes=EVALUATED_SCENES)
         return {suite: one.miou for suite, one in scores.items()}
 

@@ -96,6 +96,7 @@ class FoldedAggregator(nn.Module):
         if vocabulary.text.shape[-3] > MAX_CLASSES:
             return self.aggregate_best(features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk)
         weight, bias = self.cost_embedding.weight, self.cost_embedding.bias
+        assert bias is not None  # `Conv2d` may go without; this one has it
         x = cost_volume(features.permute(0, 2, 3, 1).contiguous(), vocabulary.text.contiguous(), weight, bias)
         shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
         return self.aggregate(x.flatten(2, 3), shares, guidance, class_pooling, chunk)
@@ -144,7 +145,10 @@ class FoldedAggregator(nn.Module):
     def embed(self, volume: Tensor) -> Tensor:
         """The 7 x 7 embedding of each class's map: (B, P, T, H, W) -> (B, T, HW, C)."""
         maps = volume.transpose(1, 2).to(self.dtype)
-        return self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, maps.shape[:2])
+        result: Tensor = (
+            self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).flatten(1, 2).unflatten(0, maps.shape[:2])
+        )
+        return result
 
 
 class Step(nn.Module):
@@ -194,7 +198,8 @@ class ParallelStep(Step):
 
         def merge(part: slice) -> Tensor:
             semantic = x[:, part] + self.unpool(attended(part), pooling)
-            return self.epl(self.spatial(x[:, part], image), semantic)
+            result: Tensor = self.epl(self.spatial(x[:, part], image), semantic)
+            return result
 
         return by_chunks(x, chunk, merge)
 

@@ -58,7 +58,8 @@ class FoldedDecoder(nn.Module):
         B, T = x.shape[:2]
         maps = x.flatten(0, 1).unflatten(1, self.grid).permute(0, 3, 1, 2)
         maps = self.up2(self.up1(maps, shares[0]), shares[1])
-        return F.conv2d(maps, self.head, self.head_bias, padding=1)[:, 0].unflatten(0, (B, T))
+        result: Tensor = F.conv2d(maps, self.head, self.head_bias, padding=1)[:, 0].unflatten(0, (B, T))
+        return result
 
 
 def fold_upsampling(block: UpBlock, grid: tuple[int, int]) -> dict[str, Tensor]:

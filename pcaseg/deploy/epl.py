@@ -41,9 +41,9 @@ def fold_epl(epl: EPL) -> dict[str, Tensor]:
 
     (ps, bs), (pm, bm) = matrix(epl.spatial_proj), matrix(epl.semantic_proj)
     project = torch.block_diag(ps, pm), torch.cat([bs, bm])
-    parsers = [compose(fold_batch_norm(*matrix(e[0]), e[1]), project) for e in epl.experts]  # type: ignore[index, arg-type]
+    parsers = [compose(fold_batch_norm(*matrix(e[0]), e[1]), project) for e in epl.experts]  # type: ignore[index]
     parse, parse_bias = (torch.cat(parts) for parts in zip(*parsers, strict=True))
-    threes = [weights_of(e[3]) for e in epl.experts]  # type: ignore[index, arg-type]
+    threes = [weights_of(e[3]) for e in epl.experts]  # type: ignore[index]
     scale = epl.res_scale.detach().double()
     residual, residual_bias = matrix(epl.residual)
     residual, residual_bias = compose((scale * residual, scale * residual_bias), project)

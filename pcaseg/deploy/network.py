@@ -79,7 +79,8 @@ class FoldedPCASeg(nn.Module):
             T = (text.text if isinstance(text, PreparedVocabulary) else text).shape[-3]
             fits = largest_chunk(self.memory_mib, len(images), T, map_bytes=self.aggregator.map_bytes)
             chunk = fits if chunk is None else min(chunk, fits)
-        return self.aggregator(features, text, guidance, class_pooling=class_pooling, chunk=chunk)
+        result: Tensor = self.aggregator(features, text, guidance, class_pooling=class_pooling, chunk=chunk)
+        return result
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
         """As `PCASeg.encode_text`."""

@@ -40,7 +40,8 @@ class FoldedSpatialStream(nn.Module):
 
     def forward(self, x: Tensor, shares: list[Share]) -> Tensor:
         """x (B, T, HW, C), shares of `shares` -> (B, T, HW, C)."""
-        return self.block_2(self.block_1(x, shares[0]), shares[1])
+        result: Tensor = self.block_2(self.block_1(x, shares[0]), shares[1])
+        return result
 
 
 class FoldedSwinBlock(nn.Module):

@@ -54,7 +54,8 @@ class SerialLayer(nn.Module):
         self, x: Tensor, image: Tensor, text: Tensor, class_pooling: tuple[int, int], fod_terms: list[Tensor] | None
     ) -> Tensor:
         """As `ParallelLayer.forward`; there is no EPL, so no FOD term."""
-        return self.semantic(self.spatial(x, image), text, class_pooling)
+        result: Tensor = self.semantic(self.spatial(x, image), text, class_pooling)
+        return result
 
 
 class AddedLayer(nn.Module):
@@ -173,12 +174,14 @@ class Aggregator(nn.Module):
         x = self.embed(volume)
         for layer in self.layers:
             x = layer(x, image_guidance, text_guidance, class_pooling, fod_terms)
-        return self.decoder(x, decoder_guidance)
+        result: Tensor = self.decoder(x, decoder_guidance)
+        return result
 
     def embed(self, volume: Tensor) -> Tensor:
         """Embeds each class's map alone by the 7 x 7 convolution: (B, P, T, H, W) -> (B, T, H, W, C)."""
         maps = volume.transpose(1, 2)
-        return self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).unflatten(0, maps.shape[:2])
+        result: Tensor = self.cost_embedding(maps.flatten(0, 1)).permute(0, 2, 3, 1).unflatten(0, maps.shape[:2])
+        return result
 
     def project_guidance(self, text: Tensor, guidance: Guidance) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Projects what guides the streams and the decoder.

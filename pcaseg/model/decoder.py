@@ -22,7 +22,8 @@ class UpBlock(nn.Module):
         x = self.up(x)
         T = x.shape[0] // guidance.shape[0]
         guidance = guidance[:, None].expand(-1, T, -1, -1, -1).flatten(0, 1)
-        return self.conv(torch.cat([x, guidance], dim=1))
+        result: Tensor = self.conv(torch.cat([x, guidance], dim=1))
+        return result
 
 
 def norm_conv(channels: int, out_channels: int) -> tuple[nn.Module, ...]:
@@ -55,4 +56,5 @@ class Decoder(nn.Module):
         """
         B, T = x.shape[:2]
         maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-        return self.head(self.up2(self.up1(maps, guidance[0]), guidance[1]))[:, 0].unflatten(0, (B, T))
+        result: Tensor = self.head(self.up2(self.up1(maps, guidance[0]), guidance[1]))[:, 0].unflatten(0, (B, T))
+        return result

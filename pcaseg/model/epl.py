@@ -41,7 +41,8 @@ class EPL(nn.Module):
         mixed = self.res_scale * self.residual(u)
         for index, parse in enumerate(self.experts):
             mixed = mixed + coefficients[:, index : index + 1] * parse(u)
-        return mixed.permute(0, 2, 3, 1).unflatten(0, spatial.shape[:2])
+        result: Tensor = mixed.permute(0, 2, 3, 1).unflatten(0, spatial.shape[:2])
+        return result
 
 
 def expert(channels: int) -> nn.Sequential:

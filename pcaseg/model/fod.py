@@ -21,7 +21,8 @@ def stream_cosine(spatial: Tensor, semantic: Tensor) -> Tensor:
         (...) float; each norm has 1e-6 added, as published.
     """
     norms = (spatial.norm(dim=-1) + NORM_EPS) * (semantic.norm(dim=-1) + NORM_EPS)
-    return (spatial * semantic).sum(dim=-1) / norms
+    result: Tensor = (spatial * semantic).sum(dim=-1) / norms
+    return result
 
 
 def fod(spatial: Tensor, semantic: Tensor) -> Tensor:

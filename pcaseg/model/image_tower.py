@@ -101,7 +101,8 @@ class EvaTower(ImageTower):
 
     @property
     def position_table(self) -> nn.Parameter:
-        return self.trunk.pos_embed
+        result: nn.Parameter = self.trunk.pos_embed
+        return result
 
     def forward_tokens(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         trunk, grid = self.trunk, self.grid_of(images)
@@ -132,7 +133,8 @@ class EvaTower(ImageTower):
         weights = (q @ q.transpose(-1, -2)).softmax(dim=-1)
         if self.dense_mode == "csa":
             weights = weights + (k @ k.transpose(-1, -2)).softmax(dim=-1)
-        return attention.proj(attention.norm((weights @ v).transpose(1, 2).flatten(2)))
+        result: Tensor = attention.proj(attention.norm((weights @ v).transpose(1, 2).flatten(2)))
+        return result
 
 
 class OpenAITower(ImageTower):
@@ -155,7 +157,8 @@ class OpenAITower(ImageTower):
 
     @property
     def position_table(self) -> nn.Parameter:
-        return self.trunk.positional_embedding
+        result: nn.Parameter = self.trunk.positional_embedding
+        return result
 
     def forward_tokens(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         trunk, grid = self.trunk, self.grid_of(images)
@@ -180,7 +183,8 @@ class OpenAITower(ImageTower):
         width = x.shape[-1]
         value = F.linear(block.ln_1(x), weight[2 * width :], bias[2 * width :])
         x = x[:, :1] + block.attn.out_proj(value)
-        return x + block.mlp(block.ln_2(x))
+        result: Tensor = x + block.mlp(block.ln_2(x))
+        return result
 
 
 def build_image_tower(preset: Preset, dense_mode: DenseMode) -> ImageTower:

@@ -78,7 +78,8 @@ class PCASeg(nn.Module):
             (B, T, 4H, 4W) float, H = R / patch.
         """
         features, guidance = self.encode_image(images)
-        return self.aggregator(features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms)
+        result: Tensor = self.aggregator(features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms)
+        return result
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
         """Embeds class names: (T, P, D) float, unit norm.

@@ -74,7 +74,8 @@ class GuidedLinearAttention(nn.Module):
         )
         q, k = F.elu(q) + 1, F.elu(k) + 1
         normaliser = q @ k.sum(dim=2)[..., None] + NORMALISER_EPS
-        return (q @ (k.transpose(-1, -2) @ v) / normaliser).transpose(1, 2).flatten(2)
+        result: Tensor = (q @ (k.transpose(-1, -2) @ v) / normaliser).transpose(1, 2).flatten(2)
+        return result
 
 
 def pad_classes(x: Tensor, token: Tensor, length: int = MAX_CLASSES) -> Tensor:
@@ -88,11 +89,13 @@ def pad_classes(x: Tensor, token: Tensor, length: int = MAX_CLASSES) -> Tensor:
 def pool_positions(x: Tensor, pooling: tuple[int, int]) -> Tensor:
     """Average-pools (B, T, H, W, C) over positions."""
     maps = x.flatten(0, 1).permute(0, 3, 1, 2)
-    return F.avg_pool2d(maps, pooling).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    result: Tensor = F.avg_pool2d(maps, pooling).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    return result
 
 
 def upsample_positions(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resizes (B, T, h, w, C) to the grid (H, W), bilinear, align_corners=True."""
     maps = x.flatten(0, 1).permute(0, 3, 1, 2)
     maps = F.interpolate(maps, size=grid, mode="bilinear", align_corners=True)
-    return maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    result: Tensor = maps.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+    return result

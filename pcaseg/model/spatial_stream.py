@@ -31,7 +31,8 @@ class SpatialStream(nn.Module):
         B, T = x.shape[:2]
         guidance = self.guidance_norm(guidance)[:, None].expand(-1, T, -1, -1, -1).flatten(0, 1)
         x = self.block_2(self.block_1(x.flatten(0, 1), guidance), guidance)
-        return x.unflatten(0, (B, T))
+        result: Tensor = x.unflatten(0, (B, T))
+        return result
 
 
 class GuidedSwinBlock(nn.Module):
@@ -65,7 +66,8 @@ class GuidedSwinBlock(nn.Module):
         if self.shift:
             attended = attended.roll((self.shift, self.shift), dims=(1, 2))
         x = x + attended
-        return x + self.mlp(self.norm2(x))
+        result: Tensor = x + self.mlp(self.norm2(x))
+        return result
 
 
 class GuidedWindowAttention(nn.Module):
@@ -88,7 +90,8 @@ class GuidedWindowAttention(nn.Module):
         weights = q * self.scale @ k.transpose(-1, -2)
         if mask is not None:
             weights = weights + mask[:, None]
-        return self.proj((weights.softmax(dim=-1) @ v).transpose(-2, -3).flatten(-2))
+        result: Tensor = self.proj((weights.softmax(dim=-1) @ v).transpose(-2, -3).flatten(-2))
+        return result
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:

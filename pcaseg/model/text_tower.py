@@ -78,4 +78,5 @@ def name_tokens(names: Sequence[str]) -> Tensor:
         VocabularyError: as `check_class_names`.
     """
     tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
-    return tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end has the highest id
+    result: Tensor = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end has the highest id
+    return result

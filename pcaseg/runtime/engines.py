@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, final
 
 from pcaseg.configs import MAX_CLASSES, Precision
 from pcaseg.errors import EngineError
@@ -138,6 +138,7 @@ class LayerShare:
     time_ms: float | None
 
 
+@final
 @dataclass(frozen=True)
 class EngineSidecar:
     """What stands beside a plan.

@@ -77,7 +77,8 @@ class OnnxRuntimeBackend:
         """
 
         def encode(tokens: np.ndarray) -> np.ndarray:
-            return self._text_encoder.run(["text"], {"tokens": tokens})[0]
+            result: np.ndarray = self._text_encoder.run(["text"], {"tokens": tokens})[0]
+            return result
 
         return embed_names(self._bundle, self._tokenizer, names, encode, most=_TEXT_BATCH)
 
@@ -127,7 +128,8 @@ class OnnxRuntimeBackend:
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
         self._bundle.check_outputs(outputs)
-        return self._segmenter.run(list(outputs), {"image": images, "text": text})
+        result: list[np.ndarray] = self._segmenter.run(list(outputs), {"image": images, "text": text})
+        return result
 
     def _check_sizes(self) -> None:
         """The manifest's sizes against the graph's: otherwise a wrong manifest fails deep within ONNX Runtime."""

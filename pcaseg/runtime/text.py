@@ -50,4 +50,5 @@ def embed_names(
     expected = (len(names), bundle.manifest.text.embed_dim)
     if text.shape != expected:
         raise BundleError(f"{TEXT_ENCODER_NAME} returned {text.shape}, not {expected}; export the bundle anew")
-    return text / np.linalg.norm(text, axis=1, keepdims=True)
+    result: np.ndarray = text / np.linalg.norm(text, axis=1, keepdims=True)
+    return result

@@ -130,7 +130,8 @@ def sigmoid(logits: np.ndarray) -> np.ndarray:
     np.minimum(out, 87, out=out)  # exp(88) is the last that float32 holds
     np.exp(out, out=out)
     out += 1
-    return np.reciprocal(out, out=out)
+    result: np.ndarray = np.reciprocal(out, out=out)
+    return result
 
 
 def _take(array: np.ndarray, used: np.ndarray, *, axis: int) -> np.ndarray:
