@@ -6,16 +6,18 @@ from typing import Any
 
 import pytest
 
-from pcaseg.benchmarks.contenders import CONTENDERS, NOT_BY_DEFAULT, Contender
-from pcaseg.benchmarks.plan import Subject
+from pcaseg.benchmarks.implementations import IMPLEMENTATIONS, NOT_BY_DEFAULT, Implementation
+from pcaseg.benchmarks.plan import Target
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.runtime.segmenter import Segmenter
 
 
-@pytest.mark.parametrize("contender", [name for name in CONTENDERS if name not in NOT_BY_DEFAULT], indirect=True)
-def test_image(benchmark: Any, request: pytest.FixtureRequest, subject: Subject, contender: Contender) -> None:
+@pytest.mark.parametrize(
+    "implementation", [name for name in IMPLEMENTATIONS if name not in NOT_BY_DEFAULT], indirect=True
+)
+def test_image(benchmark: Any, request: pytest.FixtureRequest, target: Target, implementation: Implementation) -> None:
     """One image after the other; the vocabulary is set before."""
-    segmenter = Segmenter(contender.backend)
+    segmenter = Segmenter(implementation.backend)
     segmenter.set_vocabulary(first_names(request.config.getoption("--classes")))
-    result = benchmark.pedantic(segmenter, args=(subject.images[0],), rounds=5, warmup_rounds=1)
+    result = benchmark.pedantic(segmenter, args=(target.images[0],), rounds=5, warmup_rounds=1)
     assert result.labels.shape == (480, 640)

@@ -1,7 +1,7 @@
 """Each kernel against its PyTorch reference and what `torch.compile` makes of that, for pytest-benchmark.
 
     python -m pytest benchmarks/bench_kernels.py --benchmark-json rows.json
-    python -m pcaseg.benchmarks.roofline rows.json
+    python -m pcaseg.benchmarks.studies.roofline rows.json
 
 On a GPU at the shapes of `eva-b-384` in bfloat16, each call captured in a CUDA graph, so that launching from Python is
 not what is measured. On a CPU the references alone run, on small shapes: that shows that the suite works, no more.
@@ -39,7 +39,7 @@ PATHS = ("reference", "compiled", "kernel") if CUDA else ("reference",)
 
 
 @dataclass(frozen=True)
-class Case:
+class KernelCase:
     """One kernel at one size: what calls it, its definition, the arguments of both, and what it must do at least."""
 
     kernel: Callable[..., Any]
@@ -49,11 +49,11 @@ class Case:
     operations: int
 
 
-def cost_volume_case(B: int, T: int) -> Case:
+def cost_volume_case(B: int, T: int) -> KernelCase:
     """One prompt per class."""
     given = random(B, GRID, GRID, DEPTH), random(T, 1, DEPTH), random(CHANNELS, 1, 7, 7), random(CHANNELS)
     sizes = B, T, 1, DEPTH, GRID, GRID, CHANNELS
-    return Case(
+    return KernelCase(
         cost_volume.cost_volume,
         cost_volume.cost_volume_reference,
         given,
@@ -62,12 +62,12 @@ def cost_volume_case(B: int, T: int) -> Case:
     )
 
 
-def expert_mix_case(B: int, T: int) -> Case:
+def expert_mix_case(B: int, T: int) -> KernelCase:
     """Four experts, the weights of an untrained EPL."""
     streams = [random(B, T, GRID, GRID, CHANNELS) for _ in range(2)]
     weights = {name: value.to(DEVICE, DTYPE).contiguous() for name, value in fold_epl(EPL(CHANNELS).eval()).items()}
     sizes = B, T, GRID, GRID, CHANNELS
-    return Case(
+    return KernelCase(
         expert_mix.expert_mix,
         expert_mix.expert_mix_reference,
         (*streams, expert_mix.Weights(**weights)),
@@ -76,13 +76,13 @@ def expert_mix_case(B: int, T: int) -> Case:
     )
 
 
-def class_attention_case(B: int, T: int) -> Case:
+def class_attention_case(B: int, T: int) -> KernelCase:
     """One share for all images."""
     d, N = CHANNELS // HEADS, GRID * GRID
     projections = [random(CHANNELS, CHANNELS) / CHANNELS**0.5 for _ in range(3)]
     padding = torch.rand(HEADS, d, d, device=DEVICE), torch.rand(HEADS, d, device=DEVICE)
     z, share = random(B, T, N, CHANNELS), random(1, T, 2 * CHANNELS)
-    return Case(
+    return KernelCase(
         class_attention.class_attention,
         class_attention.class_attention_reference,
         (z, share, *projections, random(CHANNELS), *padding),
@@ -91,12 +91,12 @@ def class_attention_case(B: int, T: int) -> Case:
     )
 
 
-def label_map_case(B: int, T: int) -> Case:
+def label_map_case(B: int, T: int) -> KernelCase:
     """One image: five windows are its sliding ones, one is the image itself."""
     sliding, side, (H, W) = (None if B == 1 else Sliding()), 4 * GRID, IMAGE
     logits = random(B, T, side, side)
     windows = () if sliding is None else (sliding.image_px, sliding.window_px, sliding.stride_px)
-    return Case(
+    return KernelCase(
         lambda logits: label_map.label_map(logits, IMAGE, sliding=sliding)[1],
         lambda logits: label_map.label_map_reference(logits, IMAGE, windows)[1],
         (logits,),

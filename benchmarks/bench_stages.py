@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from pcaseg.benchmarks.contenders import Contender
-from pcaseg.benchmarks.plan import Subject
-from pcaseg.benchmarks.stages import first_calls, places_of
+from pcaseg.benchmarks.implementations import Implementation
+from pcaseg.benchmarks.plan import Target
+from pcaseg.benchmarks.stages import first_calls, stage_methods
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -21,13 +21,13 @@ STAGES = ("encoder", "guidance", "spatial stream", "semantic stream", "EPL", "de
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("contender", ["eager", "folded"], indirect=True)
+@pytest.mark.parametrize("implementation", ["eager", "folded"], indirect=True)
 def test_stage(
-    benchmark: Any, request: pytest.FixtureRequest, subject: Subject, contender: Contender, stage: str
+    benchmark: Any, request: pytest.FixtureRequest, target: Target, implementation: Implementation, stage: str
 ) -> None:
     """One stage, on the inputs of a real run."""
-    segmenter = Segmenter(contender.backend)
+    segmenter = Segmenter(implementation.backend)
     segmenter.set_vocabulary(first_names(request.config.getoption("--classes")))
-    calls = first_calls(places_of(contender.backend), lambda: segmenter(subject.images[0]))
+    calls = first_calls(stage_methods(implementation.backend), lambda: segmenter(target.images[0]))
     with torch.no_grad():
         assert benchmark.pedantic(calls[stage], rounds=5, warmup_rounds=1) is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from pcaseg.benchmarks.rows import Point, Row
+from pcaseg.benchmarks.rows import BenchRow, Point
 
 LEGEND = """\
 engine    network inputs to logits, median; `images/s` and `x eager` are of it
@@ -20,13 +20,13 @@ _HEAD = f"{'backend':20} {'engine ms':>10} {'whole ms':>10} {'images/s':>8} {'x 
 _HEAD += f" {'cold s':>7} {'MiB':>7} {'mIoU':>14}"
 
 
-def tables(rows: Iterable[Row]) -> str:
+def tables(rows: Iterable[BenchRow]) -> str:
     """All points' tables, with a legend under the last."""
     parts = [_table(point, list(group)) for point, group in groupby(rows, key=lambda row: row.point)]
     return "\n\n".join([*parts, LEGEND])
 
 
-def _table(point: Point, rows: Sequence[Row]) -> str:
+def _table(point: Point, rows: Sequence[BenchRow]) -> str:
     images = "1 image" if point.images == 1 else f"{point.images} images"
     size = f"{point.width} x {point.height} px"
     streams = "" if point.streams == 1 else f", {point.streams} streams"
@@ -40,7 +40,7 @@ def _table(point: Point, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _line(row: Row) -> str:
+def _line(row: BenchRow) -> str:
     if row.engine is None:
         return f"{row.backend:20} FAILED: {row.reason}"
     cells = f"{row.backend:20} {_ms(row.engine.latency.p50_ms)} "
@@ -60,12 +60,12 @@ def _ms(value: float) -> str:
     return f"{value:10.0f}" if value >= 1000 else f"{value:10.1f}"
 
 
-def _ratio(row: Row) -> str:
+def _ratio(row: BenchRow) -> str:
     found = row.engine.ratio if row.engine else None
     return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else ""
 
 
-def verdict(rows: Sequence[Row]) -> str:
+def verdict(rows: Sequence[BenchRow]) -> str:
     """One sentence: whether all are right, and which is fastest."""
     ran = [row for row in rows if row.status != "skipped"]
     wrong = sorted({row.backend for row in ran if row.status == "failed"})

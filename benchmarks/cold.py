@@ -33,7 +33,7 @@ def cold_start(
     """Measures one backend's start.
 
     Args:
-        backend: one of `pcaseg.benchmarks.contenders.CONTENDERS`.
+        backend: one of `pcaseg.benchmarks.implementations.IMPLEMENTATIONS`.
         bundle, image: files.
         model: model file, or empty for the bundle's own source.
 
@@ -65,7 +65,7 @@ def measure(
     """What the process does; `started` is the time (seconds of `time.time`) when it was asked for."""
     opened_bundle = Bundle(bundle)
     if not backend.startswith(WITHOUT_TORCH):
-        import pcaseg.benchmarks.contenders  # noqa: F401 - counted as import
+        import pcaseg.benchmarks.implementations  # noqa: F401 - counted as import
     imported = time.time()
     opened = _open(backend, opened_bundle, precision=precision, device=device, threads=threads, model=model)
     segmenter = Segmenter(opened)
@@ -96,12 +96,12 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
         from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
         return TensorRTBackend(bundle, device=device)
-    from pcaseg.benchmarks.contenders import Setting, open_contender
+    from pcaseg.benchmarks.implementations import Setting, open_implementation
     from pcaseg.export.torch_backend import source_model
     from pcaseg.model.checkpoint import load_saved_model
 
     eager = load_saved_model(model) if model else source_model(bundle)
-    return open_contender(backend, Setting(eager, bundle, precision, device, threads)).backend
+    return open_implementation(backend, Setting(eager, bundle, precision, device, threads)).backend
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from pcaseg.benchmarks.rows import Latency, Row, RowsError
+from pcaseg.benchmarks.rows import BenchRow, Latency, RowsError
 from pcaseg.benchmarks.selection import SCOPES, Scope, key_of, latency_of, name_of, newest, point_text
 
 Verdict = Literal["slower", "faster", "same", "one round", "not comparable"]
@@ -55,14 +55,14 @@ class Comparison:
         differences: what differs in the environment: name, before, after.
     """
 
-    before: Row | None
-    after: Row | None
+    before: BenchRow | None
+    after: BenchRow | None
     changes: tuple[Change, ...] = ()
     regressions: tuple[str, ...] = ()
     differences: tuple[tuple[str, str, str], ...] = ()
 
     @property
-    def row(self) -> Row:
+    def row(self) -> BenchRow:
         """The later of the two."""
         row = self.after or self.before
         assert row is not None
@@ -70,8 +70,8 @@ class Comparison:
 
 
 def compare(
-    before: Sequence[Row],
-    after: Sequence[Row],
+    before: Sequence[BenchRow],
+    after: Sequence[BenchRow],
     *,
     threshold: float = 0.05,
     allow_different_machines: bool = False,
@@ -99,7 +99,7 @@ def compare(
     return [*pairs, *gone, *(Comparison(None, row) for key, row in new.items() if key not in old)]
 
 
-def _pair(before: Row, after: Row, threshold: float, allow_different_machines: bool) -> Comparison:
+def _pair(before: BenchRow, after: BenchRow, threshold: float, allow_different_machines: bool) -> Comparison:
     differences = _differences(before, after)
     comparable = allow_different_machines or not any(blocks(name) for name, _, _ in differences)
     changes = []
@@ -169,7 +169,7 @@ def _medians(rounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.median(rounds[drawn].reshape(RESAMPLES, -1), axis=1)
 
 
-def _other_regressions(before: Row, after: Row) -> list[str]:
+def _other_regressions(before: BenchRow, after: BenchRow) -> list[str]:
     """What became worse apart from time."""
     found = []
     if before.status == "ok" and after.status == "failed":
@@ -188,7 +188,7 @@ def _other_regressions(before: Row, after: Row) -> list[str]:
     return found
 
 
-def _differences(before: Row, after: Row) -> tuple[tuple[str, str, str], ...]:
+def _differences(before: BenchRow, after: BenchRow) -> tuple[tuple[str, str, str], ...]:
     names = dict.fromkeys((*before.environment, *after.environment))
     values = ((name, before.environment.get(name, "none"), after.environment.get(name, "none")) for name in names)
     return tuple(value for value in values if value[1] != value[2])

@@ -9,33 +9,33 @@ from collections.abc import Iterator
 
 import pytest
 
-from pcaseg.benchmarks.contenders import Contender, Setting, SkippedError, open_contender
-from pcaseg.benchmarks.plan import Options, Subject
-from pcaseg.benchmarks.subjects import open_subject
+from pcaseg.benchmarks.implementations import Implementation, Setting, SkippedError, open_implementation
+from pcaseg.benchmarks.plan import BenchOptions, Target
+from pcaseg.benchmarks.targets import open_target
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Options of the suites."""
+    """BenchOptions of the suites."""
     group = parser.getgroup("pcaseg")
-    group.addoption("--subject", default="eva-b-384", help="a bundle, or a preset for seeded weights")
+    group.addoption("--target", default="eva-b-384", help="a bundle, or a preset for seeded weights")
     group.addoption("--classes", type=int, default=20, help="size of the vocabulary")
     group.addoption("--on-device", default="cpu", help="cpu or cuda")
 
 
 @pytest.fixture(scope="session")
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
     """The model, its bundle and photographs."""
-    with open_subject(request.config.getoption("--subject")) as (subject, _, _):
-        yield subject
+    with open_target(request.config.getoption("--target")) as (target, _, _):
+        yield target
 
 
 @pytest.fixture(scope="session")
-def contender(request: pytest.FixtureRequest, subject: Subject) -> Contender:
+def implementation(request: pytest.FixtureRequest, target: Target) -> Implementation:
     """The backend that a test is parametrised with, opened."""
     device = request.config.getoption("--on-device")
-    bundle = next(iter(subject.bundles.values()))
-    setting = Setting(subject.model, bundle, bundle.manifest.precision, device, Options().thread_counts[0])
+    bundle = next(iter(target.bundles.values()))
+    setting = Setting(target.model, bundle, bundle.manifest.precision, device, BenchOptions().thread_counts[0])
     try:
-        return open_contender(request.param, setting)
+        return open_implementation(request.param, setting)
     except SkippedError as error:
         pytest.skip(str(error))

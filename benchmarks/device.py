@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from pcaseg.benchmarks.environment import gpu_mib
-from pcaseg.benchmarks.rows import Machine
+from pcaseg.benchmarks.rows import MachineRates
 from pcaseg.benchmarks.timing import Timer, perf_timer
 from pcaseg.errors import PcasegError
 
@@ -84,7 +84,7 @@ def energy_of(call: Callable[[], object], device: str, *, calls: int = 20) -> fl
         return None
 
 
-def machine(device: str) -> Machine:
+def machine_rates(device: str) -> MachineRates:
     """The best of several products of two float32 matrices, and of several copies beyond the caches."""
     timer = timer_of(device)
     square = torch.ones(MATMUL_SIDE, MATMUL_SIDE, device=device)
@@ -92,7 +92,7 @@ def machine(device: str) -> Machine:
     target = torch.empty_like(source)
     product_ms = min(timer(lambda: square @ square) for _ in range(8))
     copy_ms = min(timer(lambda: target.copy_(source)) for _ in range(4))
-    return Machine(
+    return MachineRates(
         matmul_gflops=float(f"{2 * MATMUL_SIDE**3 / product_ms / 1e6:.4g}"),
         copy_gb_s=float(f"{2 * source.nbytes / copy_ms / 1e6:.4g}"),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.benchmarks.contenders import CONTENDERS, NOT_BY_DEFAULT, check_names
+from pcaseg.benchmarks.implementations import IMPLEMENTATIONS, NOT_BY_DEFAULT, check_names
 from pcaseg.configs import Strategy
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.model.network import PCASeg
@@ -18,7 +18,7 @@ from pcaseg.runtime.bundle import Bundle
 
 
 @dataclass(frozen=True)
-class Options:
+class BenchOptions:
     """What to measure; every combination of the sequences is a point.
 
     Attributes:
@@ -28,7 +28,7 @@ class Options:
         precisions: of bundles and of the folded model.
         threads: of one call; empty for all processors that this process may use.
         streams: calls at the same time.
-        backends: names of `CONTENDERS`; None for all but those of `NOT_BY_DEFAULT`.
+        backends: names of `IMPLEMENTATIONS`; None for all but those of `NOT_BY_DEFAULT`.
         device: `cpu` or `cuda`.
         seconds: of taking turns, for each point.
         gate: thresholds that replace the defaults.
@@ -58,7 +58,7 @@ class Options:
     @property
     def names(self) -> tuple[str, ...]:
         """Of all backends that rows are about, skipped ones too."""
-        return self.backends or tuple(CONTENDERS)
+        return self.backends or tuple(IMPLEMENTATIONS)
 
     @property
     def thread_counts(self) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Subject:
+class Target:
     """What is measured.
 
     Attributes:

@@ -7,28 +7,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pcaseg.benchmarks.row_charts import latency_chart, speedup_chart
-from pcaseg.benchmarks.rows import Row, RowsError
-from pcaseg.benchmarks.selection import Scope, latency_of, point_text, subjects, sweeps
+from pcaseg.benchmarks.rows import BenchRow, RowsError
+from pcaseg.benchmarks.selection import Scope, latency_of, point_text, row_groups, sweeps
 from pcaseg.files import atomic_path
 
 
-def plots(rows: Sequence[Row]) -> dict[str, str]:
+def plots(rows: Sequence[BenchRow]) -> dict[str, str]:
     """SVG by file name: latency against vocabulary size, and how many times faster than eager.
 
     Args:
-        rows: of one or several runs; the subject with the longest sweep of vocabulary sizes is drawn, at its least,
+        rows: of one or several runs; the group with the longest sweep of vocabulary sizes is drawn, at its least,
             middle and largest size for the second plot.
 
     Raises:
         RowsError: no backend was measured with two vocabulary sizes, or eager float32 was not.
     """
-    held = [sweep for subject in subjects(rows) for sweep in sweeps(subject.rows, "classes")[:1]]
+    held = [sweep for group in row_groups(rows) for sweep in sweeps(group.rows, "classes")[:1]]
     if not held:
         raise RowsError("no backend has rows of two vocabulary sizes; measure more with pcaseg bench")
     setting, members = max(held, key=lambda sweep: len(sweep[1]))
     scope: Scope = "end_to_end" if any(latency_of(row, "end_to_end") for row in members) else "engine"
     sizes = sorted({row.point.classes for row in members})
-    groups: list[tuple[str, Sequence[Row], Scope]] = [
+    groups: list[tuple[str, Sequence[BenchRow], Scope]] = [
         (f"{n} class{'es' if n != 1 else ''}", [row for row in members if row.point.classes == n], scope)
         for n in dict.fromkeys((sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     ]

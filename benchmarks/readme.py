@@ -16,17 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcaseg.benchmarks import tiny
 from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
-from pcaseg.benchmarks.rows import Row as BenchRow
-from pcaseg.benchmarks.rows import read_rows
+from pcaseg.benchmarks.rows import BenchRow, read_rows
+from pcaseg.benchmarks.studies import tiny
 from pcaseg.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parent.parent / "README.md"
 
-Row = dict[str, Any]
+StoredRow = dict[str, Any]
 
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -68,7 +67,7 @@ def labelled_table() -> str:
 
 
 def speed_table() -> str:
-    """Folded against eager, from the rows of `pcaseg.benchmarks.folding`: medians of the rounds."""
+    """Folded against eager, from the rows of `pcaseg.benchmarks.studies.folding`: medians of the rounds."""
     lines = []
     for path in sorted(RESULTS.glob("folding_*.json")):
         report = json.loads(path.read_text(encoding="utf-8"))
@@ -95,7 +94,7 @@ def speed_table() -> str:
 BACKENDS = ("eager", "folded", "onnxruntime")
 
 
-def _speed_line(eager: Row, folded: Row, graph: Row, *, rate: float) -> str:
+def _speed_line(eager: StoredRow, folded: StoredRow, graph: StoredRow, *, rate: float) -> str:
     eager_s, folded_s, graph_s = (statistics.median(row["seconds"]) for row in (eager, folded, graph))
     work = "| | " if eager["gmac"] is None else f"| {eager['gmac']:.0f} | {folded['gmac']:.1f} "
     bound = "" if eager["gmac"] is None else f"{folded['gmac'] / rate:.2f}"
@@ -114,7 +113,7 @@ PRODUCTS = {
 
 
 def operators_table() -> str:
-    """Where the time goes, from the rows of `pcaseg.benchmarks.operators`."""
+    """Time by operator, from the rows of `pcaseg.benchmarks.studies.operators`."""
     lines = [
         "| backend | classes | s | in products | GFLOP/s there | the largest of the rest |",
         "|---|---|---|---|---|---|",
@@ -132,10 +131,10 @@ def operators_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def islands_table() -> str:
-    """What float16 does inside norms, softmax and sums, from the rows of `pcaseg.benchmarks.islands`."""
+def mixed_precision_table() -> str:
+    """Errors of float16 inside norms, softmax and sums, from `pcaseg.benchmarks.studies.mixed_precision`."""
     lines = [
-        "| float32 island | places | error with it | error without it | largest value inside |",
+        "| float32 region | runs | error with it | error without it | largest value inside |",
         "|---|---|---|---|---|",
     ]
     for path in sorted(RESULTS.glob("islands_*.json")):
@@ -191,7 +190,7 @@ def _bench_line(row: BenchRow) -> str:
 
 
 def kernels_table() -> str:
-    """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.kernels_aot`."""
+    """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.studies.kernels_aot`."""
     report = json.loads((RESULTS / "kernels_aot.json").read_text(encoding="utf-8"))
     archs = list(dict.fromkeys(row["arch"] for row in report["rows"]))
     cells = {(row["name"], row["arch"]): _kernel_cell(row) for row in report["rows"]}
@@ -206,7 +205,7 @@ def kernels_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _kernel_cell(row: Row) -> str:
+def _kernel_cell(row: StoredRow) -> str:
     shared = f"{row['shared_bytes'] / 1024:.0f}"
     return f"PTX / {shared}" if row["cubin"] is None else f"{row['registers']} / {row['spill_bytes']} / {shared}"
 
@@ -217,7 +216,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "labelled": labelled_table,
     "speed": speed_table,
     "operators": operators_table,
-    "islands": islands_table,
+    "mixed_precision": mixed_precision_table,
     "kernels": kernels_table,
     "evaluation": lambda: evaluation_table(RESULTS),
     "tiny": lambda: tiny.scenes_table(tiny.read_record()),

@@ -9,11 +9,11 @@ from pcaseg.benchmarks import report_tables as tables
 from pcaseg.benchmarks import row_charts
 from pcaseg.benchmarks.report_page import figure, figures, page, section, text
 from pcaseg.benchmarks.row_charts import times
-from pcaseg.benchmarks.rows import Point, Row, RowsError
+from pcaseg.benchmarks.rows import BenchRow, Point, RowsError
 from pcaseg.benchmarks.selection import (
     SCOPES,
+    RowGroup,
     Scope,
-    Subject,
     fastest,
     is_eager,
     latency_of,
@@ -22,7 +22,7 @@ from pcaseg.benchmarks.selection import (
     point_text,
     points_of,
     ratio_of,
-    subjects,
+    row_groups,
     sweeps,
 )
 from pcaseg.benchmarks.svg import escaped
@@ -51,7 +51,7 @@ CONTENTS = (
 )
 
 
-def html_report(rows: Sequence[Row]) -> str:
+def html_report(rows: Sequence[BenchRow]) -> str:
     """The page.
 
     Args:
@@ -63,7 +63,7 @@ def html_report(rows: Sequence[Row]) -> str:
     """
     if not rows:
         raise RowsError("there are no rows to report; measure some with pcaseg bench")
-    found = subjects(rows)
+    found = row_groups(rows)
     body = [_headline(found), _contents(), section("summary", "Summary", *(_summary(s, found) for s in found))]
     body += [_vocabulary(found), _throughput(found), _stages(found), _accuracy(found), _roofline(found)]
     body += [_every_point(found), _skipped(rows), _environment(found)]
@@ -71,30 +71,30 @@ def html_report(rows: Sequence[Row]) -> str:
     return page(f"pcaseg bench: {found[0].model} on {found[0].machine}", "".join(body))
 
 
-def _headline(found: Sequence[Subject]) -> str:
+def _headline(found: Sequence[RowGroup]) -> str:
     """What a reader in a hurry needs: what was measured, who wins, by how much, and whether to believe it."""
-    days = sorted({row.created[:10] for subject in found for row in subject.rows})
+    days = sorted({row.created[:10] for group in found for row in group.rows})
     period = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
     parts = [f'<header><p class="eyebrow">pcaseg bench, {escaped(period)}</p>']
     first = found[0]
     more = "" if len(found) == 1 else f" and {len(found) - 1} more"
     parts.append(f"<h1>{escaped(first.model)} on {escaped(first.machine)}{more}</h1>")
-    for subject in found:
-        named = "" if len(found) == 1 else f"{subject.model} on {subject.machine}: "
-        parts.append(f'<p class="answer">{escaped(named)}{_answer(subject)}</p>')
+    for group in found:
+        named = "" if len(found) == 1 else f"{group.model} on {group.machine}: "
+        parts.append(f'<p class="answer">{escaped(named)}{_answer(group)}</p>')
     parts.append(_facts(found))
     parts.append(_failures(found))
-    for kind in sorted({row.weights for subject in found for row in subject.rows} & set(WEIGHTS)):
+    for kind in sorted({row.weights for group in found for row in group.rows} & set(WEIGHTS)):
         parts.append(f'<p class="banner warn">{escaped(WEIGHTS[kind])}</p>')
     return "".join(parts) + "</header>"
 
 
-def _answer(subject: Subject) -> str:
+def _answer(group: RowGroup) -> str:
     """The fastest right backend in one sentence, as HTML."""
-    point = main_point(subject.rows)
+    point = main_point(group.rows)
     if point is None:
         return "No backend ran and is right, so there is no speed to speak of."
-    at = [row for row in subject.rows if row.point == point]
+    at = [row for row in group.rows if row.point == point]
     scope: Scope = "end_to_end" if fastest(at, "end_to_end") else "engine"
     row = fastest(at, scope)
     ratio = row and ratio_of(row, scope)
@@ -121,9 +121,9 @@ def _duration(ms: float) -> str:
     return f"{ms / 1000:.3g} s" if ms >= 1000 else f"{ms:.3g} ms"
 
 
-def _facts(found: Sequence[Subject]) -> str:
+def _facts(found: Sequence[RowGroup]) -> str:
     """How many backends are right, noisy, failed and skipped."""
-    rows = [row for subject in found for row in subject.rows]
+    rows = [row for group in found for row in group.rows]
     by_backend: dict[str, Counter[str]] = {}
     for row in rows:
         by_backend.setdefault(name_of(row), Counter())[row.status] += 1
@@ -140,8 +140,8 @@ def _facts(found: Sequence[Subject]) -> str:
     return f'<dl class="facts">{listed}</dl>'
 
 
-def _failures(found: Sequence[Subject]) -> str:
-    failed = [row for subject in found for row in subject.rows if row.status == "failed"]
+def _failures(found: Sequence[RowGroup]) -> str:
+    failed = [row for group in found for row in group.rows if row.status == "failed"]
     if not failed:
         return ""
     grouped: dict[tuple[str, str], list[str]] = {}
@@ -162,29 +162,27 @@ def _contents() -> str:
     return f'<nav aria-label="Contents">{links}</nav>'
 
 
-def _summary(subject: Subject, found: Sequence[Subject]) -> str:
+def _summary(group: RowGroup, found: Sequence[RowGroup]) -> str:
     """The point of the headline: its ratios and its table."""
-    point = main_point(subject.rows)
+    point = main_point(group.rows)
     if point is None:
-        return _named(subject, found) + text("Nothing that ran is right.")
-    at = [row for row in subject.rows if row.point == point]
-    groups: list[tuple[str, Sequence[Row], Scope]] = [(SCOPES[s].capitalize(), at, s) for s in SCOPES]
+        return _named(group, found) + text("Nothing that ran is right.")
+    at = [row for row in group.rows if row.point == point]
+    groups: list[tuple[str, Sequence[BenchRow], Scope]] = [(SCOPES[s].capitalize(), at, s) for s in SCOPES]
     chart = row_charts.speedup_chart(groups, point_text(point))
     caption = "The dotted line is eager float32. Thin marks at the ends of bars are 95 % intervals."
     drawn = figures(figure(chart, caption)) if chart else text("Measure eager too, to get ratios to it.")
-    older = text(f"{subject.older} older rows of the same measurements are left out.") if subject.older else ""
-    return (
-        _named(subject, found) + text(f"{point_text(point)}.") + older + tables.point_table(subject.rows, point) + drawn
-    )
+    older = text(f"{group.older} older rows of the same measurements are left out.") if group.older else ""
+    return _named(group, found) + text(f"{point_text(point)}.") + older + tables.point_table(group.rows, point) + drawn
 
 
-def _vocabulary(found: Sequence[Subject]) -> str:
+def _vocabulary(found: Sequence[RowGroup]) -> str:
     drawn = []
-    for subject in found:
-        for setting, rows in sweeps(subject.rows, "classes")[:MOST_SETTINGS]:
+    for group in found:
+        for setting, rows in sweeps(group.rows, "classes")[:MOST_SETTINGS]:
             for scope in SCOPES:
                 chart = row_charts.latency_chart(rows, setting, scope)
-                drawn.append((chart, _caption(subject, found, setting)))
+                drawn.append((chart, _caption(group, found, setting)))
     return _charts(
         "classes",
         "Latency against vocabulary size",
@@ -195,11 +193,11 @@ def _vocabulary(found: Sequence[Subject]) -> str:
     )
 
 
-def _throughput(found: Sequence[Subject]) -> str:
+def _throughput(found: Sequence[RowGroup]) -> str:
     drawn = []
-    for subject in found:
-        for setting, rows in sweeps(subject.rows, "images")[:MOST_SETTINGS]:
-            drawn.append((row_charts.throughput_chart(rows, setting), _caption(subject, found, setting)))
+    for group in found:
+        for setting, rows in sweeps(group.rows, "images")[:MOST_SETTINGS]:
+            drawn.append((row_charts.throughput_chart(rows, setting), _caption(group, found, setting)))
     return _charts(
         "images",
         "Throughput against images per call",
@@ -209,15 +207,15 @@ def _throughput(found: Sequence[Subject]) -> str:
     )
 
 
-def _stages(found: Sequence[Subject]) -> str:
+def _stages(found: Sequence[RowGroup]) -> str:
     parts = []
-    for subject in found:
-        point = main_point(subject.rows)
-        if point and (chart := row_charts.stages_chart(subject.rows, point, "ms")):
-            shares = row_charts.stages_chart(subject.rows, point, "percent") or ""
-            caption = _caption(subject, found, point)
+    for group in found:
+        point = main_point(group.rows)
+        if point and (chart := row_charts.stages_chart(group.rows, point, "ms")):
+            shares = row_charts.stages_chart(group.rows, point, "percent") or ""
+            caption = _caption(group, found, point)
             parts.append(figures(figure(chart, caption), figure(shares, caption)))
-            parts.append(tables.stage_table(subject.rows, point))
+            parts.append(tables.stage_table(group.rows, point))
     said = text(
         "Medians of each stage of one image, and the share that each has. What a graph does inside cannot be parted; "
         "there the network is one stage, engine."
@@ -226,11 +224,11 @@ def _stages(found: Sequence[Subject]) -> str:
     return section("stages", "Where the time goes", *([said, *parts] if parts else [lacking]))
 
 
-def _accuracy(found: Sequence[Subject]) -> str:
+def _accuracy(found: Sequence[RowGroup]) -> str:
     drawn = []
-    for subject in found:
-        if point := main_point(subject.rows):
-            drawn.append((row_charts.accuracy_chart(subject.rows, point), _caption(subject, found, point)))
+    for group in found:
+        if point := main_point(group.rows):
+            drawn.append((row_charts.accuracy_chart(group.rows, point), _caption(group, found, point)))
     return _charts(
         "accuracy",
         "Speed against accuracy",
@@ -240,11 +238,11 @@ def _accuracy(found: Sequence[Subject]) -> str:
     )
 
 
-def _roofline(found: Sequence[Subject]) -> str:
+def _roofline(found: Sequence[RowGroup]) -> str:
     drawn = []
-    for subject in found:
-        for setting, rows in sweeps(subject.rows, "classes")[:1] or _alone(subject):
-            drawn.append((row_charts.roofline_chart(rows, setting), _caption(subject, found, setting)))
+    for group in found:
+        for setting, rows in sweeps(group.rows, "classes")[:1] or _alone(group):
+            drawn.append((row_charts.roofline_chart(rows, setting), _caption(group, found, setting)))
     return _charts(
         "roofline",
         "Roofline",
@@ -256,31 +254,30 @@ def _roofline(found: Sequence[Subject]) -> str:
     )
 
 
-def _alone(subject: Subject) -> list[tuple[Point, list[Row]]]:
-    point = main_point(subject.rows)
-    return [(point, [row for row in subject.rows if row.point == point])] if point else []
+def _alone(group: RowGroup) -> list[tuple[Point, list[BenchRow]]]:
+    point = main_point(group.rows)
+    return [(point, [row for row in group.rows if row.point == point])] if point else []
 
 
-def _every_point(found: Sequence[Subject]) -> str:
+def _every_point(found: Sequence[RowGroup]) -> str:
     parts = []
-    for subject in found:
-        for point in points_of(row for row in subject.rows if row.status != "skipped"):
-            parts.append(f"<h3>{escaped(_caption(subject, found, point))}</h3>")
-            parts.append(tables.point_table(subject.rows, point))
+    for group in found:
+        for point in points_of(row for row in group.rows if row.status != "skipped"):
+            parts.append(f"<h3>{escaped(_caption(group, found, point))}</h3>")
+            parts.append(tables.point_table(group.rows, point))
     return section("points", "All points", text("Click a heading to sort by it."), *parts)
 
 
-def _skipped(rows: Sequence[Row]) -> str:
+def _skipped(rows: Sequence[BenchRow]) -> str:
     if not any(row.status == "skipped" for row in rows):
         return section("skipped", "Skipped backends", text("None: everything asked for ran."))
     said = text("These cannot run on this machine as it is.")
     return section("skipped", "Skipped backends", said, tables.skipped_table(rows))
 
 
-def _environment(found: Sequence[Subject]) -> str:
+def _environment(found: Sequence[RowGroup]) -> str:
     parts = [
-        _named(subject, found) + tables.environment_table(subject.rows) + tables.engine_table(subject.rows)
-        for subject in found
+        _named(group, found) + tables.environment_table(group.rows) + tables.engine_table(group.rows) for group in found
     ]
     return section("environment", "Environment", *parts)
 
@@ -295,15 +292,15 @@ def _charts(name: str, title: str, said: str, drawn: Sequence[tuple[str | None, 
     )
 
 
-def _caption(subject: Subject, found: Sequence[Subject], point: Point) -> str:
-    """A point in words, with its subject where there are several."""
+def _caption(group: RowGroup, found: Sequence[RowGroup], point: Point) -> str:
+    """A point in words, with its group where there are several."""
     words = point_text(point)
-    return _capital(words) if len(found) == 1 else f"{subject.model} on {subject.machine}: {words}."
+    return _capital(words) if len(found) == 1 else f"{group.model} on {group.machine}: {words}."
 
 
 def _capital(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _named(subject: Subject, found: Sequence[Subject]) -> str:
-    return "" if len(found) == 1 else f"<h3>{escaped(subject.model)} on {escaped(subject.machine)}</h3>"
+def _named(group: RowGroup, found: Sequence[RowGroup]) -> str:
+    return "" if len(found) == 1 else f"<h3>{escaped(group.model)} on {escaped(group.machine)}</h3>"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from pcaseg.benchmarks.report_page import Cell, Column, table, words
 from pcaseg.benchmarks.row_charts import stage_names, times
-from pcaseg.benchmarks.rows import Point, Row
+from pcaseg.benchmarks.rows import BenchRow, Point
 from pcaseg.benchmarks.selection import SCOPES, Scope, is_eager, name_of, point_text, timing_of
 from pcaseg.benchmarks.svg import TIMES, escaped
 from pcaseg.export.tensorrt.inspection import describe_shares
@@ -40,7 +40,7 @@ MEANINGS = (
 """Every column of the tables, for readers who have never seen one."""
 
 
-def point_table(rows: Sequence[Row], point: Point) -> str:
+def point_table(rows: Sequence[BenchRow], point: Point) -> str:
     """All that ran at one point, the fastest right one first, with notes of what is wrong with the others."""
     ran = [row for row in rows if row.point == point and row.status != "skipped"]
     skipped = [name_of(row) for row in rows if row.point == point and row.status == "skipped"]
@@ -60,7 +60,7 @@ def point_table(rows: Sequence[Row], point: Point) -> str:
     return drawn + _notes(notes)
 
 
-def stage_table(rows: Sequence[Row], point: Point) -> str:
+def stage_table(rows: Sequence[BenchRow], point: Point) -> str:
     """The numbers of the stage chart."""
     staged = [row for row in rows if row.point == point and row.status == "ok" and row.stages_ms]
     names = stage_names(staged)
@@ -71,7 +71,7 @@ def stage_table(rows: Sequence[Row], point: Point) -> str:
     return table(f"Stages in milliseconds, {point_text(point)}", columns, cells)
 
 
-def skipped_table(rows: Sequence[Row]) -> str:
+def skipped_table(rows: Sequence[BenchRow]) -> str:
     """Backends that did not run, and why."""
     found: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -82,7 +82,7 @@ def skipped_table(rows: Sequence[Row]) -> str:
     return table("Skipped backends", columns, cells)
 
 
-def environment_table(rows: Sequence[Row]) -> str:
+def environment_table(rows: Sequence[BenchRow]) -> str:
     """What the rows were measured on; several values where the rows differ."""
     found: dict[str, dict[str, None]] = {}
     for row in rows:
@@ -100,7 +100,7 @@ def environment_table(rows: Sequence[Row]) -> str:
     return table("Environment", [Column("what", numeric=False), Column("value", numeric=False)], cells)
 
 
-def engine_table(rows: Sequence[Row]) -> str:
+def engine_table(rows: Sequence[BenchRow]) -> str:
     """What the TensorRT engines are made of, each once; nothing where none ran."""
     found = {(row.engine_sha256, row.precision): row.engine_facts for row in rows if row.engine_facts}
     columns = [Column(title, numeric=False) for title in ("engine SHA-256", "TensorRT", "precision")]
@@ -145,7 +145,7 @@ def share(value: float) -> str:
     return "100 %" if value >= 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
 
 
-def _point_row(row: Row, scopes: Sequence[Scope], *, labelled: bool) -> list[Cell]:
+def _point_row(row: BenchRow, scopes: Sequence[Scope], *, labelled: bool) -> list[Cell]:
     status = "ok, noisy" if row.status == "ok" and row.noise else row.status
     ran = row.runs if row.computation in row.runs else f"{row.runs}; {row.computation}".removeprefix("; ")
     cells = [Cell(name_of(row), small=ran), Cell(status, kind="noisy" if status == "ok, noisy" else row.status)]
@@ -163,7 +163,7 @@ def _point_row(row: Row, scopes: Sequence[Scope], *, labelled: bool) -> list[Cel
     return [*cells, _number(cold and cold.total_s, lambda s: f"{s:.1f}")]
 
 
-def _times(row: Row, scope: Scope) -> list[Cell]:
+def _times(row: BenchRow, scope: Scope) -> list[Cell]:
     timing = timing_of(row, scope)
     if timing is None:
         return [EMPTY] * 5
@@ -183,7 +183,7 @@ def _number(value: float | None, written: Callable[[float], str], *, small: str 
     return EMPTY if value is None else Cell(written(value), small=small, value=float(value))
 
 
-def _rank(row: Row) -> tuple[bool, float]:
+def _rank(row: BenchRow) -> tuple[bool, float]:
     timing = row.engine
     return row.status != "ok", timing.latency.p50_ms if timing else math.inf
 

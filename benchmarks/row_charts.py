@@ -8,12 +8,12 @@ from typing import Literal
 
 from pcaseg.benchmarks import charts, svg
 from pcaseg.benchmarks.charts import Bar, Mark, Series, Stack
-from pcaseg.benchmarks.rows import Point, Ratio, Row
+from pcaseg.benchmarks.rows import BenchRow, Point, Ratio
 from pcaseg.benchmarks.selection import SCOPES, Scope, is_eager, latency_of, name_of, point_text, ratio_of, timing_of
 from pcaseg.benchmarks.svg import TIMES, Axis
 
 
-def latency_chart(rows: Sequence[Row], setting: Point, scope: Scope) -> str | None:
+def latency_chart(rows: Sequence[BenchRow], setting: Point, scope: Scope) -> str | None:
     """Latency against vocabulary size.
 
     Args:
@@ -22,7 +22,7 @@ def latency_chart(rows: Sequence[Row], setting: Point, scope: Scope) -> str | No
         scope: which times.
     """
 
-    def mark(row: Row) -> Mark | None:
+    def mark(row: BenchRow) -> Mark | None:
         latency = latency_of(row, scope)
         return latency and Mark(row.point.classes, latency.p50_ms, latency.min_ms, latency.p90_ms)
 
@@ -39,10 +39,10 @@ def latency_chart(rows: Sequence[Row], setting: Point, scope: Scope) -> str | No
     )
 
 
-def throughput_chart(rows: Sequence[Row], setting: Point) -> str | None:
+def throughput_chart(rows: Sequence[BenchRow], setting: Point) -> str | None:
     """Images per second against images per call; arguments as above, rows differ in their images."""
 
-    def mark(row: Row) -> Mark | None:
+    def mark(row: BenchRow) -> Mark | None:
         latency = latency_of(row, "engine")
         return latency and Mark(row.point.images, latency.per_s)
 
@@ -59,7 +59,7 @@ def throughput_chart(rows: Sequence[Row], setting: Point) -> str | None:
     )
 
 
-def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: str) -> str | None:
+def speedup_chart(groups: Iterable[tuple[str, Sequence[BenchRow], Scope]], subtitle: str) -> str | None:
     """How many times as fast as eager, with intervals.
 
     Args:
@@ -83,7 +83,7 @@ def speedup_chart(groups: Iterable[tuple[str, Sequence[Row], Scope]], subtitle: 
     )
 
 
-def stages_chart(rows: Sequence[Row], point: Point, unit: Literal["ms", "percent"]) -> str | None:
+def stages_chart(rows: Sequence[BenchRow], point: Point, unit: Literal["ms", "percent"]) -> str | None:
     """Where the time of one image goes, a bar per backend, in milliseconds or as shares."""
     staged = [row for row in rows if row.point == point and row.status == "ok" and sum(_held(row).values()) > 0]
     if not staged:
@@ -101,26 +101,26 @@ def stages_chart(rows: Sequence[Row], point: Point, unit: Literal["ms", "percent
     )
 
 
-def _held(row: Row) -> dict[str, float]:
+def _held(row: BenchRow) -> dict[str, float]:
     """Stages of a row that a bar can show, in order."""
     return {name: row.stages_ms[name] for name in stage_names([row]) if 0 <= row.stages_ms[name] < math.inf}
 
 
-def _stack(row: Row, unit: Literal["ms", "percent"]) -> Stack:
+def _stack(row: BenchRow, unit: Literal["ms", "percent"]) -> Stack:
     held = _held(row)
     total = sum(held.values())
     factor, written = (1.0, svg.short(total)) if unit == "ms" else (100 / total, "")
     return Stack(name_of(row), tuple((name, value * factor) for name, value in held.items()), written)
 
 
-def stage_names(rows: Iterable[Row]) -> list[str]:
+def stage_names(rows: Iterable[BenchRow]) -> list[str]:
     """Stages of some rows in the order in which an image passes them, unknown ones last."""
     known = {name: place for place, name in enumerate(svg.STAGES)}
     found = dict.fromkeys(name for row in rows for name in row.stages_ms)
     return sorted(found, key=lambda name: known.get(name, len(known)))
 
 
-def accuracy_chart(rows: Sequence[Row], point: Point) -> str | None:
+def accuracy_chart(rows: Sequence[BenchRow], point: Point) -> str | None:
     """Speed against relative error; failed rows are hollow, an error of 0 stands on the left edge."""
     shown = [row for row in rows if row.point == point and row.accuracy and row.engine and _error(row) is not None]
     errors = [error for row in shown if (error := _error(row))]
@@ -149,11 +149,11 @@ def accuracy_chart(rows: Sequence[Row], point: Point) -> str | None:
     )
 
 
-def roofline_chart(rows: Sequence[Row], setting: Point) -> str | None:
+def roofline_chart(rows: Sequence[BenchRow], setting: Point) -> str | None:
     """Operations per second against operations per byte, under what the machine reached."""
     machine = next((row.machine for row in rows if row.machine), None)
 
-    def mark(row: Row) -> Mark | None:
+    def mark(row: BenchRow) -> Mark | None:
         latency = latency_of(row, "engine")
         if not latency or not row.gmac or not row.least_mb:
             return None
@@ -180,9 +180,9 @@ def times(value: float) -> str:
     return f"{value:.{2 if value < 10 else 1 if value < 100 else 0}f}{TIMES}"
 
 
-def _series(rows: Sequence[Row], mark: Callable[[Row], Mark | None]) -> list[Series]:
+def _series(rows: Sequence[BenchRow], mark: Callable[[BenchRow], Mark | None]) -> list[Series]:
     """A series per backend, in the palette's order."""
-    found: dict[tuple[str, str, str], list[Row]] = {}
+    found: dict[tuple[str, str, str], list[BenchRow]] = {}
     for row in rows:
         found.setdefault((row.backend, row.computation, row.precision), []).append(row)
     order = list(svg.BACKENDS)
@@ -200,17 +200,17 @@ def _drawable(mark: Mark) -> bool:
     return all(0 < value < math.inf for value in values)
 
 
-def _drawn(row: Row, ratio: Ratio) -> bool:
+def _drawn(row: BenchRow, ratio: Ratio) -> bool:
     """Whether a ratio gets a bar: eager itself is the line at 1."""
     return not is_eager(row) and all(0 <= value < math.inf for value in (ratio.value, ratio.low, ratio.high))
 
 
-def _ratio_bar(row: Row, ratio: Ratio) -> Bar:
+def _ratio_bar(row: BenchRow, ratio: Ratio) -> Bar:
     label = name_of(row) + (" (noisy)" if row.noise else "")
     return Bar(label, row.backend, ratio.value, times(ratio.value), ratio.low, ratio.high)
 
 
-def _error(row: Row) -> float | None:
+def _error(row: BenchRow) -> float | None:
     """The relative error of a row, None where it is not a number or its speed is not positive."""
     timing = timing_of(row, "engine")
     if row.accuracy is None or timing is None or not timing.latency.per_s > 0:

@@ -160,7 +160,7 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
-class Machine:
+class MachineRates:
     """What the machine reached in this run: the roofline that calls are held against.
 
     Attributes:
@@ -195,7 +195,7 @@ class EngineFacts:
 
 @final
 @dataclass(frozen=True)
-class Row:
+class BenchRow:
     """One backend at one point.
 
     Attributes:
@@ -238,7 +238,7 @@ class Row:
     gate: dict[str, float] = field(default_factory=dict)
     gmac: float | None = None
     least_mb: float | None = None
-    machine: Machine | None = None
+    machine: MachineRates | None = None
     environment: dict[str, str] = field(default_factory=dict)
     engine_facts: EngineFacts | None = field(default=None, metadata=ADDED_LATER)
     schema_version: int = SCHEMA_VERSION
@@ -266,7 +266,7 @@ def check_destination(path: str | os.PathLike[str]) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
+def append_rows(path: str | os.PathLike[str], rows: Iterable[BenchRow]) -> None:
     """Adds rows at the end of a file that `check_destination` passed, or makes it.
 
     Raises:
@@ -282,7 +282,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[Row]) -> None:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
-def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
+def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[BenchRow]:
     """All rows of some files, in order.
 
     Raises:
@@ -299,13 +299,13 @@ def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[Row]:
             raise RowsError(f"{path}: holds no rows; give a file of pcaseg bench --out")
         for number, line in enumerate(lines, start=1):
             source = f"{path}, line {number}"
-            row = load_typed(Row, line, source, version=SCHEMA_VERSION, error=RowsError, mend=_MEND)
+            row = load_typed(BenchRow, line, source, version=SCHEMA_VERSION, error=RowsError, mend=_MEND)
             _check_values(row, source)
             rows.append(row)
     return rows
 
 
-def _check_values(row: Row, source: str) -> None:
+def _check_values(row: BenchRow, source: str) -> None:
     """What types cannot say: times, ratios and sizes are finite and above 0, samples make whole rounds."""
     for scope in ("engine", "end_to_end"):
         timing: Timing | None = getattr(row, scope)

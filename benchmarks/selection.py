@@ -1,4 +1,4 @@
-"""Which rows belong together: subjects of a report, sweeps of one quantity, the point to speak of first."""
+"""Which rows belong together: groups of a report, sweeps of one quantity, the point to speak of first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from pcaseg.benchmarks.rows import Latency, Point, Ratio, Row, Timing
+from pcaseg.benchmarks.rows import BenchRow, Latency, Point, Ratio, Timing
 from pcaseg.benchmarks.svg import TIMES
 
 Scope = Literal["engine", "end_to_end"]
@@ -20,7 +20,7 @@ Key = tuple[str, str, str, str, str, Point]
 
 
 @dataclass(frozen=True)
-class Subject:
+class RowGroup:
     """One model on one machine: rows that may be held against each other.
 
     Attributes:
@@ -32,18 +32,18 @@ class Subject:
 
     model: str
     machine: str
-    rows: tuple[Row, ...]
+    rows: tuple[BenchRow, ...]
     older: int
 
 
-def key_of(row: Row) -> Key:
+def key_of(row: BenchRow) -> Key:
     """What two rows have in common when they measure the same thing."""
     return row.preset, row.aggregation, row.backend, row.computation, row.precision, row.point
 
 
-def newest(rows: Iterable[Row]) -> list[Row]:
+def newest(rows: Iterable[BenchRow]) -> list[BenchRow]:
     """The last measured row of each key, in the order in which keys appear first."""
-    found: dict[Key, Row] = {}
+    found: dict[Key, BenchRow] = {}
     for row in rows:
         held = found.get(key_of(row))
         if held is None or row.created >= held.created:
@@ -51,7 +51,7 @@ def newest(rows: Iterable[Row]) -> list[Row]:
     return list(found.values())
 
 
-def machine_of(row: Row) -> str:
+def machine_of(row: BenchRow) -> str:
     """Processor and GPU of a row.
 
     >>> from types import SimpleNamespace
@@ -62,20 +62,20 @@ def machine_of(row: Row) -> str:
     return " + ".join(name for name in named if name) or "unknown machine"
 
 
-def subjects(rows: Sequence[Row]) -> list[Subject]:
+def row_groups(rows: Sequence[BenchRow]) -> list[RowGroup]:
     """The rows by model, weights and machine, in order of appearance."""
-    parted: dict[tuple[str, ...], list[Row]] = {}
+    parted: dict[tuple[str, ...], list[BenchRow]] = {}
     for row in rows:
         parted.setdefault((row.preset, row.aggregation, row.weights, machine_of(row)), []).append(row)
     found = []
     for (preset, aggregation, _, machine), members in parted.items():
         kept = newest(members)
         model = f"{preset} ({MODELS.get(aggregation, aggregation)})"
-        found.append(Subject(model, machine, tuple(kept), len(members) - len(kept)))
+        found.append(RowGroup(model, machine, tuple(kept), len(members) - len(kept)))
     return found
 
 
-def name_of(row: Row) -> str:
+def name_of(row: BenchRow) -> str:
     """A backend as charts and tables call it: with its precision where that is not float32.
 
     >>> from types import SimpleNamespace
@@ -87,29 +87,29 @@ def name_of(row: Row) -> str:
     return row.backend + precision + ("" if row.computation == usual else f", {row.computation}")
 
 
-def is_eager(row: Row) -> bool:
+def is_eager(row: BenchRow) -> bool:
     """Whether a row is what all others are compared with: the eager model in float32."""
     return row.backend == "eager" and row.precision == "float32"
 
 
-def timing_of(row: Row, scope: Scope) -> Timing | None:
+def timing_of(row: BenchRow, scope: Scope) -> Timing | None:
     """A row's times of one scope."""
     return row.engine if scope == "engine" else row.end_to_end
 
 
-def latency_of(row: Row, scope: Scope) -> Latency | None:
+def latency_of(row: BenchRow, scope: Scope) -> Latency | None:
     """Times of a row that is right; None of one that failed or was skipped."""
     timing = timing_of(row, scope)
     return timing.latency if timing and row.status == "ok" else None
 
 
-def ratio_of(row: Row, scope: Scope) -> Ratio | None:
+def ratio_of(row: BenchRow, scope: Scope) -> Ratio | None:
     """How many times faster than eager a row is; None where it is not right."""
     timing = timing_of(row, scope)
     return timing.ratio if timing and row.status == "ok" else None
 
 
-def points_of(rows: Iterable[Row]) -> list[Point]:
+def points_of(rows: Iterable[BenchRow]) -> list[Point]:
     """Points in the order of a table: strategy, image size, precision, threads, streams, images, classes."""
     return sorted({row.point for row in rows}, key=_order)
 
@@ -119,7 +119,7 @@ def _order(point: Point) -> tuple[object, ...]:
     return point.strategy, size, point.precision, point.threads, point.streams, point.images, point.classes
 
 
-def main_point(rows: Sequence[Row]) -> Point | None:
+def main_point(rows: Sequence[BenchRow]) -> Point | None:
     """The point of which a report speaks first: most backends right, one image, the middle vocabulary."""
     right = Counter(row.point for row in rows if latency_of(row, "engine"))
     if not right:
@@ -129,21 +129,21 @@ def main_point(rows: Sequence[Row]) -> Point | None:
     return best[(len(best) - 1) // 2]
 
 
-def fastest(rows: Iterable[Row], scope: Scope) -> Row | None:
+def fastest(rows: Iterable[BenchRow], scope: Scope) -> BenchRow | None:
     """The right and quiet row with the highest ratio to eager, eager itself aside."""
     rated = [(ratio.value, row) for row in rows if (ratio := ratio_of(row, scope)) and not row.noise]
     rated = [(value, row) for value, row in rated if not is_eager(row)]
     return max(rated, key=lambda pair: pair[0])[1] if rated else None
 
 
-def sweeps(rows: Iterable[Row], along: Literal["classes", "images"]) -> list[tuple[Point, list[Row]]]:
+def sweeps(rows: Iterable[BenchRow], along: Literal["classes", "images"]) -> list[tuple[Point, list[BenchRow]]]:
     """Right rows that differ in nothing but one quantity, where a backend has two values of it; the longest first.
 
     Args:
-        rows: of a subject.
+        rows: of a group.
         along: the quantity; it is 0 in the points that are returned.
     """
-    parted: dict[Point, list[Row]] = {}
+    parted: dict[Point, list[BenchRow]] = {}
     for row in rows:
         if latency_of(row, "engine"):
             setting = replace(row.point, classes=0) if along == "classes" else replace(row.point, images=0)

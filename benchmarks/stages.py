@@ -37,7 +37,7 @@ STAGES = (
 )
 """In the order in which they run; `engine` is what a graph does not divide."""
 
-Place = tuple[Any, str, str]
+StageMethod = tuple[Any, str, str]
 """An object, one of its methods, and the stage that the method is."""
 
 
@@ -49,9 +49,9 @@ class StageClock:
         self._ms: defaultdict[str, float] = defaultdict(float)
         self._within: list[float] = []
 
-    def watching(self, places: list[Place]) -> AbstractContextManager[None]:
+    def watching(self, methods: list[StageMethod]) -> AbstractContextManager[None]:
         """Times those methods within a block."""
-        return _replaced(places, self._timed)
+        return _replaced(methods, self._timed)
 
     def take(self) -> dict[str, float]:
         """What has been summed, and begins anew."""
@@ -76,7 +76,7 @@ class StageClock:
         return call
 
 
-def first_calls(places: list[Place], run: Callable[[], object]) -> dict[str, Callable[[], Any]]:
+def first_calls(methods: list[StageMethod], run: Callable[[], object]) -> dict[str, Callable[[], Any]]:
     """What a run calls first at each stage, with its arguments, to be called alone: all of the stage that is within."""
     calls: dict[str, Callable[[], Any]] = {}
 
@@ -87,30 +87,32 @@ def first_calls(places: list[Place], run: Callable[[], object]) -> dict[str, Cal
 
         return call
 
-    with _replaced(places, kept):
+    with _replaced(methods, kept):
         run()
     return calls
 
 
 @contextmanager
-def _replaced(places: list[Place], wrap: Callable[[Callable[..., Any], str], Callable[..., Any]]) -> Iterator[None]:
+def _replaced(
+    methods: list[StageMethod], wrap: Callable[[Callable[..., Any], str], Callable[..., Any]]
+) -> Iterator[None]:
     """Wraps the methods, and in the end gives each object its own back."""
-    for owner, method, stage in places:
+    for owner, method, stage in methods:
         setattr(owner, method, wrap(getattr(owner, method), stage))
     try:
         yield
     finally:
-        for owner, method, _ in places:
+        for owner, method, _ in methods:
             delattr(owner, method)  # the class's method shows again
 
 
-def places_of(backend: object) -> list[Place]:
+def stage_methods(backend: object) -> list[StageMethod]:
     """What can be told apart within a backend: nothing but the engine where it runs a graph."""
     model = getattr(backend, "model", None)
     if not isinstance(backend, TorchBackend) or not isinstance(model, (PCASeg, FoldedPCASeg)):
         return []
     aggregator = model.aggregator
-    places: list[Place] = [
+    methods: list[StageMethod] = [
         (backend, "upload", "copy in"),
         (backend, "network", "engine"),
         (backend, "download", "copy out"),
@@ -120,32 +122,34 @@ def places_of(backend: object) -> list[Place]:
         (aggregator, "embed", "cost volume"),
         (aggregator.decoder, "forward", "decoder"),
     ]
-    return places + (_folded_places(aggregator) if isinstance(aggregator, FoldedAggregator) else _places(aggregator))
+    return methods + (
+        _folded_methods(aggregator) if isinstance(aggregator, FoldedAggregator) else _eager_methods(aggregator)
+    )
 
 
-def _places(aggregator: nn.Module) -> list[Place]:
-    places: list[Place] = []
+def _eager_methods(aggregator: nn.Module) -> list[StageMethod]:
+    methods: list[StageMethod] = []
     for layer in aggregator.layers:  # type: ignore[union-attr]
         halves = ("_first", "_second") if isinstance(layer, ParallelLayer) else ("",)
         for half in halves:
-            places += [
+            methods += [
                 (getattr(layer, f"spatial{half}"), "forward", "spatial stream"),
                 (getattr(layer, f"semantic{half}"), "forward", "semantic stream"),
             ]
             if half:
-                places.append((getattr(layer, f"epl{half}"), "forward", "EPL"))
-    return places
+                methods.append((getattr(layer, f"epl{half}"), "forward", "EPL"))
+    return methods
 
 
-def _folded_places(aggregator: FoldedAggregator) -> list[Place]:
-    places: list[Place] = []
+def _folded_methods(aggregator: FoldedAggregator) -> list[StageMethod]:
+    methods: list[StageMethod] = []
     for step in aggregator.steps:
-        places += [
+        methods += [
             (step.spatial, "forward", "spatial stream"),
             (step.semantic, "forward", "semantic stream"),
             (step.semantic, "sums", "semantic stream"),
             (step.semantic, "attend", "semantic stream"),
         ]
         if hasattr(step, "epl"):
-            places.append((step.epl, "forward", "EPL"))
-    return places
+            methods.append((step.epl, "forward", "EPL"))
+    return methods

@@ -21,7 +21,7 @@ class ExportOptions:
         graph: `logits` of windows, for any strategy, or `labels` of whole images, all steps in the graph.
         strategy: what a label graph holds, None for `single`; not for logits.
         image_size: (height, width) in pixels that a label graph is fixed to; None for any; not for logits.
-        precision: of weights and tensors; inputs and outputs are float32 in either, and so are the islands of
+        precision: of weights and tensors; inputs and outputs are float32 in either, and so are the regions of
             `pcaseg.export.translations`.
         opset: one of `OPSETS`.
         layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.

@@ -1,8 +1,8 @@
 """How some of PyTorch's operators are written in a graph: attention, norms and softmax.
 
-In a float16 graph these are the islands: float32 from a Cast at their input to a Cast at their output, whatever the
-engine would choose. `python -m pcaseg.benchmarks.islands` measures the reason of each. (The cost volume and the sums of
-linear attention are float32 in the folded model itself.)
+In a float16 graph these are the float32 regions: float32 from a Cast at their input to a Cast at their output, whatever
+the engine would choose. `python -m pcaseg.benchmarks.studies.mixed_precision` measures the reason of each. (The cost
+volume and the sums of linear attention are float32 in the folded model itself.)
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pcaseg.benchmarks.bench_kernels import CASES, CUDA
-from pcaseg.benchmarks.roofline import floors, roofline_table
-from pcaseg.benchmarks.tune_kernels import measure_points
+from pcaseg.benchmarks.studies.roofline import floors, roofline_table
+from pcaseg.benchmarks.studies.tune_kernels import measure_points
 from pcaseg.kernels.tuning import tuning_point, tuning_points
 
 ROOT = Path(__file__).parent.parent

@@ -8,20 +8,20 @@ import pytest
 import torch
 from support import SMALL_EVA
 
-import pcaseg.benchmarks.folding
-import pcaseg.benchmarks.islands
-from pcaseg.benchmarks.folding import Subjects, measure
-from pcaseg.benchmarks.operators import profile_folded, profile_graph
+import pcaseg.benchmarks.studies.folding
+import pcaseg.benchmarks.studies.mixed_precision
+from pcaseg.benchmarks.studies.folding import FoldingBackends, measure
+from pcaseg.benchmarks.studies.operators import profile_folded, profile_graph
 
 
 @pytest.fixture(scope="module")
-def subjects(tmp_path_factory) -> Subjects:
-    return Subjects(SMALL_EVA, tmp_path_factory.mktemp("graphs"), threads=torch.get_num_threads())
+def opened(tmp_path_factory) -> FoldingBackends:
+    return FoldingBackends(SMALL_EVA, tmp_path_factory.mktemp("graphs"), threads=torch.get_num_threads())
 
 
-def test_folding_compares_before_it_times(subjects, monkeypatch):
-    monkeypatch.setattr(pcaseg.benchmarks.folding, "CLASS_COUNTS", {"aggregator": (3,), "image": (2,)})
-    rows = {(row.part, row.classes, row.backend): row for row in measure(subjects, rounds=2)}
+def test_folding_compares_before_it_times(opened, monkeypatch):
+    monkeypatch.setattr(pcaseg.benchmarks.studies.folding, "CLASS_COUNTS", {"aggregator": (3,), "image": (2,)})
+    rows = {(row.part, row.classes, row.backend): row for row in measure(opened, rounds=2)}
     backends = ("eager", "folded", "onnxruntime")
     sizes = (("aggregator", 3), ("image", 2))
     assert rows.keys() == {*((*size, backend) for size in sizes for backend in backends), ("matmul", 0, "torch")}
@@ -31,22 +31,22 @@ def test_folding_compares_before_it_times(subjects, monkeypatch):
     assert rows["aggregator", 3, "eager"].gmac > 5 * rows["aggregator", 3, "folded"].gmac
 
 
-def test_a_delay_is_measured_where_it_is(subjects, monkeypatch):
-    calls = subjects.calls("aggregator", 2)
+def test_a_delay_is_measured_where_it_is(opened, monkeypatch):
+    calls = opened.calls("aggregator", 2)
     slow = lambda call: lambda: (time.sleep(0.5), call())[1]  # noqa: E731
-    monkeypatch.setattr(subjects, "calls", lambda part, T: calls | {"folded": slow(calls["folded"])})
-    monkeypatch.setattr(pcaseg.benchmarks.folding, "CLASS_COUNTS", {"aggregator": (2,)})
-    rows = {row.backend: row for row in measure(subjects, rounds=2)}
+    monkeypatch.setattr(opened, "calls", lambda part, T: calls | {"folded": slow(calls["folded"])})
+    monkeypatch.setattr(pcaseg.benchmarks.studies.folding, "CLASS_COUNTS", {"aggregator": (2,)})
+    rows = {row.backend: row for row in measure(opened, rounds=2)}
     assert 0.5 <= rows["folded"].median_s < 2 and rows["onnxruntime"].median_s < 0.5
 
 
-def test_profiles_add_up(subjects):
-    folded, graph = profile_folded(subjects, 3), profile_graph(subjects, 3)
+def test_profiles_add_up(opened):
+    folded, graph = profile_folded(opened, 3), profile_graph(opened, 3)
     assert folded["aten::addmm"] > 0 and graph["MatMul"] > 0 and graph["LayerNormalization"] > 0
 
 
-def test_float32_islands_are_better_than_none():
-    rows = {row.island: row for row in pcaseg.benchmarks.islands.measure(SMALL_EVA, classes=5)}
+def test_float32_regions_are_better_than_none():
+    rows = {row.island: row for row in pcaseg.benchmarks.studies.mixed_precision.measure(SMALL_EVA, classes=5)}
     assert rows.keys() == {"LayerNorm", "softmax", "GroupNorm", "cosine norm", "class attention"}
     for row in rows.values():
         assert row.places > 0 and 0 < row.error < 6e-4 and row.error < row.error_without

@@ -60,14 +60,14 @@ class AotRow:
 
 
 @dataclass(frozen=True)
-class Case:
+class PluginCase:
     """Inputs as the plugin takes them, and its definition of them in float64."""
 
     inputs: tuple[Tensor, ...]
     reference: Callable[[], Tensor]
 
 
-def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: int, device: str) -> Case:
+def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: int, device: str) -> PluginCase:
     """Seeded inputs of a plugin with these attributes."""
     torch.manual_seed(0)
 
@@ -79,13 +79,13 @@ def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: i
         side, depth, prompts = sizes["width"], sizes["dim"], sizes["prompts"]
         text = torch.randn(T, prompts, depth).to(device)
         given = random(B, side, side, depth), text, random(C, prompts, 7, 7), random(C)
-        return Case(given, lambda: cost_volume_reference(*_double(given)))
+        return PluginCase(given, lambda: cost_volume_reference(*_double(given)))
     if plugin.operator == "class_attention":
         d, pixels = C // sizes["heads"], 576
         weights = [random(C, C, scale=C**-0.5) for _ in range(3)]
         padding = torch.rand(sizes["heads"], d, d).to(device), torch.rand(sizes["heads"], d).to(device)
         attended = random(B, T, pixels, C), random(1, T, 2 * C), *weights, random(C), *padding
-        return Case(attended, lambda: class_attention_reference(*_double(attended)))
+        return PluginCase(attended, lambda: class_attention_reference(*_double(attended)))
     side = sizes["width"]
     spatial, semantic = (random(B, T, side, side, C) for _ in range(2))
     folded = Weights(**{k: v.to(device, DTYPES[dtype]).contiguous() for k, v in fold_epl(EPL(C).eval()).items()})
@@ -93,7 +93,9 @@ def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: i
     packed = folded._asdict() | {"vectors": pack_vectors(folded, columns)}
     named = tuple(packed[name] for name in plugin.inputs[2:])
     weights = _double(folded)
-    return Case((spatial, semantic, *named), lambda: expert_mix_reference(spatial.double(), semantic.double(), weights))
+    return PluginCase(
+        (spatial, semantic, *named), lambda: expert_mix_reference(spatial.double(), semantic.double(), weights)
+    )
 
 
 class PtxKernel:

@@ -16,7 +16,7 @@ from typing import Literal
 
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.references import FRAME_PX
-from pcaseg.benchmarks.rows import Row, append_rows, read_rows
+from pcaseg.benchmarks.rows import BenchRow, append_rows, read_rows
 from pcaseg.commands.arguments import some_path
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
@@ -29,7 +29,7 @@ Verdict = Literal["met", "missed", "not measured"]
 
 
 @dataclass(frozen=True)
-class Finding:
+class TargetOutcome:
     """A target and what was measured.
 
     Attributes:
@@ -44,7 +44,7 @@ class Finding:
     on: str = ""
 
 
-def findings(rows: Sequence[Row]) -> list[Finding]:
+def outcomes(rows: Sequence[BenchRow]) -> list[TargetOutcome]:
     """All targets against the rows."""
     rows = [row for row in rows if row.preset == PRESET]
     return [
@@ -57,32 +57,32 @@ def findings(rows: Sequence[Row]) -> list[Finding]:
     ]
 
 
-def _engines(rows: Sequence[Row], classes: int, strategy: Strategy) -> list[Row]:
+def _engines(rows: Sequence[BenchRow], classes: int, strategy: Strategy) -> list[BenchRow]:
     """Rows of float16 engines at one image a call that ran and are right."""
     right = [row for row in rows if row.backend == "tensorrt" and row.status == "ok" and row.precision == "float16"]
     return [row for row in right if _at(row, classes, strategy)]
 
 
-def _at(row: Row, classes: int, strategy: Strategy) -> bool:
+def _at(row: BenchRow, classes: int, strategy: Strategy) -> bool:
     point = row.point
     return (point.classes, point.strategy, point.images, point.streams) == (classes, strategy, 1, 1)
 
 
-def _gpu(row: Row) -> str:
+def _gpu(row: BenchRow) -> str:
     return row.environment.get("gpu", "")
 
 
-def _judged(target: str, value: tuple[str, bool, str] | None) -> Finding:
-    """A finding from what was measured in words, whether it suffices, and on which GPU."""
+def _judged(target: str, value: tuple[str, bool, str] | None) -> TargetOutcome:
+    """The outcome from what was measured in words, whether it suffices, and on which GPU."""
     if value is None:
-        return Finding(target, "not measured")
+        return TargetOutcome(target, "not measured")
     measured, enough, gpu = value
     if GPU not in gpu:
-        return Finding(target, "not measured", f"{measured} on another GPU", gpu)
-    return Finding(target, "met" if enough else "missed", measured, gpu)
+        return TargetOutcome(target, "not measured", f"{measured} on another GPU", gpu)
+    return TargetOutcome(target, "met" if enough else "missed", measured, gpu)
 
 
-def _faster(rows: Sequence[Row], backend: str, least: float) -> Finding:
+def _faster(rows: Sequence[BenchRow], backend: str, least: float) -> TargetOutcome:
     """How many times faster the five windows run than another way on the same GPU: medians of the engine."""
     target = f"five windows of 150 classes in float16: {least:g} x {backend}"
     others = [row for row in rows if row.backend == backend and _at(row, 150, "sliding")]
@@ -94,13 +94,13 @@ def _faster(rows: Sequence[Row], backend: str, least: float) -> Finding:
     return _judged(target, (f"{ratio:.2f} x", ratio >= least, gpu))
 
 
-def _fastest(rows: Sequence[Row]) -> dict[str, float]:
+def _fastest(rows: Sequence[BenchRow]) -> dict[str, float]:
     """The least median of the engine, in ms, on each GPU."""
     times = [(_gpu(row), row.engine.latency.p50_ms) for row in rows if row.engine]
     return {gpu: min(ms for name, ms in times if name == gpu) for gpu, _ in times}
 
 
-def _image(rows: Sequence[Row], most_ms: float) -> Finding:
+def _image(rows: Sequence[BenchRow], most_ms: float) -> TargetOutcome:
     target = f"a {FRAME_PX} x {FRAME_PX} image by sliding windows, 150 classes in float16: {most_ms:g} ms end to end"
     sized = [
         row for row in _engines(rows, 150, "sliding") if (row.point.height, row.point.width) == (FRAME_PX, FRAME_PX)
@@ -109,14 +109,14 @@ def _image(rows: Sequence[Row], most_ms: float) -> Finding:
     return _within(target, times, most_ms)
 
 
-def _single(rows: Sequence[Row], most_ms: float) -> Finding:
+def _single(rows: Sequence[BenchRow], most_ms: float) -> TargetOutcome:
     target = f"one window of 20 classes in float16: {most_ms:g} ms of the engine"
     found = _engines(rows, 20, "single")
     times = [(GPU not in _gpu(row), row.engine.latency.p50_ms, _gpu(row)) for row in found if row.engine]
     return _within(target, times, most_ms)
 
 
-def _within(target: str, times: Sequence[tuple[bool, float, str]], most_ms: float) -> Finding:
+def _within(target: str, times: Sequence[tuple[bool, float, str]], most_ms: float) -> TargetOutcome:
     """Of the rows that are right the fastest, on the target's GPU if there is one."""
     if not times:
         return _judged(target, None)
@@ -124,7 +124,7 @@ def _within(target: str, times: Sequence[tuple[bool, float, str]], most_ms: floa
     return _judged(target, (f"{ms:.2f} ms", ms <= most_ms, gpu))
 
 
-def _agreement(rows: Sequence[Row], precision: str, least: float) -> Finding:
+def _agreement(rows: Sequence[BenchRow], precision: str, least: float) -> TargetOutcome:
     """The least agreement of any point, right or not, on whatever GPU."""
     target = f"labels of {precision} engines as eager float32's: {least:.2%} at every point"
     found = [
@@ -133,12 +133,12 @@ def _agreement(rows: Sequence[Row], precision: str, least: float) -> Finding:
         if row.backend == "tensorrt" and row.precision == precision and row.accuracy
     ]
     if not found:
-        return Finding(target, "not measured")
+        return TargetOutcome(target, "not measured")
     lowest, gpu = min(found)
-    return Finding(target, "met" if lowest >= least else "missed", f"{lowest:.3%} at {len(found)} points", gpu)
+    return TargetOutcome(target, "met" if lowest >= least else "missed", f"{lowest:.3%} at {len(found)} points", gpu)
 
 
-def target_table(found: Sequence[Finding], weights: str) -> str:
+def target_table(found: Sequence[TargetOutcome], weights: str) -> str:
     """The targets as Markdown."""
     lines = [
         f"Targets of `{PRESET}` (weights: {weights}) on an {GPU}, agreement on any GPU.",
@@ -169,7 +169,7 @@ def collect(out: Path, results: Path) -> str:
             with atomic_path(results / f"gpu_{name}") as temporary:
                 shutil.copyfile(out / steps.ROWS / name, temporary)
     weights = ", ".join(sorted({row.weights for row in rows if row.preset == PRESET})) or "none"
-    table = target_table(findings(rows), weights)
+    table = target_table(outcomes(rows), weights)
     with atomic_path(results / "gpu_targets.md") as temporary:
         temporary.write_text(table, encoding="utf-8")
     return table

@@ -13,11 +13,13 @@ from pathlib import Path
 
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.prepare import PRECISIONS, bundle_path, model_name
-from pcaseg.benchmarks.gpu.steps import Step, module
+from pcaseg.benchmarks.gpu.steps import MeasuringStep, module
 from pcaseg.commands.arguments import some_path
 
 
-def plan(models: Sequence[str], out: Path, python: Sequence[str], plugins: str, library: Path | None) -> list[Step]:
+def plan(
+    models: Sequence[str], out: Path, python: Sequence[str], plugins: str, library: Path | None
+) -> list[MeasuringStep]:
     """For each bundle its build, and its points."""
     kinds = ("logits", "labels") if plugins == "none" else ("logits", "labels", "plugins")
     found = []
@@ -28,11 +30,13 @@ def plan(models: Sequence[str], out: Path, python: Sequence[str], plugins: str, 
                 bundle, name = bundle_path(out, model, precision, kind), f"{model_name(model)}-{precision}-{kind}"
                 own = () if library is None or kind != "plugins" else ("--plugin-library", library)
                 with_plugins = ("--plugins", plugins, *own) if kind == "plugins" else ()
-                found.append(Step(f"build-{name}", module("pcaseg", "build", bundle, *with_plugins, python=python)))
+                found.append(
+                    MeasuringStep(f"build-{name}", module("pcaseg", "build", bundle, *with_plugins, python=python))
+                )
                 references = out / steps.REFERENCES / model_name(model)
                 words = ("--references", references, "--rows", out / steps.ROWS / f"engines-{name}.jsonl")
                 points = module("pcaseg.benchmarks.gpu.points", bundle, *words, *own, python=python)
-                found.append(Step(f"points-{name}", points))
+                found.append(MeasuringStep(f"points-{name}", points))
     return found
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.prepare import PRECISIONS, bundle_path, model_name
 from pcaseg.benchmarks.gpu.references import FRAME_PX
-from pcaseg.benchmarks.gpu.steps import Step, module
+from pcaseg.benchmarks.gpu.steps import MeasuringStep, module
 
 BACKENDS = ("eager", "eager-autocast", "eager-compiled", "folded", "folded-triton")
 
 
 def bench_steps(
     name: str, models: Sequence[str], out: Path, backends: Sequence[str], *, python: Sequence[str] = steps.PYTHON
-) -> list[Step]:
+) -> list[MeasuringStep]:
     """`pcaseg bench` of each model, at one strategy and precision a step."""
     found = []
     for model in models:
@@ -34,20 +34,22 @@ def bench_steps(
                     *("--out", out / steps.ROWS / f"{step}.jsonl"),
                     python=python,
                 )
-                found.append(Step(step, command))
+                found.append(MeasuringStep(step, command))
     return found
 
 
-def plan(models: Sequence[str], out: Path) -> list[Step]:
+def plan(models: Sequence[str], out: Path) -> list[MeasuringStep]:
     """All steps."""
     measured = out / steps.ROWS / "kernels.json"
     bench = module("pytest", "benchmarks/bench_kernels.py", "-q", "--benchmark-json", measured)
     return [
-        Step("kernel-tests", module("pytest", "-m", "gpu", "tests/kernels", "-q")),
-        Step("bench-kernels", bench),
-        Step("roofline", module("pcaseg.benchmarks.roofline", measured)),
-        Step("tune-kernels", module("pcaseg.benchmarks.tune_kernels")),
-        Step("aot-launch", module("pcaseg.benchmarks.gpu.aot_launch", "--rows", out / steps.ROWS / "aot_launch.json")),
+        MeasuringStep("kernel-tests", module("pytest", "-m", "gpu", "tests/kernels", "-q")),
+        MeasuringStep("bench-kernels", bench),
+        MeasuringStep("roofline", module("pcaseg.benchmarks.studies.roofline", measured)),
+        MeasuringStep("tune-kernels", module("pcaseg.benchmarks.studies.tune_kernels")),
+        MeasuringStep(
+            "aot-launch", module("pcaseg.benchmarks.gpu.aot_launch", "--rows", out / steps.ROWS / "aot_launch.json")
+        ),
         *bench_steps("bench", models, out, BACKENDS),
     ]
 

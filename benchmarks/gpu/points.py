@@ -17,7 +17,7 @@ from pcaseg.benchmarks.accuracy import Output, compare
 from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.gates import default_gate, gate_failures
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
-from pcaseg.benchmarks.rows import EngineFacts, Point, Row, Timing, append_rows, read_rows
+from pcaseg.benchmarks.rows import BenchRow, EngineFacts, Point, Timing, append_rows, read_rows
 from pcaseg.benchmarks.vocabulary import first_names
 from pcaseg.commands.arguments import some_path
 from pcaseg.errors import PcasegError, reported
@@ -40,7 +40,7 @@ class PointRun:
         self.frame = read_image(references / FRAME)
         inside = backend.engine_in_use(1).sidecar.key.plugins
         named = f"TensorRT {gpu.tensorrt}, {manifest.precision}, graph of {manifest.graph}"
-        self.template = Row(
+        self.template = BenchRow(
             run=f"{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}",
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
             preset=manifest.preset,
@@ -59,7 +59,7 @@ class PointRun:
             | {"gpu": gpu.gpu, "compute capability": gpu.compute_capability, "tensorrt": gpu.tensorrt},
         )
 
-    def rows(self, points: Sequence[GpuPoint]) -> Iterator[Row]:
+    def rows(self, points: Sequence[GpuPoint]) -> Iterator[BenchRow]:
         """A row for each point; one that cannot run is a failed one with its reason."""
         for point in points:
             row = replace(self.template, point=self._at(point))
@@ -75,7 +75,7 @@ class PointRun:
     def _at(self, point: GpuPoint) -> Point:
         return replace(self.template.point, classes=point.classes, strategy=point.strategy, images=point.images)
 
-    def _row(self, row: Row, point: GpuPoint, reference: Reference) -> Row:
+    def _row(self, row: BenchRow, point: GpuPoint, reference: Reference) -> BenchRow:
         images = self.frame[None] if self.bundle.manifest.graph == "labels" else reference.windows
         segment = self._segment(point, reference) if point.images == 1 else None
         accuracy = compare(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.references import FRAME_PX
-from pcaseg.benchmarks.gpu.steps import Step, module
+from pcaseg.benchmarks.gpu.steps import MeasuringStep, module
 
 KINDS: dict[str, tuple[str, ...]] = {
     "logits": ("--graph=logits", "--opset=17", "--layer-norm=decomposed"),
@@ -38,7 +38,7 @@ def bundle_path(out: Path, model: str, precision: str, kind: str) -> Path:
     return out / steps.BUNDLES / f"{model_name(model)}-{precision}-{kind}.pcaseg"
 
 
-def plan(models: Sequence[str], out: Path, device: str) -> list[Step]:
+def plan(models: Sequence[str], out: Path, device: str) -> list[MeasuringStep]:
     """All steps."""
     found = []
     for model in models:
@@ -49,10 +49,10 @@ def plan(models: Sequence[str], out: Path, device: str) -> list[Step]:
                 command = module(
                     "pcaseg", "export", model, *words, "--precision", precision, "--out", bundle, "--overwrite"
                 )
-                found.append(Step(f"export-{name}-{precision}-{kind}", command))
+                found.append(MeasuringStep(f"export-{name}-{precision}-{kind}", command))
         folder, bundle = out / steps.REFERENCES / name, bundle_path(out, model, "float32", "logits")
         command = module("pcaseg.benchmarks.gpu.references", bundle, "--out", folder, "--device", device)
-        found.append(Step(f"references-{name}", command))
+        found.append(MeasuringStep(f"references-{name}", command))
     return found
 
 

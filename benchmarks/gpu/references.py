@@ -93,7 +93,7 @@ def write_references(
         MissingDependencyError: scikit-image, which brings the photograph, is not installed.
         OutputError: the folder cannot be written.
     """
-    from pcaseg.benchmarks.subjects import write_images
+    from pcaseg.benchmarks.targets import write_images
 
     frame = folder / FRAME
     if not frame.exists():

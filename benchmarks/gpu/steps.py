@@ -28,7 +28,7 @@ PYTHON = (sys.executable,)
 
 
 @dataclass(frozen=True)
-class Step:
+class MeasuringStep:
     """One command.
 
     Attributes:
@@ -56,7 +56,7 @@ def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def run_script(steps: Sequence[Step], options: argparse.Namespace) -> int:
+def run_script(steps: Sequence[MeasuringStep], options: argparse.Namespace) -> int:
     """Lists or runs steps; 0 where all are done, 1 where one failed or is left, 2 where nothing can be written."""
     if options.dry_run:
         print(listing(steps, options.out))
@@ -64,14 +64,14 @@ def run_script(steps: Sequence[Step], options: argparse.Namespace) -> int:
     return reported(lambda: run_steps(steps, options.out, seconds=60 * options.minutes))
 
 
-def listing(steps: Sequence[Step], out: Path) -> str:
+def listing(steps: Sequence[MeasuringStep], out: Path) -> str:
     """A line for each step."""
     return "\n".join(
         f"{'done' if is_done(step, out) else 'to do':5}  {step.name}: {' '.join(step.command)}" for step in steps
     )
 
 
-def run_steps(steps: Sequence[Step], out: Path, *, seconds: float) -> int:
+def run_steps(steps: Sequence[MeasuringStep], out: Path, *, seconds: float) -> int:
     """Runs what is not done yet and prints a line for each; a step that would begin too late is left.
 
     Raises:
@@ -91,7 +91,7 @@ def run_steps(steps: Sequence[Step], out: Path, *, seconds: float) -> int:
     return 1 if left else 0
 
 
-def is_done(step: Step, out: Path) -> bool:
+def is_done(step: MeasuringStep, out: Path) -> bool:
     """Whether this very command has succeeded in this folder before."""
     try:
         note = json.loads((out / DONE / f"{step.name}.json").read_text(encoding="utf-8"))
@@ -100,7 +100,7 @@ def is_done(step: Step, out: Path) -> bool:
         return False
 
 
-def _run(step: Step, out: Path, remaining: float) -> str:
+def _run(step: MeasuringStep, out: Path, remaining: float) -> str:
     """Why a step is not done; empty where it is."""
     log, began = out / LOGS / f"{step.name}.log", time.monotonic()
     limit = min(float(step.limit_s), remaining)

@@ -72,7 +72,7 @@ def build_plan(
         trt: the module.
         onnx_bytes: a graph of `derive_graph`.
         profiles: at least one.
-        precision: of the graph; float16 graphs hold float32 islands.
+        precision: of the graph; float16 graphs hold regions in float32.
         options: see there.
         timing_cache: what a former build returned, or nothing.
         log: of `capture_log`.

@@ -29,7 +29,7 @@ from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
 
 if TYPE_CHECKING:
-    from pcaseg.benchmarks.rows import Row
+    from pcaseg.benchmarks.rows import BenchRow
     from pcaseg.runtime.manifest import Manifest
 
 LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
@@ -127,7 +127,7 @@ def _labelled_source(asked: str | None, manifest: Manifest, bound: float | None)
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
-    command.add_argument("subject", metavar="BUNDLE|PRESET", help="a bundle, or a preset's name for seeded weights")
+    command.add_argument("target", metavar="BUNDLE|PRESET", help="a bundle, or a preset's name for seeded weights")
     command.add_argument("--model", help="model file, if it is no longer where the bundle was exported from")
     command.add_argument("--classes", type=class_counts, default=(20,), help="vocabulary sizes (default: 20)")
     command.add_argument("--batch", type=counts(1024), default=(1,), help="images of one call (default: 1)")
@@ -161,10 +161,10 @@ def run_bench(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.bench import bench
     from pcaseg.benchmarks.bench_table import tables, verdict
     from pcaseg.benchmarks.device import check_device
-    from pcaseg.benchmarks.plan import Options
+    from pcaseg.benchmarks.plan import BenchOptions
     from pcaseg.benchmarks.rows import append_rows, check_destination
     from pcaseg.benchmarks.scenes import open_labelled
-    from pcaseg.benchmarks.subjects import open_subject
+    from pcaseg.benchmarks.targets import open_target
     from pcaseg.runtime.batch import expand_images
 
     if options.html:
@@ -177,16 +177,16 @@ def run_bench(options: argparse.Namespace) -> int:
     photos = expand_images(options.photos) if options.photos else None
     with (
         open_labelled(options.labelled) as labelled,
-        open_subject(
-            options.subject,
+        open_target(
+            options.target,
             model_path=options.model,
             precisions=options.precision,
             photos=photos,
             image_size=options.image_size,
             strategies=options.strategy,
-        ) as (subject, precisions, strategies),
+        ) as (target, precisions, strategies),
     ):
-        plan = Options(
+        plan = BenchOptions(
             classes=options.classes,
             images=options.batch,
             strategies=strategies,
@@ -201,7 +201,7 @@ def run_bench(options: argparse.Namespace) -> int:
             cold=not options.no_cold,
         )
         rows = []
-        for row in bench(subject, plan, progress=True):
+        for row in bench(target, plan, progress=True):
             rows.append(row)
             if options.out:
                 append_rows(options.out, [row])
@@ -256,7 +256,7 @@ def _check_report(path: Path) -> None:
         pass
 
 
-def _write_report(path: Path, rows: Sequence[Row]) -> None:
+def _write_report(path: Path, rows: Sequence[BenchRow]) -> None:
     from pcaseg.benchmarks.report import html_report
 
     _check_report(path)

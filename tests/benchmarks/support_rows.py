@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from pcaseg.benchmarks.rows import Accuracy, Cold, Latency, Machine, Point, Ratio, Row, Timing
+from pcaseg.benchmarks.rows import Accuracy, BenchRow, Cold, Latency, MachineRates, Point, Ratio, Timing
 
 VOCABULARIES = (1, 20, 59, 150, 256, 847)
 HOSTILE = "<script>alert(1)</script>\"'&\x00\ud800 ünï"
@@ -72,7 +72,7 @@ def make_latency(
 
 def make_row(
     backend: str = "folded", point: Point = POINT, *, slower: float = 1.0, noise=0.01, seed=0, **changes
-) -> Row:
+) -> BenchRow:
     """A row that ran and is right; `changes` replace its fields."""
     runs, rest, per_class, precision, error = RUNS[backend]
     computed = max(point.classes, 256) if backend.startswith("eager") else min(point.classes, 256)
@@ -81,7 +81,7 @@ def make_row(
     own = zlib.crc32(f"{backend} {point} {seed}".encode())
 
     shares = (0.002, 0.01, 0.0005, 0.3, 0.08, 0.28, 0.16, 0.14, 0.027, 0.0005)
-    row = Row(
+    row = BenchRow(
         run="a1",
         created="2026-11-25T08:00:00Z",
         preset="eva-b-384",
@@ -103,7 +103,7 @@ def make_row(
         gate={"max_relative_error": 1e-4, "min_label_agreement": 0.999},
         gmac=(150.0 if backend.startswith("eager") else 8.0) + 0.85 * computed,
         least_mb=630.0 + 2.2 * computed,
-        machine=Machine(145.0, 13.2),
+        machine=MachineRates(145.0, 13.2),
         environment=ENVIRONMENT,
     )
     return replace(row, **changes)
@@ -121,7 +121,7 @@ def _stages(backend: str, total: float, shares: tuple[float, ...]) -> dict[str, 
     return {name: total * share for name, share in zip(STAGES, shares, strict=True)}
 
 
-def make_rows() -> list[Row]:
+def make_rows() -> list[BenchRow]:
     """A run on a CPU: a sweep of classes and one of images, skipped backends, one that failed, one that is noisy."""
     rows = []
     points = [replace(POINT, classes=classes) for classes in VOCABULARIES]
@@ -138,7 +138,7 @@ def make_rows() -> list[Row]:
     return rows
 
 
-def make_gpu_rows() -> list[Row]:
+def make_gpu_rows() -> list[BenchRow]:
     """A run in which all nine backends are right, each at its own speed: the fullest charts."""
     speeds = {"folded-triton": 0.2, "onnxruntime-cuda": 0.3, "onnxruntime-tensorrt": 0.11, "tensorrt": 0.1}
     rows = []
@@ -152,20 +152,20 @@ def make_gpu_rows() -> list[Row]:
     return [replace(row, environment={**ENVIRONMENT, "gpu": "NVIDIA H100 80GB HBM3"}) for row in rows]
 
 
-def skipped_row(backend: str, reason: str, point: Point = POINT) -> Row:
+def skipped_row(backend: str, reason: str, point: Point = POINT) -> BenchRow:
     """A row of a backend that did not run."""
     nothing = dict.fromkeys(("engine", "end_to_end", "cold", "accuracy", "gmac", "least_mb"))
     changed = {"backend": backend, "runs": "", "status": "skipped", "reason": reason, "stages_ms": {}, "gate": {}}
     return replace(make_row("folded", point), **changed, **nothing)
 
 
-def hostile_rows() -> list[Row]:
+def hostile_rows() -> list[BenchRow]:
     """Rows whose every free text tries to be more than text."""
     texts = dict.fromkeys(("preset", "aggregation", "runs", "noise", "run"), HOSTILE)
     accuracy = Accuracy(1e-6, 1.0, 1.0, HOSTILE, 1.0, None, None)
     environment = {HOSTILE: HOSTILE, "cpu": HOSTILE}
 
-    def hostile(row: Row, **changes) -> Row:
+    def hostile(row: BenchRow, **changes) -> BenchRow:
         return replace(
             row,
             accuracy=accuracy,

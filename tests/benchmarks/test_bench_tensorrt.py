@@ -14,13 +14,13 @@ from PIL import Image
 from support_rows import make_row
 from tensorrt_fake import fake_tensorrt
 
-from pcaseg.benchmarks import cold, contenders
+from pcaseg.benchmarks import cold, implementations
 from pcaseg.benchmarks.bench import bench
-from pcaseg.benchmarks.contenders import Setting, SkippedError, open_contender
-from pcaseg.benchmarks.lanes import WindowLane
-from pcaseg.benchmarks.plan import Options, Subject
+from pcaseg.benchmarks.implementations import Setting, SkippedError, open_implementation
+from pcaseg.benchmarks.plan import BenchOptions, Target
 from pcaseg.benchmarks.report import html_report
 from pcaseg.benchmarks.rows import EngineFacts
+from pcaseg.benchmarks.timed_calls import NetworkCall
 from pcaseg.benchmarks.timing import OwnTime, perf_timer, unless_own
 from pcaseg.export.tensorrt.build import build_engines
 from pcaseg.runtime.bundle import Bundle
@@ -30,12 +30,12 @@ THREADS = (torch.get_num_threads(),)
 
 
 @pytest.fixture(scope="module")
-def subject(small, copy_bundle, tmp_path_factory) -> Subject:
+def target(small, copy_bundle, tmp_path_factory) -> Target:
     folder = tmp_path_factory.mktemp("bench-trt")
     bundle = Bundle(copy_bundle(folder / "small.pcaseg"))
     path = folder / "0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)).save(path)
-    return Subject(small, {"float32": bundle}, [path])
+    return Target(small, {"float32": bundle}, [path])
 
 
 @pytest.fixture
@@ -49,60 +49,60 @@ def driver(monkeypatch, tmp_path) -> FakeDriver:
 
 
 @pytest.fixture
-def built(subject, driver):
+def built(target, driver):
     """The sidecar of the main engine."""
-    main, _ = build_engines(subject.bundles["float32"], driver=driver)
+    main, _ = build_engines(target.bundles["float32"], driver=driver)
     return main.engine.sidecar
 
 
-def setting(subject: Subject, **changes) -> Setting:
-    return replace(Setting(subject.model, subject.bundles["float32"], "float32", "cuda", 1), **changes)
+def setting(target: Target, **changes) -> Setting:
+    return replace(Setting(target.model, target.bundles["float32"], "float32", "cuda", 1), **changes)
 
 
-def test_skipped_for_its_true_reason(subject, monkeypatch):
+def test_skipped_for_its_true_reason(target, monkeypatch):
     with pytest.raises(SkippedError, match="this run is on the CPU"):
-        open_contender("tensorrt", setting(subject, device="cpu"))
+        open_implementation("tensorrt", setting(target, device="cpu"))
     with pytest.raises(SkippedError, match="export one with --precision float16"):
-        open_contender("tensorrt", setting(subject, precision="float16"))
+        open_implementation("tensorrt", setting(target, precision="float16"))
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(SkippedError, match=r'TensorRT cannot be imported.*pip install "\.\[tensorrt\]"'):
-        open_contender("tensorrt", setting(subject))
+        open_implementation("tensorrt", setting(target))
 
 
-def test_skipped_without_an_engine(subject, driver):
+def test_skipped_without_an_engine(target, driver):
     with pytest.raises(SkippedError, match=r"no TensorRT engine of its main graph; run: pcaseg build .*small\.pcaseg"):
-        open_contender("tensorrt", setting(subject))
+        open_implementation("tensorrt", setting(target))
 
 
 @pytest.fixture
 def on_fake_gpu(monkeypatch):
     """Opens TensorRT as on a GPU, though the run is on a CPU."""
-    real = contenders.CONTENDERS["tensorrt"]
-    monkeypatch.setitem(contenders.CONTENDERS, "tensorrt", lambda given: real(replace(given, device="cuda")))
+    real = implementations.IMPLEMENTATIONS["tensorrt"]
+    monkeypatch.setitem(implementations.IMPLEMENTATIONS, "tensorrt", lambda given: real(replace(given, device="cuda")))
 
 
-def test_rows_hold_what_the_engine_is_made_of(subject, built, on_fake_gpu):
-    options = Options(classes=(5,), backends=("eager", "tensorrt"), threads=THREADS, seconds=0.1, cold=False)
-    eager, row = bench(subject, options)
+def test_rows_hold_what_the_engine_is_made_of(target, built, on_fake_gpu):
+    options = BenchOptions(classes=(5,), backends=("eager", "tensorrt"), threads=THREADS, seconds=0.1, cold=False)
+    eager, row = bench(target, options)
     assert row.status == "ok" and row.accuracy.relative_error <= 1e-4 and row.precision == "float32"
-    assert row.engine_sha256 == built.sha256 and row.bundle_sha256 == subject.bundles["float32"].sha256
+    assert row.engine_sha256 == built.sha256 and row.bundle_sha256 == target.bundles["float32"].sha256
     assert row.engine_facts == EngineFacts(built.key.tensorrt, built.layers, built.build_seconds)
     assert row.engine_facts.layers["fp32"].layers > 10 and built.key.tensorrt in row.runs
     assert row.end_to_end.latency.p50_ms > row.engine.latency.p50_ms and set(row.stages_ms) >= {"decode", "engine"}
     assert eager.engine_sha256 is None and eager.engine_facts is None
 
 
-def test_the_engine_alone_takes_its_own_time(subject, built, on_fake_gpu):
-    options = Options(classes=(5,), images=(3,), backends=("tensorrt",), threads=THREADS, seconds=0.1, cold=False)
-    (row,) = bench(subject, options)
+def test_the_engine_alone_takes_its_own_time(target, built, on_fake_gpu):
+    options = BenchOptions(classes=(5,), images=(3,), backends=("tensorrt",), threads=THREADS, seconds=0.1, cold=False)
+    (row,) = bench(target, options)
     assert row.status == "ok" and set(row.engine.latency.samples_ms) == {1.0}  # the fake driver's events
 
 
-def test_several_streams_are_timed_from_outside(subject, built):
-    contender = open_contender("tensorrt", setting(subject))
+def test_several_streams_are_timed_from_outside(target, built):
+    implementation = open_implementation("tensorrt", setting(target))
     batches = [np.zeros((1, 3, 96, 96), np.float32)]
-    assert isinstance(WindowLane(contender, ["cat"], batches)(0), OwnTime)
-    assert not isinstance(WindowLane(contender, ["cat"], batches, streams=2)(0), OwnTime)
+    assert isinstance(NetworkCall(implementation, ["cat"], batches)(0), OwnTime)
+    assert not isinstance(NetworkCall(implementation, ["cat"], batches, streams=2)(0), OwnTime)
 
 
 def test_timers_believe_calls_that_took_their_time():
@@ -111,17 +111,17 @@ def test_timers_believe_calls_that_took_their_time():
     assert timer(lambda: 123.0) < 100
 
 
-def test_a_vocabulary_without_an_engine_fails_and_says_so(subject, built, on_fake_gpu):
-    options = Options(classes=(300,), backends=("tensorrt",), threads=THREADS, seconds=0.1, cold=False)
-    (row,) = bench(subject, options)
+def test_a_vocabulary_without_an_engine_fails_and_says_so(target, built, on_fake_gpu):
+    options = BenchOptions(classes=(300,), backends=("tensorrt",), threads=THREADS, seconds=0.1, cold=False)
+    (row,) = bench(target, options)
     assert row.status == "failed" and "--profile large" in row.reason and row.engine_facts is None
 
 
-def test_cold_start(subject, built):
+def test_cold_start(target, built):
     found = cold.measure(
         "tensorrt",
-        subject.bundles["float32"].path,
-        subject.images[0],
+        target.bundles["float32"].path,
+        target.images[0],
         classes=3,
         precision="float32",
         device="cuda",
@@ -132,7 +132,7 @@ def test_cold_start(subject, built):
     assert min(found.load_s, found.vocabulary_s, found.first_frame_s) > 0
 
 
-def test_a_cold_start_needs_no_torch(subject):
+def test_a_cold_start_needs_no_torch(target):
     code = (
         "import sys; sys.modules['torch'] = sys.modules['tensorrt'] = None\n"
         "from pathlib import Path\n"
@@ -140,7 +140,7 @@ def test_a_cold_start_needs_no_torch(subject):
         "measure('tensorrt', Path(sys.argv[1]), Path(sys.argv[2]), classes=1, precision='float32', device='cuda',\n"
         "        threads=1, model='', started=0.0)"
     )
-    words = [sys.executable, "-c", code, subject.bundles["float32"].path, subject.images[0]]
+    words = [sys.executable, "-c", code, target.bundles["float32"].path, target.images[0]]
     run = subprocess.run(words, capture_output=True, text=True)
     assert "MissingDependencyError: TensorRT cannot be imported" in run.stderr
 

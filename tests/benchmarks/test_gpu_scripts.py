@@ -13,7 +13,7 @@ import torch
 from support_rows import POINT, make_row
 
 from pcaseg.benchmarks.gpu import aot_launch, collect, engines, kernels, onnxruntime, prepare, steps
-from pcaseg.benchmarks.gpu.steps import Step, run_steps
+from pcaseg.benchmarks.gpu.steps import MeasuringStep, run_steps
 from pcaseg.benchmarks.rows import append_rows, read_rows
 from pcaseg.cli import build_parser
 from pcaseg.errors import EngineError, OutputError
@@ -29,8 +29,8 @@ def python(code: str) -> tuple[str, ...]:
 
 def test_steps_resume(tmp_path, capsys):
     flag = tmp_path / "flag"
-    good = Step("good", python(f"open({str(flag)!r}, 'a').write('x'); print('hello')"))
-    bad = Step("bad", python("print('broken'); raise SystemExit(3)"))
+    good = MeasuringStep("good", python(f"open({str(flag)!r}, 'a').write('x'); print('hello')"))
+    bad = MeasuringStep("bad", python("print('broken'); raise SystemExit(3)"))
     assert run_steps([bad, good], tmp_path, seconds=60) == 1  # the one behind a failure runs all the same
     out = capsys.readouterr().out
     assert "bad: failed with code 3" in out and "good: done" in out
@@ -47,8 +47,8 @@ def test_steps_resume(tmp_path, capsys):
 
 
 def test_steps_stop_in_time(tmp_path, capsys):
-    slow = Step("slow", python("import time; time.sleep(60)"), limit_s=1)
-    late = Step("late", python("0"))
+    slow = MeasuringStep("slow", python("import time; time.sleep(60)"), limit_s=1)
+    late = MeasuringStep("late", python("0"))
     assert run_steps([slow, late], tmp_path, seconds=0.5) == 1
     out = capsys.readouterr().out
     assert "slow: stopped after 0 s" in out and "late: left for the next run" in out
@@ -56,13 +56,13 @@ def test_steps_stop_in_time(tmp_path, capsys):
 
 
 def test_steps_that_cannot_run(tmp_path, capsys):
-    assert run_steps([Step("none", ("/nowhere/python",))], tmp_path, seconds=60) == 1
+    assert run_steps([MeasuringStep("none", ("/nowhere/python",))], tmp_path, seconds=60) == 1
     assert "none: cannot be started" in capsys.readouterr().out
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="choose another folder"):
         run_steps([], tmp_path / "file", seconds=60)
     (tmp_path / "done" / "none.json").write_text("{")
-    assert not steps.is_done(Step("none", ("a",)), tmp_path)
+    assert not steps.is_done(MeasuringStep("none", ("a",)), tmp_path)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -73,7 +73,7 @@ def test_dry_runs_list_and_leave_nothing(name, tmp_path, capsys):
     assert len(lines) >= 4 and all(line.startswith("to do") for line in lines) and not out.exists()
 
 
-def planned(tmp_path) -> list[Step]:
+def planned(tmp_path) -> list[MeasuringStep]:
     models = ["eva-b-384", "/models/own.safetensors"]
     library = tmp_path / "libpcaseg_plugins.so"
     return [
@@ -131,7 +131,7 @@ def made_up(backend="tensorrt", *, T=150, strategy="sliding", ms=10.0, gpu="NVID
 
 
 def verdicts(*rows) -> list[str]:
-    return [finding.verdict for finding in collect.findings(rows)]
+    return [outcome.verdict for outcome in collect.outcomes(rows)]
 
 
 UNKNOWN = ["not measured"] * 6
@@ -156,7 +156,7 @@ def test_targets_on_the_gpu_that_they_are_of():
 
 def test_another_gpu_is_not_the_one():
     h100 = "NVIDIA H100 80GB HBM3"
-    found = collect.findings([made_up(gpu=h100), made_up("eager-autocast", ms=500.0, gpu=h100)])
+    found = collect.outcomes([made_up(gpu=h100), made_up("eager-autocast", ms=500.0, gpu=h100)])
     assert found[0].verdict == "not measured" and found[0].measured == "50.00 x on another GPU"
     mixed = [made_up(), made_up("eager-autocast", ms=500.0, gpu=h100)]
     assert verdicts(*mixed)[0] == "not measured"  # times of two machines make no ratio

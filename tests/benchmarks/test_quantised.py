@@ -8,8 +8,9 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from pcaseg.benchmarks import quantised, scenes
+from pcaseg.benchmarks import scenes
 from pcaseg.benchmarks.scenes import write_scenes
+from pcaseg.benchmarks.studies import quantised
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import OutputError, PcasegError
 

@@ -12,7 +12,7 @@ from support_rows import POINT, hostile_rows, make_row, make_rows, skipped_row
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.report import html_report
 from pcaseg.benchmarks.rows import RowsError
-from pcaseg.benchmarks.selection import fastest, main_point, subjects, sweeps
+from pcaseg.benchmarks.selection import fastest, main_point, row_groups, sweeps
 
 
 class Page(HTMLParser):
@@ -172,14 +172,14 @@ def test_no_rows():
 
 def test_two_machines_stand_apart():
     rows = [make_row("eager"), make_row(), make_row(environment={"cpu": "a Raspberry"})]
-    assert [subject.machine for subject in subjects(rows)] == ["AMD EPYC 9B14", "a Raspberry"]
+    assert [group.machine for group in row_groups(rows)] == ["AMD EPYC 9B14", "a Raspberry"]
     assert "eva-b-384 (PCA-Seg) on a Raspberry: At 20 classes" in Page(html_report(rows)).text
 
 
 def test_rows_measured_again_replace_older_ones():
-    (subject,) = subjects([make_row(seed=1), make_row(seed=2, created="2026-11-26T08:00:00Z")])
-    assert subject.older == 1
-    assert subject.rows[0].created.startswith("2026-11-26")
+    (group,) = row_groups([make_row(seed=1), make_row(seed=2, created="2026-11-26T08:00:00Z")])
+    assert group.older == 1
+    assert group.rows[0].created.startswith("2026-11-26")
 
 
 def test_the_point_to_speak_of_has_most_backends():

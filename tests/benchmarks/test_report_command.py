@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 from support_rows import make_rows
 
-from pcaseg.benchmarks.rows import Row, append_rows
+from pcaseg.benchmarks.rows import BenchRow, append_rows
 from pcaseg.cli import main
 
 
-def slower(row: Row, factor: float) -> Row:
+def slower(row: BenchRow, factor: float) -> BenchRow:
     if row.engine is None:
         return row
     found = row.engine.latency

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from pcaseg.benchmarks.rows import (
+    BenchRow,
     EngineFacts,
     Latency,
     Point,
     Ratio,
-    Row,
     RowsError,
     Timing,
     append_rows,
@@ -23,7 +23,7 @@ from pcaseg.errors import OutputError
 from pcaseg.runtime.engines import LayerShare
 
 LATENCY = Latency(2, 1, 1.5, 1.0, 1.5, 2.0, 2.0, 666.0, (1.0, 2.0))
-ROW = Row(
+ROW = BenchRow(
     run="r",
     created="2026-01-01T00:00:00+00:00",
     preset="eva-b-384",

@@ -20,7 +20,7 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def suite(tmp_path: Path, *words: str) -> str:
     run = subprocess.run(
-        [sys.executable, "-c", CODE, *words, "--subject=small-eva", "--classes=2", f"--benchmark-storage={tmp_path}"],
+        [sys.executable, "-c", CODE, *words, "--target=small-eva", "--classes=2", f"--benchmark-storage={tmp_path}"],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT / "tests"), "PATH": "/usr/bin:/bin"},
         capture_output=True,

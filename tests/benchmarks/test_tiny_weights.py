@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from support import small_model
 
-from pcaseg.benchmarks import ablation, tiny
+from pcaseg.benchmarks.studies import ablation, tiny
 from pcaseg.cli import main
 from pcaseg.errors import PcasegError
 from pcaseg.model import checkpoint

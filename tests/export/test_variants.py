@@ -19,7 +19,7 @@ from pcaseg.export.graphs import export_segmenter
 from pcaseg.export.label_graph import export_label_graph
 from pcaseg.export.options import ExportOptions
 
-ISLANDS = ("LayerNormalization", "Softmax", "InstanceNormalization", "ReduceL2", "ReduceSum")
+FLOAT32_OPS = ("LayerNormalization", "Softmax", "InstanceNormalization", "ReduceL2", "ReduceSum")
 FLOAT32_ERROR = 1e-4
 FLOAT16_ERROR = 3e-2
 """Of the largest logit; float16 rounds every tensor to 5e-4 of its value, and small models average little out."""
@@ -85,7 +85,7 @@ def test_is_what_was_asked_for(variant):
 
 
 def test_types_are_in_the_graph(variant):
-    """Weights and products have the precision; every island reads float32 in either."""
+    """Weights and products have the precision; every float32 region reads float32 in either."""
     options, _, _, proto = variant
     inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.input)}
@@ -96,8 +96,8 @@ def test_types_are_in_the_graph(variant):
     assert share > 0.95  # the rest are norms and the constants of the linear attention's sums
     convolutions = [node for node in proto.graph.node if node.op_type in ("Conv", "ConvTranspose")]
     assert convolutions and all(types[node.input[0]] == precision for node in convolutions)
-    islands = {node.name: node.input[0] for node in proto.graph.node if node.op_type in ISLANDS}
-    assert islands and [name for name, read in islands.items() if types[read] != TensorProto.FLOAT] == []
+    regions = {node.name: node.input[0] for node in proto.graph.node if node.op_type in FLOAT32_OPS}
+    assert regions and [name for name, read in regions.items() if types[read] != TensorProto.FLOAT] == []
 
 
 def test_float16_of_the_other_tower(tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from pcaseg.benchmarks.check import photographs, resized
-from pcaseg.benchmarks.plan import Subject
+from pcaseg.benchmarks.plan import Target
 from pcaseg.configs import Precision, Strategy, presets
 from pcaseg.errors import PcasegError
 from pcaseg.export.bundle import write_bundle
@@ -32,7 +32,7 @@ EXPORTED: tuple[Precision, ...] = ("float32", "float16")
 
 
 @contextmanager
-def open_subject(
+def open_target(
     name: str,
     *,
     model_path: str | None = None,
@@ -40,7 +40,7 @@ def open_subject(
     strategies: Sequence[Strategy] | None = None,
     photos: Sequence[Path] | None = None,
     image_size: tuple[int, int] | None = None,
-) -> Iterator[tuple[Subject, tuple[str, ...], tuple[Strategy, ...]]]:
+) -> Iterator[tuple[Target, tuple[str, ...], tuple[Strategy, ...]]]:
     """Yields what to measure, with the precisions and strategies to measure it in; temporary files go with the block.
 
     Args:
@@ -72,7 +72,7 @@ def open_subject(
         chosen = tuple(choose_strategy(manifest, strategy) for strategy in strategies or (None,))
         size = _size(manifest.image_size, image_size)
         images = write_images(folder, photos, size)
-        yield Subject(model, bundles, images, model_path or ""), wanted, chosen
+        yield Target(model, bundles, images, model_path or ""), wanted, chosen
 
 
 def _export(model: PCASeg, precisions: Sequence[str], folder: Path) -> dict[str, Bundle]:

@@ -1,4 +1,4 @@
-"""Which tuning point suits this GPU: `python -m pcaseg.benchmarks.tune_kernels`; needs one.
+"""Choice of the tuning point for this GPU: `python -m pcaseg.benchmarks.studies.tune_kernels`; needs one.
 
 Measures every named point of every kernel at the shapes of `eva-b-384` with 150 classes, and writes the fastest into
 the user's tuning file, from where all later processes take it. Nothing is tuned at any other time.
@@ -12,14 +12,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from pcaseg.benchmarks.bench_kernels import CASES, CUDA, DEVICE, DTYPE, Case, seconds
+from pcaseg.benchmarks.bench_kernels import CASES, CUDA, DEVICE, DTYPE, KernelCase, seconds
 from pcaseg.errors import reported
 from pcaseg.kernels.registry import DTYPES, architecture
 from pcaseg.kernels.tuning import choose, forced, tuning_points, user_file
 
 
 def measure_points(
-    kernel: str, case: Case, measure: Callable[[Callable[[], object]], float] = seconds
+    kernel: str, case: KernelCase, measure: Callable[[Callable[[], object]], float] = seconds
 ) -> dict[str, float]:
     """Seconds of a call at each of a kernel's points; those that the device has no room for are left out."""
     found = {}
@@ -35,7 +35,7 @@ def measure_points(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes; 2 where there is no GPU."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.tune_kernels", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.tune_kernels", description=__doc__)
     parser.add_argument("--images", type=int, default=1, help="B (default: %(default)s)")
     parser.add_argument("--classes", type=int, default=150, help="T (default: %(default)s)")
     options = parser.parse_args(arguments)

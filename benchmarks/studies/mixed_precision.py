@@ -1,9 +1,9 @@
-"""Why float16 graphs keep islands of float32: `python -m pcaseg.benchmarks.islands --out rows.json`.
+"""Float16 with and without float32 regions: `python -m pcaseg.benchmarks.studies.mixed_precision --out rows.json`.
 
 The folded float32 model runs on photographs. Every norm, softmax and class attention on the way is computed again from
-its inputs, rounded to float16: in float64 (the truth), as an island (float32 inside, float16 out) and without one (each
-intermediate result rounded to float16). Sums themselves are exact enough in either: an engine that also adds up in
-float16 does worse than what is shown here.
+its inputs, rounded to float16: in float64 (the truth), as a float32 region (float32 inside, float16 out) and
+without one (each intermediate result rounded to float16). Sums themselves are exact enough in either: an engine that
+also adds up in float16 does worse than what is shown here.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Formula = Callable[..., Tensor]
 
 
 @dataclass
-class Row:
-    """One kind of island over all its places and photographs.
+class MixedPrecisionRow:
+    """One kind of float32 region over all its runs and photographs.
 
     Attributes:
         island: the operator.
         places: how often it ran.
-        error, error_without: largest difference from float64 over the largest true value, with and without the island;
-            infinite where float16 overflowed.
+        error, error_without: largest difference from float64 over the largest true value, with float32 inside and
+            without; infinite where float16 overflowed.
         largest: the largest intermediate value; float16 ends at 65504.
     """
 
@@ -77,12 +77,12 @@ def class_attention(q: Tensor, k: Tensor, v: Tensor, matrix: Tensor, normaliser:
     return (q @ sums) / (q @ (k.sum(dim=-2)[..., None] + normaliser)), sums
 
 
-class Recorder(TorchFunctionMode):
-    """Compares every island that a run passes."""
+class PrecisionRecorder(TorchFunctionMode):
+    """Compares every operator of a float32 region that a run passes."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: dict[str, Row] = {}
+        self.rows: dict[str, MixedPrecisionRow] = {}
         self._attention: list[tuple[Tensor, Tensor]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -117,8 +117,8 @@ class Recorder(TorchFunctionMode):
             self._compare("class attention", class_attention, q, k, v, *padding)
             self._attention = []
 
-    def _compare(self, island: str, formula: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> None:
-        row = self.rows.setdefault(island, Row(island))
+    def _compare(self, operator: str, formula: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor) -> None:
+        row = self.rows.setdefault(operator, MixedPrecisionRow(operator))
         halves = [x.half() for x in inputs]
         truth, intermediate = formula(*(x.double() for x in halves))
         row.places += 1
@@ -133,14 +133,14 @@ def _error(values: Tensor, truth: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(preset: str | Preset, *, classes: int) -> list[Row]:
-    """All islands of a preset with seeded weights on the photographs, with the first names of ade20k_847."""
+def measure(preset: str | Preset, *, classes: int) -> list[MixedPrecisionRow]:
+    """All float32 regions of a preset with seeded weights on the photographs, with the first names of ade20k_847."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = pcaseg.load_model(preset)
     folded = pcaseg.fold(model)
     text = model.encode_text(first_names(classes))
-    recorder = Recorder()
+    recorder = PrecisionRecorder()
     for image in photographs().values():
         window = resize(image_tensor(image).float()[None], model.preset.image_px)
         with plain_operators(), recorder:
@@ -150,7 +150,7 @@ def measure(preset: str | Preset, *, classes: int) -> list[Row]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.islands", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.mixed_precision", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--classes", type=int, default=20)

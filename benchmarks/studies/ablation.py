@@ -1,7 +1,8 @@
-"""What each idea of the paper adds: `python -m pcaseg.benchmarks.ablation --out FILE` trains variants of `tiny` alike.
+"""Ablation of the paper's ideas: `python -m pcaseg.benchmarks.studies.ablation --out FILE`.
 
-The towers are trained once, as CLIP's are before PCA-Seg; every variant then starts from them, with the same scenes in
-the same order and the same number of steps. Started again with the same `--work`, it goes on where it stopped.
+Variants of `tiny` are trained alike. The towers are trained once, as CLIP's are before PCA-Seg; every variant then
+starts from them, with the same scenes in the same order and the same number of steps. Started again with the same
+`--work`, it goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SUITES: tuple[SuiteName, ...] = ("seen", "held_out", "parts")
 
 
 @dataclass(frozen=True)
-class Variant:
+class AblationVariant:
     """One line of the table."""
 
     title: str
@@ -43,16 +44,16 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("serial", "serial", 0.0),
-    Variant("parallel", "added", 0.0),
-    Variant("parallel, EPL", "parallel", 0.0),
-    Variant("parallel, EPL, FOD", "parallel", TINY.fod_weight),
+    AblationVariant("serial", "serial", 0.0),
+    AblationVariant("parallel", "added", 0.0),
+    AblationVariant("parallel, EPL", "parallel", 0.0),
+    AblationVariant("parallel, EPL, FOD", "parallel", TINY.fod_weight),
 )
 
 
 @dataclass(frozen=True)
 class AblationRow:
-    """What one variant reached.
+    """Results of one variant.
 
     Attributes:
         variant: its title.
@@ -71,7 +72,7 @@ class AblationRow:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.ablation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.ablation", description=__doc__)
     parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
     parser.add_argument("--work", type=some_path, default=Path("ablation"), help="folder of the trainings")
     parser.add_argument("--tower-steps", type=natural, default=1500)
@@ -103,7 +104,7 @@ def _towers(folder: Path, steps: int, seed: int) -> dict[str, torch.Tensor]:
 
 
 def _row(
-    variant: Variant, folder: Path, towers: dict[str, torch.Tensor], steps: int, scenes: int, seed: int
+    variant: AblationVariant, folder: Path, towers: dict[str, torch.Tensor], steps: int, scenes: int, seed: int
 ) -> AblationRow:
     recipe = replace(TINY, stages=(replace(TINY.stages[1], steps=steps),), fod_weight=variant.fod_weight)
     model = _trained(_drawn(towers, variant.aggregation, seed), recipe, folder, seed)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 
 from pcaseg.benchmarks.accuracy import Output
-from pcaseg.benchmarks.contenders import Contender, FoldedBackend
 from pcaseg.benchmarks.device import captured, rotation
+from pcaseg.benchmarks.implementations import FoldedBackend, Implementation
 from pcaseg.benchmarks.reference import Recorder
-from pcaseg.benchmarks.stages import STAGES, StageClock, places_of
+from pcaseg.benchmarks.stages import STAGES, StageClock, stage_methods
 from pcaseg.benchmarks.timing import OwnTime
 from pcaseg.configs import Strategy
 from pcaseg.export.torch_backend import TorchBackend
@@ -29,7 +29,7 @@ _LAPS = {"read": "decode", "prepare": "preprocess", "network": "engine", "labels
 """The runtime's stages by the benchmark's names."""
 
 
-class Lane(Protocol):
+class TimedCall(Protocol):
     """What the benchmark drives."""
 
     runs: str
@@ -44,7 +44,7 @@ class Lane(Protocol):
         ...
 
 
-class ImageLane:
+class ImageCall:
     """From an image file to its label map, by the runtime's `Segmenter`.
 
     Attributes:
@@ -53,32 +53,38 @@ class ImageLane:
     """
 
     def __init__(
-        self, contender: Contender, names: Sequence[str], strategy: Strategy, images: Sequence[Path], *, watch: bool
+        self,
+        implementation: Implementation,
+        names: Sequence[str],
+        strategy: Strategy,
+        images: Sequence[Path],
+        *,
+        watch: bool,
     ) -> None:
-        """Opens the lane.
+        """Opens what runs.
 
         Args:
-            contender: what runs.
+            implementation: what runs.
             names: the vocabulary.
             images: files, all of one size; they take turns.
             watch: whether to time the parts of the model within its calls.
         """
-        self.runs, self.images = contender.runs, list(images)
-        self._recorder = Recorder(contender.backend)
+        self.runs, self.images = implementation.runs, list(images)
+        self._recorder = Recorder(implementation.backend)
         self._segmenter = Segmenter(self._recorder, strategy=strategy)
         self._segmenter.set_vocabulary(names)
-        self._places = places_of(contender.backend) if watch else []
+        self._methods = stage_methods(implementation.backend) if watch else []
         self.engine_ms: list[float] = []
         self.stages: list[dict[str, float]] = []
 
     def first(self) -> Output:
-        """As `Lane.first`, of the first image."""
+        """As `TimedCall.first`, of the first image."""
         return self._recorder.output(self._segmenter(self.images[0]))
 
     def __call__(self, index: int) -> None:
-        """As `Lane.__call__`."""
+        """As `TimedCall.__call__`."""
         clock = StageClock()
-        with clock.watching(self._places) if self._places else nullcontext():
+        with clock.watching(self._methods) if self._methods else nullcontext():
             result = self._segmenter(self.images[index % len(self.images)])
         laps = {_LAPS[lap]: ms for lap, ms in result.timings_ms.items() if lap in _LAPS}
         inner = clock.take()
@@ -98,7 +104,7 @@ class ImageLane:
         return {stage: float(f"{statistics.median(call[stage] for call in self.stages):.5g}") for stage in found}
 
 
-class WindowLane:
+class NetworkCall:
     """From network inputs to logits, several images at a time.
 
     On a GPU PyTorch's inputs lie there already and the call is the replay of a CUDA graph where it can be captured;
@@ -110,13 +116,13 @@ class WindowLane:
     """
 
     def __init__(
-        self, contender: Contender, names: Sequence[str], batches: Sequence[np.ndarray], *, streams: int = 1
+        self, implementation: Implementation, names: Sequence[str], batches: Sequence[np.ndarray], *, streams: int = 1
     ) -> None:
-        """Opens the lane for such batches, of `network_batches`, which take turns, and so many calls at a time."""
-        backend = contender.backend
+        """Opens what runs for such batches, of `network_batches`, which take turns, and so many calls at a time."""
+        backend = implementation.backend
         self._alone = backend if isinstance(backend, TensorRTBackend) and streams == 1 else None
         self.executions = 1 if self._alone is None else 2
-        self.runs = contender.runs
+        self.runs = implementation.runs
         self._backend, self._text = backend, backend.encode_text(names)
         self._batches = batches
         self._device_call: Callable[[int], object] | None = None
@@ -125,11 +131,11 @@ class WindowLane:
             self.runs = f"{self.runs}, {how}"
 
     def first(self) -> Output:
-        """As `Lane.first`."""
+        """As `TimedCall.first`."""
         return output_of(self._backend.logits(self._batches[0], self._text))
 
     def __call__(self, index: int) -> object:
-        """As `Lane.__call__`."""
+        """As `TimedCall.__call__`."""
         if self._alone is not None:
             batch = self._batches[index % len(self._batches)]
             return OwnTime(*self._alone.engine_times_ms(batch, self._text, calls=1))

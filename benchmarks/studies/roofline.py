@@ -1,4 +1,4 @@
-"""How near the kernels come to what the device can do: `python -m pcaseg.benchmarks.roofline rows.json`.
+"""How near the kernels come to what the device can do: `python -m pcaseg.benchmarks.studies.roofline rows.json`.
 
 Prints a table of the rows that `bench_kernels.py` makes. The floor of a kernel is the longer of the time to copy its
 bytes and the time to multiply its operations, at the rates measured on the same device.
@@ -50,7 +50,7 @@ def floors(row: dict[str, Any]) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of a file."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.roofline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.roofline", description=__doc__)
     parser.add_argument("rows", type=Path, help="what `pytest --benchmark-json` wrote")
     options = parser.parse_args(arguments)
     print(roofline_table(json.loads(options.rows.read_text(encoding="utf-8"))), end="")

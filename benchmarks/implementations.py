@@ -33,7 +33,7 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What a contender is opened with.
+    """What an implementation is opened with.
 
     Attributes:
         model: the eager float32 model, shared by those that need it.
@@ -50,7 +50,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Contender:
+class Implementation:
     """One opened backend.
 
     Attributes:
@@ -109,28 +109,28 @@ class FoldedBackend(TorchBackend):
             return self.model(images, self._prepared[1], chunk=self._chunk)
 
 
-def _eager(setting: Setting) -> Contender:
+def _eager(setting: Setting) -> Implementation:
     return _torch(setting, "eager", "float32", EagerBackend(setting))
 
 
-def _autocast(setting: Setting) -> Contender:
+def _autocast(setting: Setting) -> Implementation:
     dtype = torch.bfloat16 if setting.device == "cpu" else torch.float16
     backend = EagerBackend(setting, autocast=dtype)
     return _torch(setting, "eager-autocast", _name(dtype), backend, "autocast")
 
 
-def _compiled(setting: Setting) -> Contender:
+def _compiled(setting: Setting) -> Implementation:
     if setting.device == "cpu" and not any(shutil.which(compiler) for compiler in ("g++", "clang++", "c++")):
         raise SkippedError("torch.compile needs a C++ compiler on a CPU, and none is installed")
     return _torch(setting, "eager-compiled", "float32", EagerBackend(setting, compiled=True), "compiled")
 
 
-def _folded(setting: Setting) -> Contender:
+def _folded(setting: Setting) -> Implementation:
     dtype = getattr(torch, setting.precision)
     return _torch(setting, "folded", setting.precision, FoldedBackend(setting, dtype, kernels=False))
 
 
-def _folded_triton(setting: Setting) -> Contender:
+def _folded_triton(setting: Setting) -> Implementation:
     if setting.device == "cpu":
         raise SkippedError("Triton kernels run on a GPU; this run is on the CPU")
     if importlib.util.find_spec("triton") is None:
@@ -139,8 +139,8 @@ def _folded_triton(setting: Setting) -> Contender:
     return _torch(setting, "folded-triton", setting.precision, backend, "Triton kernels")
 
 
-def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
-    def open_it(setting: Setting) -> Contender:
+def _onnxruntime(device: str) -> Callable[[Setting], Implementation]:
+    def open_it(setting: Setting) -> Implementation:
         precision = _bundle_precision(setting)
         if device != "cpu" and setting.device == "cpu":
             raise SkippedError("it runs on a GPU; this run is on the CPU")
@@ -149,18 +149,18 @@ def _onnxruntime(device: str) -> Callable[[Setting], Contender]:
         except MissingDependencyError as error:
             raise SkippedError(str(error)) from error
         runs = f"ONNX Runtime on {device}, {setting.threads} threads"
-        return Contender(f"onnxruntime-{device}", runs, precision, backend)
+        return Implementation(f"onnxruntime-{device}", runs, precision, backend)
 
     return open_it
 
 
-def _tensorrt(setting: Setting) -> Contender:
+def _tensorrt(setting: Setting) -> Implementation:
     if setting.device == "cpu":
         raise SkippedError("TensorRT runs on a GPU; this run is on the CPU")
     precision = _bundle_precision(setting)
     backend = TensorRTBackend(setting.bundle, device=setting.device)
     machine, name = backend.machine, backend.name.removeprefix("tensorrt-")
-    return Contender("tensorrt", f"TensorRT {machine.tensorrt} on {machine.gpu}, {name}", precision, backend)
+    return Implementation("tensorrt", f"TensorRT {machine.tensorrt} on {machine.gpu}, {name}", precision, backend)
 
 
 def _bundle_precision(setting: Setting) -> str:
@@ -175,7 +175,7 @@ _OPENERS = (
     *(_eager, _autocast, _compiled, _folded, _folded_triton),
     *(_onnxruntime("cpu"), _onnxruntime("cuda"), _onnxruntime("tensorrt"), _tensorrt),
 )
-CONTENDERS: dict[str, Callable[[Setting], Contender]] = dict(zip(BACKENDS, _OPENERS, strict=True))
+IMPLEMENTATIONS: dict[str, Callable[[Setting], Implementation]] = dict(zip(BACKENDS, _OPENERS, strict=True))
 """What opens each, or raises `SkippedError`."""
 
 NOT_BY_DEFAULT = {
@@ -196,11 +196,11 @@ def check_names(names: Sequence[str]) -> None:
         PcasegError: names those there are.
     """
     for name in names:
-        if name not in CONTENDERS:
-            raise PcasegError(f"backend={name!r}: choose from {', '.join(CONTENDERS)}, or all")
+        if name not in IMPLEMENTATIONS:
+            raise PcasegError(f"backend={name!r}: choose from {', '.join(IMPLEMENTATIONS)}, or all")
 
 
-def open_contender(name: str, setting: Setting) -> Contender:
+def open_implementation(name: str, setting: Setting) -> Implementation:
     """Opens one.
 
     Raises:
@@ -209,7 +209,7 @@ def open_contender(name: str, setting: Setting) -> Contender:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return CONTENDERS[name](setting)
+            return IMPLEMENTATIONS[name](setting)
         except PcasegError as error:
             raise SkippedError(str(error)) from error
 
@@ -221,9 +221,9 @@ def weight_bytes(model: PCASeg, precision: str) -> int:
     return count * getattr(torch, precision).itemsize
 
 
-def _torch(setting: Setting, name: str, precision: str, backend: Backend, how: str = "") -> Contender:
+def _torch(setting: Setting, name: str, precision: str, backend: Backend, how: str = "") -> Implementation:
     runs = f"PyTorch on {setting.device}, {setting.threads} threads, {precision}"
-    return Contender(name, f"{runs}, {how}" if how else runs, precision, backend)
+    return Implementation(name, f"{runs}, {how}" if how else runs, precision, backend)
 
 
 def _name(dtype: torch.dtype) -> str:

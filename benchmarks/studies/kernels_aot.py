@@ -1,6 +1,6 @@
-"""Registers, spills and shared memory of every kernel: `python -m pcaseg.benchmarks.kernels_aot --out rows.json`.
+"""Registers, spills and shared memory of kernels: `python -m pcaseg.benchmarks.studies.kernels_aot --out rows.json`.
 
-Compiles them for every architecture, without a GPU, and keeps what the manifest says.
+Compiles all of them for every architecture, without a GPU, and keeps what the manifest says.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pcaseg.kernels.aot import ARCHITECTURES, compile_all
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.kernels_aot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.kernels_aot", description=__doc__)
     parser.add_argument("--out", required=True, help="the JSON file")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

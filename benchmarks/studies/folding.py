@@ -1,4 +1,4 @@
-"""What folding buys on this machine: `python -m pcaseg.benchmarks.folding --out rows.json`.
+"""Gain of folding on this machine: `python -m pcaseg.benchmarks.studies.folding --out rows.json`.
 
 At each size the eager model, which computes as published, the folded model in PyTorch and the folded graph in ONNX
 Runtime run in turn, round after round, on the same inputs and threads, so that drift hits all alike. Each is held
@@ -42,7 +42,7 @@ MATMUL_SIDE = 2048
 
 
 @dataclass
-class Row:
+class FoldingRow:
     """One backend on one part of the model.
 
     Attributes:
@@ -83,7 +83,7 @@ class AggregatorGraph(nn.Module):
         return self.aggregator.aggregate_best(features, vocabulary, (features, first, second))
 
 
-class Subjects:
+class FoldingBackends:
     """The three backends of a preset with seeded weights, and their inputs."""
 
     def __init__(self, preset: str | Preset, folder: Path, *, threads: int) -> None:
@@ -154,20 +154,21 @@ class Subjects:
 
 
 @torch.no_grad()
-def measure(subjects: Subjects, *, rounds: int) -> list[Row]:
+def measure(backends: FoldingBackends, *, rounds: int) -> list[FoldingRow]:
     """Size by size, all backends in turn, `rounds` times after one call of each that warms up and compares."""
-    rows: list[Row] = []
+    rows: list[FoldingRow] = []
     sizes = [(part, T) for part, counts in CLASS_COUNTS.items() for T in counts]
-    matmul, square = Row("matmul", 0, "torch", MATMUL_SIDE**3 / 1e9, None), torch.ones(MATMUL_SIDE, MATMUL_SIDE)
+    matmul, square = FoldingRow("matmul", 0, "torch", MATMUL_SIDE**3 / 1e9, None), torch.ones(MATMUL_SIDE, MATMUL_SIDE)
     for part, T in tqdm(sizes, desc="folding", unit="size"):
-        calls = subjects.calls(part, T)
+        calls = backends.calls(part, T)
         logits = {backend: np.asarray(call()) for backend, call in calls.items()}
         largest = np.abs(logits["eager"]).max()
         errors = {
             backend: float(np.abs(values - logits["eager"]).max() / largest) for backend, values in logits.items()
         }
         block = {
-            backend: Row(part, T, backend, _gmac(subjects, part, T, backend), errors[backend]) for backend in calls
+            backend: FoldingRow(part, T, backend, _gmac(backends, part, T, backend), errors[backend])
+            for backend in calls
         }
         for _ in range(rounds):
             for backend, call in calls.items():
@@ -177,22 +178,22 @@ def measure(subjects: Subjects, *, rounds: int) -> list[Row]:
     return [*rows, matmul]
 
 
-def _gmac(subjects: Subjects, part: Part, T: int, backend: str) -> float | None:
+def _gmac(backends: FoldingBackends, part: Part, T: int, backend: str) -> float | None:
     if part != "aggregator":
         return None
-    return (published_macs if backend == "eager" else folded_macs)(subjects.preset, T) / 1e9
+    return (published_macs if backend == "eager" else folded_macs)(backends.preset, T) / 1e9
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.folding", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.folding", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        rows = measure(Subjects(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)
+        rows = measure(FoldingBackends(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)
     subject = {"preset": options.preset, "weights": "seeded", "threads": options.threads, "chunk": CPU_MAPS_PER_CHUNK}
     write_rows(options.out, rows, **subject)
     for row in rows:

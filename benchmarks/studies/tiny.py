@@ -1,4 +1,4 @@
-"""What the trained preset `tiny` reaches on fresh scenes: `python -m pcaseg.benchmarks.tiny RUN`.
+"""Accuracy of the trained preset `tiny` on fresh scenes: `python -m pcaseg.benchmarks.studies.tiny RUN`.
 
 RUN is the folder of `pcaseg train --preset tiny`. Its weights are evaluated and become those that the package ships,
 with their record: command, commit, recipe, log, and these results. The README's table and curve are made from it.
@@ -33,7 +33,7 @@ from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent.parent / "results"
 LARGEST_BYTES = 8_000_000
 WEIGHTS, SHIPPED_RECORD = SHIPPED / "tiny.safetensors", SHIPPED / "tiny.json"
 
@@ -54,7 +54,7 @@ PICTURED = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates and ships; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.tiny", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.tiny", description=__doc__)
     parser.add_argument("run_folder", metavar="RUN", type=some_path)
     parser.add_argument("--scenes", type=natural, default=SCENES, help="evaluated per suite")
     options = parser.parse_args(arguments)
@@ -131,7 +131,7 @@ def scenes_table(record: Mapping[str, Any]) -> str:
 
 
 def ablation_table(reports: Sequence[Mapping[str, Any]]) -> str:
-    """Reports of `pcaseg.benchmarks.ablation`, one for each seed, in Markdown: values of all, with commas between."""
+    """Reports of `pcaseg.benchmarks.studies.ablation`, one per seed, in Markdown: all values, with commas between."""
     steps = {(report["tower_steps"], report["steps"], report["scenes"]) for report in reports}
     if len(steps) != 1:
         raise PcasegError(f"the ablations are of unequal steps or scenes: {sorted(steps)}; run them alike")

@@ -1,4 +1,4 @@
-"""How right a bundle is in eight bits, without a GPU: `python -m pcaseg.benchmarks.quantised BUNDLE --precision int8`.
+"""Accuracy in eight bits without a GPU: `python -m pcaseg.benchmarks.studies.quantised BUNDLE --precision int8`.
 
 ONNX Runtime runs on the CPU the very graph that TensorRT would build its engine from: numbers are rounded at the same
 places to the same values, and multiplied in float32.
@@ -32,7 +32,7 @@ from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Quantises, compares mIoU with the eager model's, and writes a report as of `pcaseg check`; 1 if it is too far."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.quantised", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.quantised", description=__doc__)
     parser.add_argument("bundle", type=Path, help="of `pcaseg export`, trained, logits in float32")
     parser.add_argument("--precision", choices=EIGHT_BITS, required=True)
     parser.add_argument("--calibration", type=some_path, required=True, metavar="FOLDER", help="images")

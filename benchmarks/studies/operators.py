@@ -1,4 +1,4 @@
-"""Where the folded aggregator's time goes: `python -m pcaseg.benchmarks.operators --out rows.json`.
+"""Time of the folded aggregator by operator: `python -m pcaseg.benchmarks.studies.operators --out rows.json`.
 
 Profiles one call per vocabulary size and backend, after one that warms up, and sums the time of each operator.
 """
@@ -19,12 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 
 from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs
-from pcaseg.benchmarks.folding import CLASS_COUNTS, Subjects
+from pcaseg.benchmarks.studies.folding import CLASS_COUNTS, FoldingBackends
 from pcaseg.errors import reported
 
 
 @dataclass(frozen=True)
-class Row:
+class OperatorRow:
     """One call.
 
     Attributes:
@@ -39,19 +39,19 @@ class Row:
 
 
 @torch.no_grad()
-def profile_folded(subjects: Subjects, T: int) -> dict[str, float]:
+def profile_folded(backends: FoldingBackends, T: int) -> dict[str, float]:
     """Seconds by operator of the folded model in PyTorch."""
-    call = subjects.calls("aggregator", T)["folded"]
+    call = backends.calls("aggregator", T)["folded"]
     call()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()
     return {event.key: event.self_cpu_time_total / 1e6 for event in profiler.key_averages()}
 
 
-def profile_graph(subjects: Subjects, T: int) -> dict[str, float]:
+def profile_graph(backends: FoldingBackends, T: int) -> dict[str, float]:
     """Seconds by operator of the folded graph in ONNX Runtime."""
-    session = subjects.session("aggregator", profile=True)
-    feeds = subjects.feeds("aggregator", T)
+    session = backends.session("aggregator", profile=True)
+    feeds = backends.feeds("aggregator", T)
     for _ in range(2):
         session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
@@ -65,18 +65,18 @@ def profile_graph(subjects: Subjects, T: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.operators", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.operators", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        subjects = Subjects(options.preset, Path(folder), threads=options.threads)
+        backends = FoldingBackends(options.preset, Path(folder), threads=options.threads)
         for T in CLASS_COUNTS["aggregator"]:
-            gmac = folded_macs(subjects.preset, T) / 1e9
-            rows.append(Row("folded", T, gmac, profile_folded(subjects, T)))
-            rows.append(Row("onnxruntime", T, gmac, profile_graph(subjects, T)))
+            gmac = folded_macs(backends.preset, T) / 1e9
+            rows.append(OperatorRow("folded", T, gmac, profile_folded(backends, T)))
+            rows.append(OperatorRow("onnxruntime", T, gmac, profile_graph(backends, T)))
     write_rows(options.out, rows, preset=options.preset, weights="seeded", threads=options.threads)
     return 0
 

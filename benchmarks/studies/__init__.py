@@ -1,0 +1,1 @@
+"""Measurements that tables of the documentation are made from. Installed as `pcaseg.benchmarks.studies`."""
