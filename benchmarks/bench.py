@@ -17,9 +17,7 @@ from tqdm import tqdm
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.cold import cold_start
 from pcaseg.benchmarks.device import describe_gpu, machine_rates
-from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.flops import encoder_macs, folded_macs, published_macs
-from pcaseg.benchmarks.gates import default_gate, gate_failures, labelled_gate
 from pcaseg.benchmarks.implementations import (
     Implementation,
     Setting,
@@ -32,6 +30,8 @@ from pcaseg.benchmarks.measurement import Measured, Mious, PointMeasurement, ste
 from pcaseg.benchmarks.plan import BenchOptions, Progress, Target
 from pcaseg.benchmarks.rows import BenchRow, Cold, EngineFacts, Point, Timing
 from pcaseg.configs import MAX_CLASSES
+from pcaseg.environment import flat_environment
+from pcaseg.evaluation.gates import default_gate, gate_failures, labelled_gate
 from pcaseg.images import read_image
 from pcaseg.runtime.engines import EngineSidecar
 from pcaseg.runtime.tensorrt_backend import TensorRTBackend

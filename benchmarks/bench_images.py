@@ -8,7 +8,7 @@ import pytest
 
 from pcaseg.benchmarks.implementations import IMPLEMENTATIONS, NOT_BY_DEFAULT, Implementation
 from pcaseg.benchmarks.plan import Target
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.runtime.segmenter import Segmenter
 
 

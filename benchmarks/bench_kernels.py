@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from pcaseg.benchmarks.device import captured
-from pcaseg.benchmarks.environment import environment
 from pcaseg.configs import Sliding
 from pcaseg.deploy.epl import fold_epl
+from pcaseg.environment import environment
 from pcaseg.kernels import class_attention, cost_volume, expert_mix, label_map
 from pcaseg.model.epl import EPL
 

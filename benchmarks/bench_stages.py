@@ -14,7 +14,7 @@ import torch
 from pcaseg.benchmarks.implementations import Implementation
 from pcaseg.benchmarks.plan import Target
 from pcaseg.benchmarks.stages import first_calls, stage_methods
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.runtime.segmenter import Segmenter
 
 STAGES = ("encoder", "guidance", "spatial stream", "semantic stream", "EPL", "decoder")

@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pcaseg.benchmarks.environment import gpu_mib, peak_host_mib
 from pcaseg.benchmarks.rows import Cold
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
+from pcaseg.environment import gpu_mib, peak_host_mib
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle

@@ -78,7 +78,7 @@ def write_photograph(path: Path) -> None:
     """A real photograph that scikit-image ships: a cat."""
     from PIL import Image
 
-    from pcaseg.benchmarks.check import photographs
+    from pcaseg.evaluation.agreement import photographs
 
     Image.fromarray(photographs()["chelsea"]).save(path)
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from pcaseg.benchmarks.environment import gpu_mib
 from pcaseg.benchmarks.rows import MachineRates
 from pcaseg.benchmarks.timing import Timer, perf_timer
+from pcaseg.environment import gpu_mib
 from pcaseg.errors import PcasegError
 
 MATMUL_SIDE = 2048

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcaseg.benchmarks.evaluate_report import network_title
-from pcaseg.data.published import ORDER, PUBLISHED
 from pcaseg.data.specs import data_set
+from pcaseg.evaluation.published import ORDER, PUBLISHED
+from pcaseg.evaluation.results import network_title
 
 
 def evaluation_table(results: Path) -> str:

@@ -16,7 +16,7 @@ from torch import Tensor
 import pcaseg
 from pcaseg.benchmarks.rows import BACKENDS, Computation
 from pcaseg.deploy.aggregator import PreparedVocabulary
-from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.deploy.folded import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.errors import MissingDependencyError, PcasegError
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.kernels.registry import plain_operators

@@ -9,18 +9,18 @@ from functools import cached_property
 import numpy as np
 
 from pcaseg.benchmarks import timing
-from pcaseg.benchmarks.accuracy import Output, compare
-from pcaseg.benchmarks.check import timed
 from pcaseg.benchmarks.device import energy_of, timer_of
 from pcaseg.benchmarks.implementations import Implementation
-from pcaseg.benchmarks.labelled import labelled_miou
 from pcaseg.benchmarks.plan import BenchOptions, Progress, Target
-from pcaseg.benchmarks.reference import EagerRun
-from pcaseg.benchmarks.rows import Accuracy, Point
+from pcaseg.benchmarks.rows import Point
 from pcaseg.benchmarks.timed_calls import ImageCall, NetworkCall, TimedCall, network_batches, output_of
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.accuracy import Accuracy, Output, compare
+from pcaseg.evaluation.agreement import timed
+from pcaseg.evaluation.labelled import labelled_miou
+from pcaseg.evaluation.reference import EagerRun
 from pcaseg.images import read_image
 from pcaseg.runtime.segmenter import Segmenter
 

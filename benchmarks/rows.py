@@ -12,6 +12,7 @@ from typing import Literal, final
 
 from pcaseg.configs import Strategy, WeightsKind
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.evaluation.accuracy import Accuracy
 from pcaseg.runtime.engines import EngineSidecar, LayerShare
 from pcaseg.typed_json import ADDED_LATER, load_typed
 
@@ -135,30 +136,6 @@ class Cold:
 
 
 @final
-@dataclass(frozen=True)
-class Accuracy:
-    """Against eager float32, on the images of the run.
-
-    Attributes:
-        relative_error: largest difference of a logit over the largest eager logit; of a graph of labels, the largest
-            difference of a pixel's confidence.
-        label_agreement: share of pixels with the same label, 0..1.
-        boundary_agreement: the same among pixels within 2 px of a border between eager labels; 1 without borders.
-        worst_class: the class whose pixels agree least, and
-        worst_iou: the intersection over union of its two masks, 0..1.
-        miou: mean intersection over union with the labelled set, percent; None without one.
-        miou_difference: that minus eager's, percent points.
-    """
-
-    relative_error: float
-    label_agreement: float
-    boundary_agreement: float
-    worst_class: str
-    worst_iou: float
-    miou: float | None
-    miou_difference: float | None
-
-
 @dataclass(frozen=True)
 class MachineRates:
     """What the machine reached in this run: the roofline that calls are held against.

@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from pcaseg.deploy.aggregator import FoldedAggregator
-from pcaseg.deploy.network import FoldedPCASeg
+from pcaseg.deploy.folded import FoldedPCASeg
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.model.aggregator import ParallelLayer
 from pcaseg.model.network import PCASeg

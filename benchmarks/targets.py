@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcaseg.benchmarks.check import photographs, resized
 from pcaseg.benchmarks.plan import Target
 from pcaseg.configs import Precision, Strategy, presets
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.agreement import photographs, resized
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.torch_backend import source_model

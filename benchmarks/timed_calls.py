@@ -11,13 +11,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from pcaseg.benchmarks.accuracy import Output
 from pcaseg.benchmarks.device import captured, rotation
 from pcaseg.benchmarks.implementations import FoldedBackend, Implementation
-from pcaseg.benchmarks.reference import Recorder
 from pcaseg.benchmarks.stages import STAGES, StageClock, stage_methods
 from pcaseg.benchmarks.timing import OwnTime
 from pcaseg.configs import Strategy
+from pcaseg.evaluation.accuracy import Output
+from pcaseg.evaluation.reference import Recorder
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.images import read_image
 from pcaseg.runtime.manifest import Manifest

@@ -43,7 +43,7 @@ from pcaseg.runtime.manifest import (
 from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
-    from pcaseg.deploy.network import FoldedPCASeg
+    from pcaseg.deploy.folded import FoldedPCASeg
     from pcaseg.model.network import PCASeg
 
 RECORDED_PACKAGES = ("torch", "onnx", "onnxscript", "onnxslim", "open_clip_torch", "timm", "tokenizers", "numpy")

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from pcaseg.configs import CONTEXT_LENGTH, OPSET, Preset
-from pcaseg.deploy.network import FoldedPCASeg, fold
+from pcaseg.deploy.folded import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
 from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.translations import translations

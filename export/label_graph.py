@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.configs import Preset, Sliding, Strategy
-from pcaseg.deploy.network import fold
+from pcaseg.deploy.folded import fold
 from pcaseg.export.graphs import SegmenterGraph, Signature, export_graph, text_spec
 from pcaseg.export.options import ExportOptions
 from pcaseg.runtime.manifest import TensorSpec

@@ -16,7 +16,7 @@ from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 
 if TYPE_CHECKING:
-    from pcaseg.deploy.network import FoldedPCASeg
+    from pcaseg.deploy.folded import FoldedPCASeg
     from pcaseg.model.network import PCASeg
 
 

@@ -13,7 +13,7 @@ from pcaseg.configs import presets
 from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
 
 if TYPE_CHECKING:
-    from pcaseg.deploy.network import fold
+    from pcaseg.deploy.folded import fold
     from pcaseg.model.checkpoint import load_model
     from pcaseg.runtime.segmenter import Segmenter
 
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["PcasegError", "Segmenter", "class_list", "class_list_names", "fold", "load_model", "presets"]
 
 _LAZY = {
-    "fold": ("pcaseg.deploy.network", "torch"),
+    "fold": ("pcaseg.deploy.folded", "torch"),
     "load_model": ("pcaseg.model.checkpoint", "torch"),
     "Segmenter": ("pcaseg.runtime.segmenter", "runtime"),
 }

@@ -34,6 +34,15 @@ def class_list(name: str) -> tuple[str, ...]:
     return tuple(class_facts(name)["classes"])
 
 
+def first_names(count: int) -> tuple[str, ...]:
+    """The first `count` names of `ade20k_847`, for a vocabulary of any size up to 847.
+
+    >>> first_names(2)
+    ('wall', 'building, edifice')
+    """
+    return class_list("ade20k_847")[:count]
+
+
 @cache
 def class_facts(name: str) -> dict[str, Any]:
     """All of a class list's file: names, value of unlabelled pixels, raw ids, names seen in training; do not change it.

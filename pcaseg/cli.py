@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Sequence
 
 import pcaseg
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from pcaseg.commands import building, datasets, diagnosing, evaluating, measuring, models, segmenting, training
-from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
 from pcaseg.errors import PcasegError, install_hint
 
 EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"}

@@ -16,9 +16,11 @@ FOLDERS = {"pcaseg": ROOT / "pcaseg"} | {f"pcaseg.{name}": ROOT / name for name 
 BASE = {"pcaseg"} | {
     f"pcaseg.{name}"
     for name in (
+        "arguments",
         "class_lists",
         "class_names",
         "configs",
+        "environment",
         "errors",
         "files",
         "images",
@@ -35,7 +37,10 @@ MAY_IMPORT = {
     "pcaseg.runtime": {"pcaseg.runtime"},
     "pcaseg.kernels": {"pcaseg.kernels"},
     "pcaseg.data": {"pcaseg.data", "pcaseg.model"},
-    "pcaseg.export": {"pcaseg.export", "pcaseg.deploy", "pcaseg.runtime", "pcaseg.kernels"},
+    "pcaseg.export": {"pcaseg.export", "pcaseg.deploy", "pcaseg.runtime", "pcaseg.kernels", "pcaseg.model"},
+    "pcaseg.evaluation": {
+        f"pcaseg.{name}" for name in ("evaluation", "model", "deploy", "kernels", "data", "runtime", "export")
+    },
 }
 """What each package may import of this project beside `BASE`; benchmarks and the command line may import all."""
 

@@ -21,7 +21,7 @@ OBJECTS = """
 import tensorrt as trt
 from pathlib import Path
 from pcaseg.runtime.tensorrt_api import capture_log
-from pcaseg.export.tensorrt.network import _monitor, _network_flags
+from pcaseg.export.tensorrt.builder import _monitor, _network_flags
 from tqdm import tqdm
 
 log = capture_log(trt, Path(sys.argv[1])) if (sys := __import__("sys")) else None
@@ -58,7 +58,7 @@ def test_objects_are_made(real_tensorrt, version, tmp_path):
 BUILD = """
 import tensorrt as trt
 from pcaseg.errors import EngineError
-from pcaseg.export.tensorrt.network import BuildOptions, build_plan
+from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize
 
 log = capture_log(trt)

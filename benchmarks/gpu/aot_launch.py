@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcaseg.arguments import some_path
 from pcaseg.benchmarks.device import check_device
-from pcaseg.benchmarks.environment import write_rows
-from pcaseg.commands.arguments import some_path
 from pcaseg.deploy.epl import fold_epl
+from pcaseg.environment import write_rows
 from pcaseg.errors import EngineError, reported
 from pcaseg.export.plugins.library import attributes_of
 from pcaseg.export.plugins.qdp import MOST_SHARED_BYTES, entry_for

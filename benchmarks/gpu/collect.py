@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pcaseg.arguments import some_path
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.rows import BenchRow, append_rows, read_rows
-from pcaseg.commands.arguments import some_path
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path

@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcaseg.arguments import some_path
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.prepare import PRECISIONS, bundle_path, model_name
 from pcaseg.benchmarks.gpu.steps import MeasuringStep, module
-from pcaseg.commands.arguments import some_path
 
 
 def plan(

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
+from pcaseg.arguments import some_path
 from pcaseg.benchmarks import timing
-from pcaseg.benchmarks.accuracy import Output, compare
-from pcaseg.benchmarks.environment import flat_environment
-from pcaseg.benchmarks.gates import default_gate, gate_failures
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
 from pcaseg.benchmarks.rows import BenchRow, EngineFacts, Point, Timing, append_rows, read_rows
-from pcaseg.benchmarks.vocabulary import first_names
-from pcaseg.commands.arguments import some_path
+from pcaseg.class_lists import first_names
+from pcaseg.environment import flat_environment
 from pcaseg.errors import PcasegError, reported
+from pcaseg.evaluation.accuracy import Output, compare
+from pcaseg.evaluation.gates import default_gate, gate_failures
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.result import Result

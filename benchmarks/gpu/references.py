@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
@@ -110,7 +110,7 @@ def write_references(
 
 def make_reference(model: PCASeg, manifest: Manifest, frame: np.ndarray, point: GpuPoint) -> Reference:
     """What eager float32 makes of a frame, (H, W, 3) uint8, or of several that are shifted against each other."""
-    from pcaseg.benchmarks.reference import EagerRun
+    from pcaseg.evaluation.reference import EagerRun
 
     eager = EagerRun(model, first_names(point.classes), point.strategy)
     found = eager(frame) if point.images == 1 else None

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.commands.arguments import natural, some_path
+from pcaseg.arguments import natural, some_path
 from pcaseg.errors import OutputError, reported
 from pcaseg.files import atomic_path
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import torch
 
-from pcaseg.benchmarks.environment import write_rows
-from pcaseg.commands.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, natural, some_path, up_to
 from pcaseg.configs import Aggregation
-from pcaseg.data.scene_evaluation import SCENES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.data.scene_stream import TinyStream
+from pcaseg.environment import write_rows
 from pcaseg.errors import reported
+from pcaseg.evaluation.scene_suites import SCENES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.model.checkpoint import load_model, load_saved_model
 from pcaseg.model.names import to_published
 from pcaseg.model.network import PCASeg

@@ -25,13 +25,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.benchmarks.check import timed
-from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
-from pcaseg.deploy.network import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.deploy.folded import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.environment import write_rows
 from pcaseg.errors import reported
+from pcaseg.evaluation.agreement import timed
 from pcaseg.export.graphs import Signature, export_graph, export_segmenter, text_spec
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.manifest import TensorSpec

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from pcaseg.benchmarks.environment import write_rows
+from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.kernels.aot import ARCHITECTURES, compile_all
 

@@ -22,11 +22,11 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import pcaseg
-from pcaseg.benchmarks.check import photographs
-from pcaseg.benchmarks.environment import write_rows
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.configs import Preset
+from pcaseg.environment import write_rows
 from pcaseg.errors import reported
+from pcaseg.evaluation.agreement import photographs
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.inference import image_tensor, resize
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pcaseg.benchmarks.environment import write_rows
 from pcaseg.benchmarks.flops import folded_macs
 from pcaseg.benchmarks.studies.folding import CLASS_COUNTS, FoldingBackends
+from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 
 

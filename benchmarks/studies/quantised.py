@@ -15,12 +15,12 @@ from pathlib import Path
 
 import onnx
 
-from pcaseg.benchmarks.check import check_labelled, is_report, labelled_verdict, write_report
-from pcaseg.benchmarks.gates import labelled_gate
-from pcaseg.benchmarks.scenes import SOURCE, open_labelled
-from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK, some_path
+from pcaseg.arguments import EXIT_FAILED, EXIT_OK, some_path
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import OutputError, PcasegError, reported
+from pcaseg.evaluation.agreement import check_labelled, is_report, labelled_verdict, write_report
+from pcaseg.evaluation.gates import labelled_gate
+from pcaseg.evaluation.labelled_scenes import SOURCE, open_labelled
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.quantize import Calibration, check_quantisable, quantize
 from pcaseg.export.torch_backend import source_model

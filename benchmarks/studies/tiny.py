@@ -17,14 +17,14 @@ from typing import Any
 
 from PIL import Image
 
+from pcaseg.arguments import natural, some_path
 from pcaseg.benchmarks.charts import Mark, Series, line_chart
-from pcaseg.benchmarks.environment import flat_environment
 from pcaseg.benchmarks.svg import Axis
-from pcaseg.commands.arguments import natural, some_path
-from pcaseg.data.scene_evaluation import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
 from pcaseg.data.scenes import SCENE_PX, render_scene
+from pcaseg.environment import flat_environment
 from pcaseg.errors import PcasegError, reported
+from pcaseg.evaluation.scene_suites import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import atomic_path
 from pcaseg.model.checkpoint import SHIPPED, load_saved_model

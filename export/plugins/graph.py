@@ -12,7 +12,7 @@ from onnx import NodeProto, numpy_helper
 from onnxscript import values
 from torch import Tensor, nn
 
-from pcaseg.deploy.network import FoldedPCASeg, fold
+from pcaseg.deploy.folded import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
 from pcaseg.export.graphs import export_graph, segmenter_signature
 from pcaseg.export.options import DEFAULTS, ExportOptions

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError, OutputError, PcasegError
+from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
 from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
-from pcaseg.export.tensorrt.network import BuildOptions, build_plan
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
 from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle

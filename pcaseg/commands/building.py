@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import get_args
 
-from pcaseg.commands.arguments import EXIT_OK, natural, some_path
+from pcaseg.arguments import EXIT_OK, natural, some_path
 from pcaseg.export.tensorrt.profiles import ProfileSet, describe_sets
 from pcaseg.runtime.engines import EnginePrecision, Hardware, Plugins
 
@@ -48,8 +48,8 @@ def add_build(command: argparse.ArgumentParser) -> None:
 
 def run_build(options: argparse.Namespace) -> int:
     from pcaseg.export.tensorrt.build import build_engines
+    from pcaseg.export.tensorrt.builder import BuildOptions
     from pcaseg.export.tensorrt.inspection import describe_shares
-    from pcaseg.export.tensorrt.network import BuildOptions
     from pcaseg.runtime.bundle import Bundle
 
     wanted = BuildOptions(

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from pcaseg.commands.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, natural, some_path
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, natural, some_path
 from pcaseg.errors import OutputError, PcasegError
 
 _SHOWN = 20
@@ -63,7 +63,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_scenes(options: argparse.Namespace) -> int:
-    from pcaseg.benchmarks.scenes import write_scenes
+    from pcaseg.evaluation.labelled_scenes import write_scenes
     from pcaseg.files import atomic_path
 
     if options.out.exists():

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pcaseg.commands.arguments import EXIT_FAILED, EXIT_OK, some_path
+from pcaseg.arguments import EXIT_FAILED, EXIT_OK, some_path
 
 if TYPE_CHECKING:
     from pcaseg.doctor import Finding
@@ -18,8 +18,8 @@ def add_doctor(command: argparse.ArgumentParser) -> None:
 
 
 def run_doctor(options: argparse.Namespace) -> int:
-    from pcaseg.benchmarks.environment import environment
     from pcaseg.doctor import diagnose, diagnose_bundle
+    from pcaseg.environment import environment
     from pcaseg.runtime.bundle import Bundle
 
     bundle = None if options.bundle is None else Bundle(options.bundle)

@@ -6,16 +6,8 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from pcaseg.commands.arguments import (
-    EXIT_OK,
-    MOST_PROCESSES,
-    add_backend,
-    backend_options,
-    natural,
-    refuse_backend_options,
-    some_path,
-    up_to,
-)
+from pcaseg.arguments import EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
+from pcaseg.commands.options import add_backend, backend_options, refuse_backend_options
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
 
@@ -42,9 +34,9 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    from pcaseg.benchmarks.evaluate import Network, Plan, evaluate
-    from pcaseg.benchmarks.evaluate_report import check_results, markdown, missing_images, report, write_report
     from pcaseg.data.folders import open_data
+    from pcaseg.evaluation.evaluate import Network, Plan, evaluate
+    from pcaseg.evaluation.results import check_results, markdown, missing_images, report, write_report
 
     networks = []
     if options.model:

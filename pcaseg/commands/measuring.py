@@ -7,23 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.commands.arguments import (
+from pcaseg.arguments import (
     CORES,
     EXIT_FAILED,
     EXIT_OK,
-    add_backend,
-    backend_options,
-    backends,
     choices,
     class_counts,
     counts,
-    gate,
     image_size,
     seconds,
     share,
     some_path,
 )
-from pcaseg.commands.models import load_model, say_weights
+from pcaseg.commands.models import say_weights
+from pcaseg.commands.options import add_backend, backend_options, backends, gate
 from pcaseg.configs import TRAINED, Strategy, TorchPrecision
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
@@ -59,7 +56,7 @@ def add_check(command: argparse.ArgumentParser) -> None:
 def run_check(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from pcaseg.benchmarks.check import (
+    from pcaseg.evaluation.agreement import (
         cases,
         check,
         check_labelled,
@@ -70,10 +67,11 @@ def run_check(options: argparse.Namespace) -> int:
         verdict,
         write_report,
     )
-    from pcaseg.benchmarks.gates import default_gate, labelled_gate
-    from pcaseg.benchmarks.scenes import open_labelled
+    from pcaseg.evaluation.gates import default_gate, labelled_gate
+    from pcaseg.evaluation.labelled_scenes import open_labelled
     from pcaseg.export.torch_backend import source_model
     from pcaseg.images import read_image
+    from pcaseg.model.checkpoint import open_model
     from pcaseg.runtime.backends import open_backend
     from pcaseg.runtime.batch import expand_images
     from pcaseg.runtime.bundle import Bundle
@@ -92,7 +90,7 @@ def run_check(options: argparse.Namespace) -> int:
     backend = open_backend(
         options.backend, bundle, device=options.device, threads=options.threads, options=backend_options(options)
     )
-    model = load_model(options.model) if options.model else source_model(bundle)
+    model = open_model(options.model) if options.model else source_model(bundle)
     manifest = bundle.manifest
     asked, weights = options.gate or {}, manifest.weights.kind
     precision = options.engine_precision if options.engine_precision in EIGHT_BITS else manifest.precision
@@ -163,8 +161,8 @@ def run_bench(options: argparse.Namespace) -> int:
     from pcaseg.benchmarks.device import check_device
     from pcaseg.benchmarks.plan import BenchOptions
     from pcaseg.benchmarks.rows import append_rows, check_destination
-    from pcaseg.benchmarks.scenes import open_labelled
     from pcaseg.benchmarks.targets import open_target
+    from pcaseg.evaluation.labelled_scenes import open_labelled
     from pcaseg.runtime.batch import expand_images
 
     if options.html:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
-from pcaseg.commands.arguments import EXIT_OK, image_size, natural, some_path
+from pcaseg.arguments import EXIT_OK, image_size, natural, some_path
 from pcaseg.configs import (
     OPSET,
     OPSETS,
@@ -20,9 +20,6 @@ from pcaseg.configs import (
     presets,
 )
 from pcaseg.errors import OutputError, PcasegError
-
-if TYPE_CHECKING:
-    from pcaseg.model.network import PCASeg
 
 WEIGHTS_NOTES = {
     "seeded": "note: these weights are drawn from a seed, not trained: the labels mean nothing",
@@ -113,6 +110,7 @@ def run_import(options: argparse.Namespace) -> int:
 def run_export(options: argparse.Namespace) -> int:
     from pcaseg.export.bundle import check_destination, write_bundle
     from pcaseg.export.options import ExportOptions
+    from pcaseg.model.checkpoint import open_model
 
     wanted = ExportOptions(
         graph=options.graph,
@@ -124,7 +122,7 @@ def run_export(options: argparse.Namespace) -> int:
         plugins="with" if options.plugins else "without",
     )
     check_destination(options.out, overwrite=options.overwrite)
-    model = load_model(options.model)
+    model = open_model(options.model)
     manifest = write_bundle(model, options.out, options=wanted, overwrite=options.overwrite, progress=True)
     size = sum(entry.bytes for entry in manifest.files.values())
     graph = f"{manifest.graph} ({manifest.strategy})" if manifest.strategy else manifest.graph
@@ -134,13 +132,6 @@ def run_export(options: argparse.Namespace) -> int:
     )
     say_weights(manifest.weights.kind)
     return EXIT_OK
-
-
-def load_model(model: str) -> PCASeg:
-    """A preset's name gives the weights that the package ships for it, or seeded ones; else it is a model file."""
-    from pcaseg.model.checkpoint import load_model, load_saved_model
-
-    return load_model(model) if model in presets() else load_saved_model(model)
 
 
 def say_weights(kind: str) -> None:

@@ -7,18 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, some_path
 from pcaseg.class_names import check_class_names, split_class_names
-from pcaseg.commands.arguments import (
-    EXIT_BAD_INPUT,
-    EXIT_OK,
-    add_backend,
-    add_network,
-    add_vocabulary,
-    backend_options,
-    refuse_backend_options,
-    some_path,
-)
-from pcaseg.commands.models import load_model, say_weights
+from pcaseg.commands.models import say_weights
+from pcaseg.commands.options import add_backend, add_network, add_vocabulary, backend_options, refuse_backend_options
 from pcaseg.configs import Strategy
 from pcaseg.errors import OutputError, PcasegError
 
@@ -99,9 +91,10 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     if options.bundle is None:
         refuse_backend_options(options)
         from pcaseg.export.torch_backend import TorchBackend
+        from pcaseg.model.checkpoint import open_model
 
         backend = TorchBackend(
-            load_model(options.model or options.default_model), device=options.device, threads=options.threads
+            open_model(options.model or options.default_model), device=options.device, threads=options.threads
         )
         segmenter = Segmenter(backend, strategy=options.strategy)
     else:

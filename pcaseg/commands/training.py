@@ -7,7 +7,7 @@ import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.commands.arguments import CORES, EXIT_OK, MOST_PROCESSES, natural, some_path, up_to, weight
+from pcaseg.arguments import CORES, EXIT_OK, MOST_PROCESSES, natural, some_path, up_to, weight
 from pcaseg.configs import Aggregation, get_preset, presets
 from pcaseg.errors import PcasegError
 
@@ -53,7 +53,7 @@ def add_train(command: argparse.ArgumentParser) -> None:
 def run_train(options: argparse.Namespace) -> int:
     import torch
 
-    from pcaseg.benchmarks.environment import flat_environment
+    from pcaseg.environment import flat_environment
     from pcaseg.model.checkpoint import load_model
     from pcaseg.training.loop import RunOptions, train
     from pcaseg.training.recipes import recipe_of
@@ -133,7 +133,7 @@ def _stream(options: argparse.Namespace) -> tuple[TrainingStream, str]:
 
 
 def _scene_evaluation() -> Evaluation:
-    from pcaseg.data.scene_evaluation import evaluate_scenes, model_segment
+    from pcaseg.evaluation.scene_suites import evaluate_scenes, model_segment
 
     def evaluate(model):
         scores = evaluate_scenes(model_segment(model), scenes=EVALUATED_SCENES)

@@ -79,6 +79,16 @@ def load_model(
     return model.eval()
 
 
+def open_model(name_or_path: str | os.PathLike[str]) -> PCASeg:
+    """Opens a preset's shipped or seeded weights by its name, or a model file by its path.
+
+    Raises:
+        CheckpointError: the path is no model file of `save_model`.
+    """
+    name = os.fspath(name_or_path)
+    return load_model(name) if name in presets() else load_saved_model(name)
+
+
 def save_model(
     model: PCASeg, path: str | os.PathLike[str], *, storage: Literal["float32", "float16"] = "float32"
 ) -> None:

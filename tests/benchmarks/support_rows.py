@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pcaseg.benchmarks.rows import Accuracy, BenchRow, Cold, Latency, MachineRates, Point, Ratio, Timing
+from pcaseg.benchmarks.rows import BenchRow, Cold, Latency, MachineRates, Point, Ratio, Timing
+from pcaseg.evaluation.accuracy import Accuracy
 
 VOCABULARIES = (1, 20, 59, 150, 256, 847)
 HOSTILE = "<script>alert(1)</script>\"'&\x00\ud800 ünï"

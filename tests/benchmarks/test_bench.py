@@ -17,12 +17,12 @@ from pcaseg.benchmarks.bench import bench
 from pcaseg.benchmarks.bench_table import tables, verdict
 from pcaseg.benchmarks.cold import cold_start
 from pcaseg.benchmarks.implementations import Implementation, Setting, open_implementation
-from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.benchmarks.plan import BenchOptions, Target
 from pcaseg.benchmarks.rows import BenchRow, Cold, read_rows
 from pcaseg.benchmarks.timed_calls import ImageCall
 from pcaseg.cli import main
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.labelled import read_labelled
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 

@@ -8,11 +8,11 @@ from functools import partial
 import pytest
 from PIL import Image
 
-from pcaseg.benchmarks import scenes
-from pcaseg.benchmarks.scenes import write_scenes
 from pcaseg.benchmarks.studies import quantised
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.evaluation import labelled_scenes
+from pcaseg.evaluation.labelled_scenes import write_scenes
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def calibration(tmp_path):
 
 
 def test_trained_tiny_in_eight_bits(trained_tiny, tmp_path, calibration, monkeypatch, capsys):
-    monkeypatch.setattr(scenes, "write_scenes", partial(write_scenes, count=3))
+    monkeypatch.setattr(labelled_scenes, "write_scenes", partial(write_scenes, count=3))
     report = tmp_path / "rows.json"
     words = [
         str(trained_tiny),

@@ -7,7 +7,7 @@ import pytest
 from support import AGGREGATOR_CASES, aggregator_inputs, assert_golden, published_state, seeded_weights
 
 from pcaseg.class_lists import class_list
-from pcaseg.deploy.network import FoldedPCASeg, fold
+from pcaseg.deploy.folded import FoldedPCASeg, fold
 from pcaseg.model.checkpoint import load_model
 
 

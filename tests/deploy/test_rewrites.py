@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pcaseg.deploy.algebra import compose, fold_batch_norm, fold_layer_norm, fold_statistics, split_guidance, weights_of
 from pcaseg.deploy.decoder import FoldedDecoder, FoldedUpBlock
 from pcaseg.deploy.epl import FoldedEPL
-from pcaseg.deploy.network import fold, fold_image_tower
+from pcaseg.deploy.folded import fold, fold_image_tower
 from pcaseg.deploy.semantic import FoldedSemanticStream
 from pcaseg.deploy.spatial import FoldedSpatialStream, rectangles
 from pcaseg.model.decoder import Decoder

@@ -11,7 +11,7 @@ from kernel_support import DEVICE, assert_close, last_program_alone, poisoned, r
 from support import SMALL_EVA, small_model
 from torch import Tensor
 
-from pcaseg.deploy.network import fold
+from pcaseg.deploy.folded import fold
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
 from pcaseg.kernels.cost_volume import cost_volume, cost_volume_reference, launch

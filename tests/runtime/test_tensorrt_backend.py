@@ -16,7 +16,7 @@ from tensorrt_listing import VERSIONS
 
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.tensorrt.build import build_engines
-from pcaseg.export.tensorrt.network import BuildOptions
+from pcaseg.export.tensorrt.builder import BuildOptions
 from pcaseg.runtime.backends import open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Gpu

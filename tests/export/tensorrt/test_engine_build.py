@@ -25,9 +25,9 @@ from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.bundle import check_destination
 from pcaseg.export.tensorrt import build as building
 from pcaseg.export.tensorrt.build import build_engines
+from pcaseg.export.tensorrt.builder import BuildOptions
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares
-from pcaseg.export.tensorrt.network import BuildOptions
 from pcaseg.export.tensorrt.quantize import Calibration, quantize
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle

@@ -16,7 +16,7 @@ from pcaseg.data.scenes import Scene, Split, render_scene
 from pcaseg.errors import PcasegError
 
 if TYPE_CHECKING:
-    from pcaseg.deploy.network import FoldedPCASeg
+    from pcaseg.deploy.folded import FoldedPCASeg
     from pcaseg.model.network import PCASeg
     from pcaseg.runtime.segmenter import Segmenter
 

@@ -14,15 +14,15 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.benchmarks.accuracy import compare
-from pcaseg.benchmarks.environment import write_rows
-from pcaseg.benchmarks.gates import GATES, gate_failures
-from pcaseg.benchmarks.labelled import labelled_miou
-from pcaseg.benchmarks.reference import EagerRun, Recorder
-from pcaseg.benchmarks.vocabulary import first_names
+from pcaseg.class_lists import first_names
 from pcaseg.configs import Strategy
 from pcaseg.data.folders import LabelledFolder
+from pcaseg.environment import write_rows
 from pcaseg.errors import MissingDependencyError, install_hint
+from pcaseg.evaluation.accuracy import compare
+from pcaseg.evaluation.gates import GATES, gate_failures
+from pcaseg.evaluation.labelled import labelled_miou
+from pcaseg.evaluation.reference import EagerRun, Recorder
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
@@ -155,7 +155,7 @@ def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float]
         model: the eager float32 reference.
         backend: what is checked.
         case: what to run.
-        gate: what it must reach, see `pcaseg.benchmarks.accuracy`.
+        gate: what it must reach, see `pcaseg.evaluation.accuracy`.
     """
     names = first_names(case.classes)
     eager, recorder = EagerRun(model, names, case.strategy), Recorder(backend)

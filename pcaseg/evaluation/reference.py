@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from pcaseg.benchmarks.accuracy import Output
 from pcaseg.configs import Strategy
+from pcaseg.evaluation.accuracy import Output
 from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
@@ -38,7 +38,7 @@ class EagerRun:
         return np.concatenate([self.model(one[None], self.text).cpu().numpy() for one in inputs])
 
     def _network(self, windows: torch.Tensor) -> torch.Tensor:
-        logits = self.model(windows, self.text)
+        logits: torch.Tensor = self.model(windows, self.text)
         self._logits.append(logits.cpu().numpy())
         return logits
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcaseg.data.evaluation import (
+from pcaseg.data.folders import LabelledFolder, open_labelled
+from pcaseg.errors import OutputError, PcasegError
+from pcaseg.evaluation.confusion import Confusion
+from pcaseg.evaluation.counts import (
     Evaluated,
     add_counts,
     chosen_images,
@@ -18,9 +21,6 @@ from pcaseg.data.evaluation import (
     read_counts,
     shard_path,
 )
-from pcaseg.data.folders import LabelledFolder, open_labelled
-from pcaseg.data.metrics import Confusion
-from pcaseg.errors import OutputError, PcasegError
 
 COUNT, SIZE = 5, (6, 8)
 EVALUATED = Evaluated("fake", "none", "checkpoint", "0" * 64, "float32", "single", "folder", COUNT, 3, "")

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pcaseg.benchmarks.environment import environment
-from pcaseg.data.evaluation import SCHEMA_VERSION, Evaluated, add_counts, read_counts
 from pcaseg.data.folders import LabelledFolder
-from pcaseg.data.metrics import Scores, group_miou, harmonic_mean
-from pcaseg.data.published import PUBLISHED
+from pcaseg.environment import environment
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.evaluation.confusion import Scores, group_miou, harmonic_mean
+from pcaseg.evaluation.counts import SCHEMA_VERSION, Evaluated, add_counts, read_counts
+from pcaseg.evaluation.published import PUBLISHED
 from pcaseg.files import atomic_path
 
 RESULTS = ("results.json", "results.md")

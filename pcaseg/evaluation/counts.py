@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from pcaseg.data.folders import LabelledFolder
-from pcaseg.data.metrics import Confusion, confusion_cells
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.evaluation.confusion import Confusion, confusion_cells
 from pcaseg.typed_json import load_typed
 
 SCHEMA_VERSION = 1

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from skimage.morphology import dilation, disk
 
-from pcaseg.benchmarks.accuracy import Output, boundary_agreement, compare, relative_error, worst_class
-from pcaseg.benchmarks.gates import default_gate, gate_failures, parse_gate
-from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.accuracy import Output, boundary_agreement, compare, relative_error, worst_class
+from pcaseg.evaluation.gates import default_gate, gate_failures, parse_gate
+from pcaseg.evaluation.labelled import read_labelled
 
 
 def output(labels: np.ndarray, logits: np.ndarray | None = None) -> Output:

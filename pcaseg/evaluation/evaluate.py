@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from pcaseg.commands.models import load_model
 from pcaseg.configs import Strategy
-from pcaseg.data.evaluation import Evaluated, chosen_images, evaluate_images, names_sha256, read_counts, shard_path
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.counts import Evaluated, chosen_images, evaluate_images, names_sha256, read_counts, shard_path
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -51,8 +50,9 @@ class Network:
         """Its segmenter; `sliding` where neither `strategy` nor the bundle's graph says."""
         if self.backend is None:
             from pcaseg.export.torch_backend import TorchBackend  # a bundle is evaluated without torch
+            from pcaseg.model.checkpoint import open_model
 
-            model = TorchBackend(load_model(self.source), device=self.device, threads=threads)
+            model = TorchBackend(open_model(self.source), device=self.device, threads=threads)
             return Segmenter(model, strategy=strategy or "sliding")
         strategy = strategy or Bundle(self.source).manifest.strategy or "sliding"
         return Segmenter(

@@ -11,10 +11,10 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.benchmarks.labelled import read_labelled
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS
 from pcaseg.data.scenes import render_scene
+from pcaseg.evaluation.labelled import read_labelled
 
 SOURCE = "scenes"
 """What stands for these scenes where a folder of labelled images may stand."""

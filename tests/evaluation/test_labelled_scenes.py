@@ -11,15 +11,15 @@ import pytest
 from PIL import Image
 from support import small_model
 
-from pcaseg.benchmarks import scenes
-from pcaseg.benchmarks.check import LabelledRow, check_labelled, labelled_verdict
-from pcaseg.benchmarks.gates import labelled_gate
-from pcaseg.benchmarks.labelled import labelled_miou
-from pcaseg.benchmarks.scenes import NAMES, open_labelled, write_scenes
 from pcaseg.cli import main
 from pcaseg.data.scene_names import HELD_OUT
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation import labelled_scenes
+from pcaseg.evaluation.agreement import LabelledRow, check_labelled, labelled_verdict
+from pcaseg.evaluation.gates import labelled_gate
+from pcaseg.evaluation.labelled import labelled_miou
+from pcaseg.evaluation.labelled_scenes import NAMES, open_labelled, write_scenes
 from pcaseg.model.checkpoint import save_model
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
@@ -27,7 +27,7 @@ from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 @pytest.fixture
 def few(monkeypatch):
-    monkeypatch.setattr(scenes, "write_scenes", partial(write_scenes, count=4))
+    monkeypatch.setattr(labelled_scenes, "write_scenes", partial(write_scenes, count=4))
 
 
 def test_the_set(tmp_path):

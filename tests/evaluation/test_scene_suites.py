@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from support import small_model
 
 import pcaseg
-from pcaseg.data.scene_evaluation import SUITES, evaluate_scenes, model_segment, scene_list
 from pcaseg.data.scene_names import BACKGROUNDS, HELD_OUT, SEEN_PAIRS
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.scene_suites import SUITES, evaluate_scenes, model_segment, scene_list
 
 FEW = 40
 

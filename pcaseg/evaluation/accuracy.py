@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcaseg.benchmarks.rows import Accuracy
 from pcaseg.configs import DROPPED_LOGIT
 from pcaseg.errors import MissingDependencyError, install_hint
 
@@ -28,6 +27,30 @@ class Output:
     labels: np.ndarray
     confidence: np.ndarray
     logits: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Against eager float32, on the images of the run.
+
+    Attributes:
+        relative_error: largest difference of a logit over the largest eager logit; of a graph of labels, the largest
+            difference of a pixel's confidence.
+        label_agreement: share of pixels with the same label, 0..1.
+        boundary_agreement: the same among pixels within 2 px of a border between eager labels; 1 without borders.
+        worst_class: the class whose pixels agree least, and
+        worst_iou: the intersection over union of its two masks, 0..1.
+        miou: mean intersection over union with the labelled set, percent; None without one.
+        miou_difference: that minus eager's, percent points.
+    """
+
+    relative_error: float
+    label_agreement: float
+    boundary_agreement: float
+    worst_class: str
+    worst_iou: float
+    miou: float | None
+    miou_difference: float | None
 
 
 def compare(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 
-from pcaseg.data.metrics import Confusion, confusion_cells, group_miou, harmonic_mean, scores
+from pcaseg.evaluation.confusion import Confusion, confusion_cells, group_miou, harmonic_mean, scores
 
 KINDS = (np.uint8, np.uint16, np.int32, np.int64)
 

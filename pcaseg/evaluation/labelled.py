@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pcaseg.data.folders import LabelledFolder, open_labelled
-from pcaseg.data.metrics import Confusion
+from pcaseg.evaluation.confusion import Confusion
 
 
 def read_labelled(folder: Path) -> LabelledFolder:

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pcaseg.benchmarks.evaluate import Network, Plan, evaluate
-from pcaseg.benchmarks.evaluate_report import markdown, report
 from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.cli import main
-from pcaseg.data import published, specs
-from pcaseg.data.evaluation import ImageCounts, add_counts, read_counts, shard_path
+from pcaseg.data import specs
 from pcaseg.data.folders import open_labelled, open_prepared
-from pcaseg.data.metrics import Confusion
 from pcaseg.data.specs import data_set
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation import published
+from pcaseg.evaluation.confusion import Confusion
+from pcaseg.evaluation.counts import ImageCounts, add_counts, read_counts, shard_path
+from pcaseg.evaluation.evaluate import Network, Plan, evaluate
+from pcaseg.evaluation.results import markdown, report
 from pcaseg.model.checkpoint import save_model
 from pcaseg.runtime.segmenter import Segmenter
 

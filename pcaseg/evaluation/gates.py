@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pcaseg.benchmarks.rows import Accuracy
 from pcaseg.configs import TRAINED, WeightsKind
 from pcaseg.errors import PcasegError
+from pcaseg.evaluation.accuracy import Accuracy
 
 GATES: dict[str, dict[str, float]] = {
     "float32": {"relative_error": 1e-4, "label_agreement": 0.999},

@@ -1,0 +1,76 @@
+"""Groups of options and kinds of arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from pcaseg.arguments import CORES, some_path, up_to
+from pcaseg.class_lists import class_list_names
+from pcaseg.errors import PcasegError
+from pcaseg.runtime.engines import EnginePrecision
+
+
+def add_network(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
+    """`--bundle` or `--model`; where neither is given, `default` is the model, or one of them is required."""
+    group = command.add_mutually_exclusive_group(required=default is None)
+    group.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`")
+    left_out = f" (with neither: {default}, for rendered scenes)" if default else ""
+    group.add_argument("--model", help=f"model file of `pcaseg import`, or a preset's name; eager{left_out}")
+    command.set_defaults(default_model=default)
+
+
+def add_vocabulary(command: argparse.ArgumentParser) -> None:
+    group = command.add_mutually_exclusive_group(required=True)
+    group.add_argument("--classes", help='names: "cat, grass"; with synonyms "cat; tv monitor, television"')
+    group.add_argument(
+        "--vocabulary", help=f".safetensors or .txt file, or a class list: {', '.join(class_list_names())}"
+    )
+
+
+def add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default), tensorrt or torch"
+    )
+    command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
+    command.add_argument("--threads", type=up_to(CORES), help="CPU threads")
+    command.add_argument(
+        "--engine-precision", choices=get_args(EnginePrecision), help="of tensorrt's engines (default: the bundle's)"
+    )
+    command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
+
+
+def backend_options(options: argparse.Namespace) -> dict[str, object]:
+    """What was given of the options that one backend alone understands."""
+    given = {"engine_precision": options.engine_precision, "plugin_library": options.plugin_library}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def refuse_backend_options(options: argparse.Namespace) -> None:
+    """Refuses, where no bundle runs, what only a bundle's backend understands."""
+    for name in backend_options(options):
+        raise PcasegError(f"--{name.replace('_', '-')}: is for a bundle with --backend tensorrt")
+
+
+def backends(text: str) -> tuple[str, ...]:
+    """Names of what can be measured with commas between, or `all`, for argparse."""
+    from pcaseg.benchmarks.rows import BACKENDS
+
+    parts = tuple(part.strip() for part in text.split(","))
+    if parts == ("all",):
+        return BACKENDS
+    wrong = [part for part in parts if part not in BACKENDS]
+    if wrong:
+        raise argparse.ArgumentTypeError(f"{wrong[0]!r}: choose from {', '.join(BACKENDS)}, or all")
+    return parts
+
+
+def gate(text: str) -> dict[str, float]:
+    """Thresholds of accuracy, for argparse; their names are those of `pcaseg.evaluation.gates`."""
+    from pcaseg.evaluation.gates import parse_gate
+
+    try:
+        return parse_gate(text)
+    except PcasegError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
