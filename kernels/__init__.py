@@ -1,1 +1,1 @@
-"""Triton kernels, one file each: PyTorch reference, kernel, operator. Installed as `pcaseg.kernels`."""
+"""Operators with Triton kernels: `NAME.py` has mathematics, reference and operator, `triton/NAME.py` the kernel."""

@@ -1,7 +1,7 @@
 """Compiles the kernels ahead of time, without a GPU: PTX, machine code, and a manifest of what they need.
 
-Each kernel's file has `variants(dtype, point)`, which lists what is compiled of it: the kernel with fixed constexprs
-and argument types, at the shapes of `eva-b-384`.
+Each file in `kernels/triton/` has `variants(dtype, point)`, which lists what is compiled of it: the kernel with fixed
+constexprs and argument types, at the shapes of `eva-b-384`.
 """
 
 from __future__ import annotations
@@ -18,17 +18,14 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import atomic_path
 from pcaseg.kernels.ptx import entry_parameters, without_scratch
-from pcaseg.kernels.registry import DTYPES, import_triton
+from pcaseg.kernels.registry import DTYPES
 from pcaseg.kernels.tuning import TuningPoint, tuning_point
 from pcaseg.versions import installed_versions
-
-if TYPE_CHECKING:
-    from pcaseg.kernels.registry import Kernel
 
 ARCHITECTURES = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90", "sm_100", "sm_110", "sm_120")
 KERNELS = ("cost_volume", "expert_mix", "class_attention", "label_map")
@@ -40,7 +37,7 @@ class Variant:
 
     Attributes:
         name: unique, also the file's name: kernel, what is special, dtype, such as `cost_volume_p1_fp16`.
-        kernel: the kernel.
+        kernel: the function under `triton.jit`.
         signature: type of each argument that is not a constexpr, in order: `*fp16`, `*fp32`, `i32`. Pointers must be
             aligned to 16 bytes.
         constexprs: value of each constexpr.
@@ -49,7 +46,7 @@ class Variant:
     """
 
     name: str
-    kernel: Kernel
+    kernel: Any
     signature: dict[str, str]
     constexprs: dict[str, Any]
     grid: str
@@ -57,7 +54,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Entry:
+class CompiledVariant:
     """One compiled variant, as the manifest has it; registers and spills are None where there is PTX alone.
 
     `arguments` are what a launch passes, in order; Triton appends `scratch_arguments` pointers, which are null.
@@ -83,9 +80,14 @@ class Entry:
 
 
 def variants_of(kernel: str, arch: str, dtype: str) -> list[Variant]:
-    """What is compiled of a kernel for an architecture, at the tuning point that it uses."""
-    module = importlib.import_module(f"pcaseg.kernels.{kernel}")
+    """Variants of a kernel that are compiled for an architecture, at the tuning point that it uses."""
+    module = importlib.import_module(f"pcaseg.kernels.triton.{kernel}")
     return module.variants(dtype, tuning_point(kernel, arch, dtype))
+
+
+def arguments_of(kernel: Any) -> list[str]:
+    """Names of a kernel's arguments in order, without the constexprs, which alone are annotated."""
+    return [name for name in kernel.arg_names if name not in kernel.fn.__annotations__]
 
 
 def compile_all(
@@ -95,7 +97,7 @@ def compile_all(
     *,
     dtypes: Sequence[str] = tuple(DTYPES),
     workers: int | None = None,
-) -> list[Entry]:
+) -> list[CompiledVariant]:
     """Compiles every variant for every architecture.
 
     Args:
@@ -119,8 +121,7 @@ def compile_all(
         for name in given:
             if name not in known:
                 raise PcasegError(f"{what}={name!r}: choose from {', '.join(known)}")
-    if import_triton().knobs.runtime.interpret:
-        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
+    _check_compiler()
     folder = Path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -166,8 +167,7 @@ def plugin_entry(variant: Variant, arch: str) -> PluginEntry:
         PcasegError: the kernel needs scratch memory, or Triton runs as an interpreter.
         MissingDependencyError: Triton is not installed.
     """
-    if import_triton().knobs.runtime.interpret:
-        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
+    _check_compiler()
     compiled, _, _ = _compile(variant, int(arch.removeprefix("sm_")))
     metadata = compiled.metadata
     for need in ("global_scratch_size", "profile_scratch_size"):
@@ -177,11 +177,11 @@ def plugin_entry(variant: Variant, arch: str) -> PluginEntry:
     return PluginEntry(metadata.name, ptx, 32 * metadata.num_warps, metadata.shared)
 
 
-def _compile_job(arch: str, kernel: str, dtype: str, folder: Path) -> list[Entry]:
+def _compile_job(arch: str, kernel: str, dtype: str, folder: Path) -> list[CompiledVariant]:
     return [compile_variant(variant, arch, folder) for variant in variants_of(kernel, arch, dtype)]
 
 
-def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
+def compile_variant(variant: Variant, arch: str, folder: Path) -> CompiledVariant:
     """Compiles one variant and writes its files."""
     compiled, log, note = _compile(variant, int(arch.removeprefix("sm_")))
     metadata, ptx, cubin = compiled.metadata, compiled.asm["ptx"], compiled.asm["cubin"]
@@ -189,7 +189,7 @@ def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
     (folder / f"{stem}.ptx").write_text(ptx, encoding="utf-8")
     if cubin:
         (folder / f"{stem}.cubin").write_bytes(cubin)
-    return Entry(
+    return CompiledVariant(
         name=variant.name,
         arch=arch,
         entry=metadata.name,
@@ -212,21 +212,18 @@ def compile_variant(variant: Variant, arch: str, folder: Path) -> Entry:
 
 def _compile(variant: Variant, capability: int) -> tuple[Any, str, str]:
     """The compiled kernel, the assembler's log, and a note where the assembler does not know the architecture."""
-    triton = import_triton()
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    arguments = variant.kernel.arguments
-    if list(variant.signature) != arguments or set(variant.constexprs) != set(variant.kernel.constexprs):
+    order, arguments = variant.kernel.arg_names, arguments_of(variant.kernel)
+    if list(variant.signature) != arguments or set(variant.constexprs) != set(order) - set(arguments):
         raise PcasegError(f"{variant.name}: its signature does not fit {variant.kernel.__name__}{tuple(arguments)}")
-    signature = variant.signature | {name: "constexpr" for name in variant.kernel.constexprs}
-    order = list(variant.kernel.function.__code__.co_varnames[: len(signature)])
+    signature = variant.signature | dict.fromkeys(variant.constexprs, "constexpr")
     aligned = {
         (order.index(name),): [["tt.divisibility", 16]] for name, kind in variant.signature.items() if kind[0] == "*"
     }
-    source = ASTSource(
-        variant.kernel.compiled(), {name: signature[name] for name in order}, variant.constexprs, attrs=aligned
-    )
+    source = ASTSource(variant.kernel, {name: signature[name] for name in order}, variant.constexprs, attrs=aligned)
     assembler = _Assembler()
     with triton.knobs.compilation.scope(), triton.knobs.runtime.scope(), triton.knobs.nvidia.scope():
         triton.knobs.compilation.always_compile = True
@@ -234,6 +231,19 @@ def _compile(variant: Variant, capability: int) -> tuple[Any, str, str]:
         triton.knobs.runtime.add_stages_inspection_hook = assembler.hook
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=variant.point.options)
     return compiled, assembler.log, assembler.note
+
+
+def _check_compiler() -> None:
+    """Checks that Triton is there and compiles.
+
+    Raises:
+        PcasegError: Triton runs as an interpreter.
+        MissingDependencyError: it is not installed.
+    """
+    from pcaseg.kernels.triton import interpreted
+
+    if interpreted():
+        raise PcasegError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
 
 
 class _Assembler:

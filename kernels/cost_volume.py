@@ -18,7 +18,7 @@ SPAN / BLOCK_M times the former and 64 / 49 times the latter.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +26,7 @@ from torch import Tensor
 
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
-from pcaseg.kernels.aot import Variant
-from pcaseg.kernels.registry import helper, kernel
-from pcaseg.kernels.tuning import TuningPoint, tuning_point
-
-if TYPE_CHECKING:
-    import triton.language as tl
+from pcaseg.kernels.tuning import TuningPoint
 
 NAME = "cost_volume"
 TAPS = 64
@@ -64,105 +59,6 @@ def cost_volume_reference(features: Tensor, text: Tensor, weight: Tensor, bias: 
     return embedded.permute(0, 2, 3, 1).unflatten(0, (B, T))
 
 
-@helper
-def _correlate(
-    features_ptr,
-    text_ptr,
-    pixels,
-    inside,
-    rows,
-    wanted,
-    D: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """Cosines (ROWS, SPAN), float32, of texts and pixels; zero where masked."""
-    d = tl.arange(0, BLOCK_D)
-    corr = tl.zeros((rows.shape[0], pixels.shape[0]), tl.float32)
-    pixel_squares = tl.zeros((pixels.shape[0],), tl.float32)
-    text_squares = tl.zeros((rows.shape[0],), tl.float32)
-    for start in range(0, D, BLOCK_D):
-        within = start + d < D
-        f = tl.load(
-            features_ptr + pixels[None, :] * D + (start + d)[:, None], mask=inside[None, :] & within[:, None], other=0.0
-        )
-        e = tl.load(
-            text_ptr + rows[:, None] * D + (start + d)[None, :], mask=wanted[:, None] & within[None, :], other=0.0
-        )
-        corr = tl.dot(e.to(f.dtype), f, acc=corr, input_precision=PRECISION)
-        pixel_squares += tl.sum(f.to(tl.float32) * f.to(tl.float32), axis=0)
-        text_squares += tl.sum(e.to(tl.float32) * e.to(tl.float32), axis=1)
-    corr = corr / tl.maximum(tl.sqrt(text_squares), 1e-12)[:, None]
-    return corr / tl.maximum(tl.sqrt(pixel_squares), 1e-12)[None, :]
-
-
-@helper
-def _patch_positions(start, H, W, BLOCK_M: tl.constexpr, SPAN: tl.constexpr, TAPS: tl.constexpr):
-    """Where in the span each pixel's taps lie, (BLOCK_M, TAPS) int32; the last position for those outside the grid."""
-    m, tap = tl.arange(0, BLOCK_M)[:, None], tl.arange(0, TAPS)[None, :]
-    dy, dx = tap // 7, tap % 7
-    y, x = (start + m) // W + dy - 3, (start + m) % W + dx - 3
-    inside = (tap < 49) & (y >= 0) & (y < H) & (x >= 0) & (x < W)
-    return tl.where(inside, m + dy * W + dx, SPAN - 1)
-
-
-@kernel
-def _cost_volume_kernel(
-    features_ptr,  # (B, H, W, D)
-    text_ptr,  # (1 or B, T, P, D)
-    weight_ptr,  # (C, P, 7, 7)
-    bias_ptr,  # (C)
-    T,
-    H,
-    W,
-    text_step,  # texts from one image's to the next's: T * P, or 0 where all images share them
-    out_ptr,  # (B, T, H, W, C)
-    D: tl.constexpr,
-    C: tl.constexpr,
-    PROMPTS: tl.constexpr,
-    CLASSES: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK_M: tl.constexpr,
-    SPAN: tl.constexpr,
-    BLOCK_D: tl.constexpr,
-    TAPS: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    start, first_class, b = tl.program_id(0) * BLOCK_M, tl.program_id(1) * CLASSES, tl.program_id(2).to(tl.int64)
-    features_ptr += b * H * W * D
-    text_ptr += b * text_step * D
-    dtype = features_ptr.dtype.element_ty
-
-    column = tl.arange(0, SPAN)
-    pixels = start - 3 * W - 3 + column
-    inside = (pixels >= 0) & (pixels < H * W) & (column < SPAN - 1)
-    positions = tl.reshape(_patch_positions(start, H, W, BLOCK_M, SPAN, TAPS), (BLOCK_M * TAPS,))
-
-    tap, c, m = tl.arange(0, TAPS)[:, None], tl.arange(0, C)[None, :], start + tl.arange(0, BLOCK_M)[:, None]
-    taps_ptr = weight_ptr + c * (PROMPTS * 49) + tap
-    if PROMPTS == 1:
-        only_weight = tl.load(taps_ptr, mask=tap < 49, other=0.0)
-    bias = tl.load(bias_ptr + c).to(tl.float32)
-    out = tl.zeros((BLOCK_M, C), tl.float32) + bias
-
-    for tile in range(0, CLASSES * PROMPTS, ROWS):
-        rows = first_class * PROMPTS + tile + tl.arange(0, ROWS)
-        corr = _correlate(
-            features_ptr, text_ptr, pixels, inside, rows.to(tl.int64), rows < T * PROMPTS, D, BLOCK_D, PRECISION
-        )
-        corr = tl.reshape(corr.to(dtype), (ROWS * SPAN,))
-        for row in range(0, tl.minimum(ROWS, CLASSES * PROMPTS - tile)):
-            t = first_class + (tile + row) // PROMPTS
-            prompt = (tile + row) % PROMPTS
-            weight = only_weight if PROMPTS == 1 else tl.load(taps_ptr + prompt * 49, mask=tap < 49, other=0.0)
-            patches = tl.reshape(tl.gather(corr, positions + row * SPAN, axis=0), (BLOCK_M, TAPS))
-            out = tl.dot(patches, weight, acc=out, input_precision=PRECISION)
-            if prompt == PROMPTS - 1:
-                target = ((b * T + t) * (H * W) + m) * C + c
-                tl.store(out_ptr + target, out.to(dtype), mask=(m < H * W) & (t < T))
-                out = tl.zeros((BLOCK_M, C), tl.float32) + bias
-
-
 def constexprs_for(point: TuningPoint, W: int, D: int, C: int, P: int, dtype: str) -> dict[str, Any]:
     """All constexprs of the kernel on maps of width W."""
     block = point.constexprs
@@ -181,19 +77,9 @@ def constexprs_for(point: TuningPoint, W: int, D: int, C: int, P: int, dtype: st
     }
 
 
-def launch(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
-    """Fills out, (B, T, H, W, C) contiguous, with the kernel; arguments as `cost_volume` checked them."""
-    B, T, H, W, C = out.shape
-    P, D = text.shape[-2:]
-    dtype = registry.dtype_name(features)
-    point = tuning_point(NAME, registry.architecture(features), dtype)
-    constexprs = constexprs_for(point, W, D, C, P, dtype)
-    grid = (-(-H * W // constexprs["BLOCK_M"]), -(-T // constexprs["CLASSES"]), B)
-    text_step = T * P if text.dim() == 4 else 0
-    _cost_volume_kernel[grid](features, text, weight, bias, T, H, W, text_step, out, **constexprs, **point.options)
-
-
 def _compute(features: Tensor, text: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    from pcaseg.kernels.triton.cost_volume import launch
+
     out = _empty(features, text, weight, bias)
     launch(features, text, weight, bias, out)
     return out
@@ -246,15 +132,3 @@ def bytes_moved(B: int, T: int, P: int, D: int, H: int, W: int, C: int, itemsize
 def operations(B: int, T: int, P: int, D: int, H: int, W: int, C: int) -> int:
     """Floating-point operations, two per multiply-add."""
     return 2 * B * T * P * H * W * (D + 49 * C)
-
-
-def variants(dtype: str, point: TuningPoint) -> list[Variant]:
-    """What is compiled ahead of time: `eva-b-384` with one prompt and with 80 per class."""
-    signature = {name: f"*{dtype}" for name in ("features_ptr", "text_ptr", "weight_ptr", "bias_ptr")}
-    signature |= {"T": "i32", "H": "i32", "W": "i32", "text_step": "i32", "out_ptr": f"*{dtype}"}
-    found = []
-    for P in (1, 80):
-        constexprs = constexprs_for(point, 24, 512, 128, P, dtype)
-        grid = f"cdiv(H * W, {constexprs['BLOCK_M']}), cdiv(T, {constexprs['CLASSES']}), B"
-        found.append(Variant(f"{NAME}_p{P}_{dtype}", _cost_volume_kernel, signature, constexprs, grid, point))
-    return found

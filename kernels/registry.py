@@ -1,14 +1,14 @@
-"""What the kernels share: Triton imported on first use, the rule who computes, the record of it, and checks of inputs.
+"""Operators of the kernels: the rule who computes, the record of it, and checks of inputs.
 
 The rule: tensors on a CUDA device go to the Triton kernel, all others and float64 to the PyTorch reference. Nothing
-falls back silently: CUDA without Triton is an error. `recording` shows which path ran. Within `plain_operators` the
-references stand in a traced graph instead of the operators.
+falls back silently: the first call on CUDA imports `pcaseg.kernels.triton`, and without Triton that is an error.
+`recording` shows which path ran. Within `plain_operators` the references stand in a traced graph instead of the
+operators.
 """
 
 from __future__ import annotations
 
 import contextlib
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
@@ -16,12 +16,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
+from pcaseg.errors import PcasegError
 
 Path = Literal["triton", "reference"]
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-"""What the kernels compute in, by Triton's names."""
+"""Types that the kernels compute in, by Triton's names."""
 
 _last: dict[str, Path] = {}
 _records: list[list[tuple[str, Path]]] = []
@@ -29,65 +29,8 @@ _plain = 0
 _plain_lock = threading.Lock()
 
 
-class Kernel:
-    """A Triton kernel, or a function that kernels call, which imports Triton when it is first used.
-
-    Integer scalars are never specialised, so that one compilation serves every shape. Launch it as Triton's own:
-    `kernel[grid](*arguments, BLOCK=64, num_warps=4)`.
-    """
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function, self.__name__, self.__doc__ = function, function.__name__, function.__doc__
-        parameters = inspect.signature(function).parameters.values()
-        self.constexprs = [p.name for p in parameters if "constexpr" in str(p.annotation)]
-        self.arguments = [p.name for p in parameters if p.name not in self.constexprs]
-        self._compiled: Any = None
-
-    def compiled(self) -> Any:
-        """The function under `triton.jit` (the interpreter's, if TRITON_INTERPRET was set before Triton's import)."""
-        if self._compiled is None:
-            triton, names = import_triton(), self.function.__globals__
-            names["tl"] = triton.language
-            scalars = [name for name in self.arguments if not name.endswith("_ptr")]
-            self._compiled = triton.jit(self.function, do_not_specialize=scalars)
-            for name, value in list(names.items()):
-                if isinstance(value, Helper):
-                    names[name] = value.compiled()
-        return self._compiled
-
-    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
-        return self.compiled()[grid]
-
-
-class Helper(Kernel):
-    """A function that kernels call."""
-
-
-def kernel(function: Callable[..., Any]) -> Kernel:
-    """Decorates a kernel: pointers first, named `..._ptr`, then int32 scalars, outputs, constexprs in capitals."""
-    return Kernel(function)
-
-
-def helper(function: Callable[..., Any]) -> Any:
-    """Decorates a function that kernels call; it may be imported from another file."""
-    return Helper(function)
-
-
-def import_triton() -> Any:
-    """The module `triton`.
-
-    Raises:
-        MissingDependencyError: it is not installed.
-    """
-    try:
-        import triton
-    except ImportError as error:
-        raise MissingDependencyError(f"this needs the package triton; {install_hint('triton')}") from error
-    return triton
-
-
 def path_for(tensor: Tensor) -> Path:
-    """Who computes on this tensor."""
+    """The path that computes on this tensor."""
     return "triton" if tensor.is_cuda and tensor.dtype != torch.float64 else "reference"
 
 
@@ -99,7 +42,7 @@ def record(name: str, path: Path) -> None:
 
 
 def last_path(name: str) -> Path | None:
-    """On which path the operator ran last; None if it has not run in this process."""
+    """The path on which the operator ran last; None if it has not run in this process."""
     return _last.get(name)
 
 
@@ -116,7 +59,7 @@ def recording() -> Iterator[list[tuple[str, Path]]]:
 
 @contextlib.contextmanager
 def plain_operators() -> Iterator[None]:
-    """Within it, in all threads, every operator is its reference: for graphs that must hold PyTorch's operators alone.
+    """Makes every operator its reference, in all threads: for graphs that must hold PyTorch's operators alone.
 
     Blocks may overlap; the operators are back when the last one ends.
     """

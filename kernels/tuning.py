@@ -40,7 +40,7 @@ class TuningPoint:
 
 
 def user_file() -> Path:
-    """Where a user's own tuning lies: `pcaseg/tuning.json` in the cache folder."""
+    """The file of a user's own tuning: `pcaseg/tuning.json` in the cache folder."""
     return cache_folder() / "tuning.json"
 
 
@@ -68,7 +68,7 @@ def tuning_points(kernel: str) -> dict[str, TuningPoint]:
 
 @contextlib.contextmanager
 def forced(kernel: str, point: TuningPoint) -> Iterator[None]:
-    """Within it a kernel uses this point, whatever the files say: for measuring one after the other."""
+    """Makes a kernel use this point, whatever the files say: for measuring one after the other."""
     _forced[kernel] = point
     try:
         yield

@@ -1,4 +1,4 @@
-"""What each plugin takes, gives and launches: the one place that knows, for Python, TensorRT's expressions and C++.
+"""Inputs, output and launch rule of each plugin: the one place that knows, for Python, TensorRT's expressions and C++.
 
 A plugin is one kernel. Its inputs are the kernel's pointers in order, then come int32 scalars, then the output. Launch
 rules are functions of the inputs' lengths that use `+ - * //` and the three functions of `Operations` alone, so the
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import class_attention, cost_volume, expert_mix
-from pcaseg.kernels.aot import Variant
+from pcaseg.kernels.aot import Variant, arguments_of
 from pcaseg.kernels.tuning import tuning_points
 
 NAMESPACE = "pcaseg"
@@ -29,7 +29,7 @@ DTYPES = {"FP32": "fp32", "FP16": "fp16"}
 """TensorRT's names of what plugins compute in, and Triton's."""
 
 Length = Any
-"""Of an axis: int, `SymInt32` or `Text`."""
+"""Length of an axis: int, `SymInt32` or `Text`."""
 
 
 class Operations(Protocol):
@@ -105,7 +105,7 @@ class Launch:
 
 
 Shapes = Sequence[Sequence[Length]]
-"""Of all inputs."""
+"""Shapes of all inputs."""
 
 Fixed = Mapping[str, Any]
 """Constexprs by name."""
@@ -140,19 +140,20 @@ class Plugin:
     constexprs: Callable[..., dict[str, Any]]
 
     def variant(self, dtype: str, attributes: Mapping[str, int]) -> Variant:
-        """What is compiled for `fp32` or `fp16` and these attributes.
+        """The variant that is compiled for `fp32` or `fp16` and these attributes.
 
         Raises:
             PcasegError: the kernel does not take such widths.
+            MissingDependencyError: Triton is not installed.
         """
         if dtype not in self.points:
             raise PcasegError(f"{self.name}: dtype={dtype!r}: choose from {', '.join(self.points)}")
         point = tuning_points(self.operator)[self.points[dtype]]
         fixed = self.constexprs(point, dtype, **attributes)
-        kernel, kinds = _KERNELS[self.operator], iter(self.types)
+        kernel, kinds = _kernel_of(self.operator), iter(self.types)
         signature = {
             argument: _pointer(next(kinds), dtype) if argument.endswith("_ptr") else "i32"
-            for argument in kernel.arguments
+            for argument in arguments_of(kernel)
         }
         sizes = "_".join(str(attributes[name]) for name in self.attributes)
         return Variant(
@@ -168,11 +169,14 @@ def _pointer(kind: str, dtype: str) -> str:
     return f"*{dtype if kind == 'T' else DTYPES[kind]}"
 
 
-_KERNELS = {
-    "cost_volume": cost_volume._cost_volume_kernel,
-    "class_attention": class_attention._class_attention_kernel,
-    "expert_mix": expert_mix._expert_mix_kernel,
-}
+def _kernel_of(operator: str) -> Any:
+    from pcaseg.kernels.triton import class_attention, cost_volume, expert_mix
+
+    return {
+        "cost_volume": cost_volume._cost_volume_kernel,
+        "class_attention": class_attention._class_attention_kernel,
+        "expert_mix": expert_mix._expert_mix_kernel,
+    }[operator]
 
 
 def _cost_volume_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch:
@@ -258,7 +262,7 @@ PLUGINS = {
         ),
     )
 }
-"""By name."""
+"""Plugins by name."""
 
 
 def fixed_for(plugin: Plugin, variant: Variant, attributes: Mapping[str, int]) -> dict[str, Any]:

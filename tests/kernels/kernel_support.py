@@ -7,8 +7,6 @@ import torch
 from tolerances import RELATIVE
 from torch import Tensor
 
-from pcaseg.kernels import registry
-
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -31,13 +29,15 @@ def assert_close(values: Tensor, reference: Tensor) -> None:
 
 def last_program_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes the interpreter run only the last program of each grid, so that tensors may be larger than patience."""
-    from triton.runtime.interpreter import interpreter_builder
+    from triton.runtime.interpreter import InterpretedFunction, interpreter_builder
 
-    def launch_last(kernel: registry.Kernel, grid: tuple[int, ...]):
+    launch = InterpretedFunction.__getitem__
+
+    def launch_last(kernel: InterpretedFunction, grid: tuple[int, ...]):
         last = (*(length - 1 for length in grid), 0, 0)[:3]
         monkeypatch.setattr(
             interpreter_builder, "set_grid_idx", lambda *_: setattr(interpreter_builder, "grid_idx", last)
         )
-        return kernel.compiled()[1, 1, 1]
+        return launch(kernel, (1, 1, 1))
 
-    monkeypatch.setattr(registry.Kernel, "__getitem__", launch_last)
+    monkeypatch.setattr(InterpretedFunction, "__getitem__", launch_last)

@@ -12,7 +12,8 @@ from torch import Tensor
 from pcaseg.deploy.semantic import FoldedSemanticStream
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
-from pcaseg.kernels.class_attention import class_attention, class_attention_reference, launch
+from pcaseg.kernels.class_attention import class_attention, class_attention_reference
+from pcaseg.kernels.triton.class_attention import launch
 from pcaseg.model.semantic_stream import SemanticStream
 
 SHAPES = {

@@ -14,7 +14,8 @@ from torch import Tensor
 from pcaseg.deploy.folded import fold
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
-from pcaseg.kernels.cost_volume import cost_volume, cost_volume_reference, launch
+from pcaseg.kernels.cost_volume import cost_volume, cost_volume_reference
+from pcaseg.kernels.triton.cost_volume import launch
 from pcaseg.model.cost_volume import cost_volume as model_cost_volume
 
 SHAPES = {

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 import torch
 import torch.nn.functional as F
+import triton
+import triton.language as tl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from kernel_support import DEVICE, assert_close, last_program_alone, poisoned, random
@@ -15,11 +15,9 @@ from torch import Tensor
 from pcaseg.deploy.epl import fold_epl
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
-from pcaseg.kernels.expert_mix import Weights, _gelu, expert_mix, expert_mix_reference, launch
+from pcaseg.kernels.expert_mix import Weights, expert_mix, expert_mix_reference
+from pcaseg.kernels.triton.expert_mix import _gelu, launch
 from pcaseg.model.epl import EPL
-
-if TYPE_CHECKING:
-    import triton.language as tl
 
 SHAPES = {
     "one pixel": (1, 1, 1, 1, 32, 4),
@@ -127,7 +125,7 @@ def test_gelu():
     assert ((out - reference).abs() <= 5e-7 + 6e-8 * reference.abs()).all()
 
 
-@registry.kernel
+@triton.jit
 def _gelu_kernel(x_ptr, out_ptr, N: tl.constexpr):
     n = tl.arange(0, N)
     tl.store(out_ptr + n, _gelu(tl.load(x_ptr + n)))

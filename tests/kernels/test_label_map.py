@@ -14,10 +14,10 @@ from torch import Tensor
 
 from pcaseg.configs import Sliding
 from pcaseg.errors import PcasegError
-from pcaseg.kernels import label_map as module
 from pcaseg.kernels import registry
-from pcaseg.kernels.label_map import label_map, label_map_reference, launch
-from pcaseg.kernels.tuning import tuning_points
+from pcaseg.kernels.label_map import label_map, label_map_reference
+from pcaseg.kernels.triton.label_map import launch
+from pcaseg.kernels.tuning import forced, tuning_points
 from pcaseg.model.inference import segment_image
 
 SMALL = (30, 18, 12)
@@ -122,10 +122,10 @@ def test_any_windows(dtype, canvas, window, parts, h, H, W):
 
 
 @pytest.mark.parametrize("name", tuning_points("label_map"))
-def test_every_tuning_point(name, monkeypatch):
-    monkeypatch.setattr(module, "tuning_point", lambda *_: tuning_points("label_map")[name])
-    check(logits_of(1, 3, 12, 12, SMALL, torch.float32), (50, 45), SMALL)
-    check(logits_of(1, 3, 12, 12, (), torch.float32), (50, 45), ())
+def test_every_tuning_point(name):
+    with forced("label_map", tuning_points("label_map")[name]):
+        check(logits_of(1, 3, 12, 12, SMALL, torch.float32), (50, 45), SMALL)
+        check(logits_of(1, 3, 12, 12, (), torch.float32), (50, 45), ())
 
 
 @pytest.mark.parametrize("sliding", [(), SMALL], ids=["single", "sliding"])

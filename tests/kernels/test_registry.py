@@ -17,9 +17,9 @@ def test_kernels_import_and_run_on_a_cpu_without_triton():
     code = (
         "import sys; sys.modules['triton'] = None\n"
         + "".join(f"import pcaseg.kernels.{name}\n" for name in KERNELS)
-        + "import torch; from pcaseg.kernels.cost_volume import cost_volume, launch\n"
+        + "import torch; from pcaseg.kernels.cost_volume import _compute, cost_volume\n"
         "given = torch.rand(1, 4, 4, 8), torch.rand(2, 1, 8), torch.rand(16, 1, 7, 7), torch.rand(16)\n"
-        "out = cost_volume(*given); launch(*given, out)"
+        "cost_volume(*given); _compute(*given)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "MissingDependencyError: this needs the package triton" in run.stderr, run.stderr

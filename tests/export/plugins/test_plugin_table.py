@@ -15,6 +15,7 @@ import pytest
 from pcaseg.errors import PcasegError
 from pcaseg.export.plugins.library import SOURCES, attributes_of, build_library, descriptions, launch_function, main
 from pcaseg.export.plugins.table import PLUGINS, Integers, fixed_for
+from pcaseg.kernels.aot import arguments_of
 from pcaseg.kernels.expert_mix import groups_of
 from pcaseg.kernels.ptx import entry_parameters, without_scratch
 
@@ -47,7 +48,7 @@ def test_a_plugin_is_its_kernel(name):
     plugin = PLUGINS[name]
     for dtype in ("fp32", "fp16"):
         variant = plugin.variant(dtype, SIZES[name])
-        arguments = variant.kernel.arguments
+        arguments = arguments_of(variant.kernel)
         pointers = [argument for argument in arguments if argument.endswith("_ptr")]
         assert [f"{n}_ptr" for n in plugin.inputs] + ["out_ptr"] == pointers
         kinds = [kind[0] for kind in variant.signature.values()]
