@@ -20,6 +20,11 @@ from pcaseg.data.scene_names import HELD_OUT, Meaning, NameKind, meaning_of, nam
 from pcaseg.data.scene_shapes import Rgb, object_shapes
 
 SCENE_PX = 96
+"""Side of the scenes that `tiny` is trained and measured on."""
+
+SHOWN_PX, LARGEST_PX = 384, 2048
+"""Side of the scenes that people look at, and the largest that a command renders."""
+
 SUPERSAMPLING = 4
 
 Split = Literal["training", "evaluation", "held-out"]
@@ -33,8 +38,8 @@ class Scene:
     """A rendered scene.
 
     Attributes:
-        image: (96, 96, 3) uint8 RGB.
-        paints: (384, 384) uint8: the paint of each sample.
+        image: (S, S, 3) uint8 RGB.
+        paints: (4 S, 4 S) uint8: the paint of each sample.
         meanings: what each paint is.
     """
 
@@ -47,7 +52,7 @@ class Scene:
 
         Args:
             names: any that `pcaseg.data.scene_names` knows.
-            grid: cells per side, a divisor of 384.
+            grid: cells per side, a divisor of 4 S.
 
         Returns:
             (T, grid, grid) float32 in 0..1. Names that cover each other ("car", "red car") share samples.
@@ -59,13 +64,17 @@ class Scene:
         areas = np.stack([counts[self._covered_by(name)].sum(axis=0) for name in names])
         return areas.reshape(len(names), grid, grid) * share
 
-    def labels(self, names: Sequence[str], grid: int = SCENE_PX) -> np.ndarray:
+    def labels(self, names: Sequence[str], grid: int | None = None) -> np.ndarray:
         """The name that covers most of each cell: (grid, grid) int64, -1 where none covers half.
+
+        Args:
+            names: any that `pcaseg.data.scene_names` knows.
+            grid: cells per side; left out, the image's pixels.
 
         Raises:
             VocabularyError: scenes do not know a name.
         """
-        areas = self.areas(names, grid)
+        areas = self.areas(names, len(self.image) if grid is None else grid)
         return np.where(areas.max(axis=0) >= 0.5, areas.argmax(axis=0), -1)
 
     def present(self, kind: NameKind) -> tuple[str, ...]:
@@ -97,17 +106,18 @@ class Scene:
         return np.ascontiguousarray(counts.T, np.float32)
 
 
-def render_scene(index: int, *, seed: int = 0, split: Split = "training") -> Scene:
+def render_scene(index: int, *, seed: int = 0, split: Split = "training", side: int = SCENE_PX) -> Scene:
     """Scene `index` of the endless stream of a seed: the same on every machine and in any order.
 
     Args:
         index: from 0.
         seed: from 0; streams of different seeds or splits share no scene.
         split: see `Split`.
+        side: S, pixels per side. Another size shows the same scene; `tiny` is trained with 96.
     """
     rng = np.random.default_rng(np.random.SeedSequence([seed, _SPLITS[split], index]))
     layout = draw_layout(rng, held_out=HELD_OUT if split == "held-out" else ())
-    canvas = _Canvas()
+    canvas = _Canvas(side * SUPERSAMPLING)
     for background in layout.backgrounds:
         canvas.paint(Meaning(background=background.name), background.rgb, background.points)
     for placed in layout.objects:
@@ -125,19 +135,19 @@ def _draw_object(canvas: _Canvas, placed: Placed, rng: np.random.Generator) -> N
 class _Canvas:
     """A map of paints under the brush."""
 
-    def __init__(self) -> None:
+    def __init__(self, side: int) -> None:
         self.meanings: list[Meaning] = []
         self._palette: list[Rgb] = []
-        self._image = Image.new("L", (SCENE_PX * SUPERSAMPLING,) * 2)
+        self._image = Image.new("L", (side, side))
         self._draw = ImageDraw.Draw(self._image)
 
     def paint(self, meaning: Meaning, rgb: Rgb, points: np.ndarray) -> None:
         """Fills a polygon, (N, 2) x and y in 0..1 of the scene."""
-        corners = np.rint(points * (SCENE_PX * SUPERSAMPLING)).astype(int)
+        corners = np.rint(points * self._image.width).astype(int)
         self._draw.polygon(list(map(tuple, corners.tolist())), fill=len(self.meanings))
         self.meanings.append(meaning)
         self._palette.append(rgb)
 
     def finish(self) -> tuple[np.ndarray, np.ndarray]:
-        """paints (384, 384) uint8; palette (paints, 3) float32."""
+        """paints (4 S, 4 S) uint8; palette (paints, 3) float32."""
         return np.asarray(self._image), np.array(self._palette, np.float32)

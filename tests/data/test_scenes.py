@@ -9,8 +9,10 @@ import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pcaseg.data.scene_layout import draw_layout
+from pcaseg.data.scene_light import FIELD, _enlarged
 from pcaseg.data.scene_names import (
     BACKGROUNDS,
     COLOURS,
@@ -170,6 +172,28 @@ def test_image_shows_the_paints():
             if where.sum() > 60:
                 values.append(np.median(scene.image[where]))
     assert np.percentile(light, 10) > np.percentile(dark, 90) + 30
+
+
+@pytest.mark.parametrize("side", [100, 384])
+def test_a_larger_scene_is_the_same_scene(side):
+    """Reduced it looks like the small one, whose noise has a standard deviation of up to 7 and of 16 on grass."""
+    names = (*PAIRS, *BACKGROUNDS)
+    for index in range(8):
+        small, large = (render_scene(index, seed=2, split="held-out", side=one) for one in (SCENE_PX, side))
+        assert large.image.shape == (side, side, 3) and large.paints.shape == (4 * side, 4 * side)
+        assert large.meanings == small.meanings and large.present("pair") == small.present("pair")
+        reduced = Image.fromarray(large.image).resize((SCENE_PX, SCENE_PX), Image.Resampling.BOX)
+        assert np.abs(np.asarray(reduced, int) - small.image).mean() < 5
+        labels = large.labels(names)
+        assert labels.shape == (side, side)
+        nearest = ((np.arange(SCENE_PX) + 0.5) * side / SCENE_PX).astype(int)
+        assert (labels[nearest[:, None], nearest] == small.labels(names)).mean() > 0.98
+
+
+def test_at_the_trained_size_random_fields_are_used_as_drawn():
+    field = np.random.default_rng(0).standard_normal((FIELD, FIELD, 3), np.float32)
+    assert SCENE_PX == FIELD and _enlarged(field, FIELD).tobytes() == field.tobytes()
+    assert np.std(_enlarged(field, 384)) == pytest.approx(1, abs=0.2)
 
 
 def test_speed():

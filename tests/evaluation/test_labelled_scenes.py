@@ -75,11 +75,19 @@ def test_scenes_are_written_where_nothing_stands(tmp_path, capsys):
     out = tmp_path / "scenes"
     assert main(["datasets", "scenes", "--out", str(out), "--images", "2"]) == 0
     assert sorted(path.name for path in out.rglob("*.png")) == ["0000.png"] * 2 + ["0001.png"] * 2
+    assert {Image.open(path).size for path in out.rglob("*.png")} == {(384, 384)}
     assert (out / "classes.txt").read_text().splitlines() == list(NAMES)
     assert main(["datasets", "scenes", "--out", str(out)]) == 2
     assert "exists; choose another folder" in capsys.readouterr().err
     assert main(["datasets", "scenes", "--out", str(tmp_path / "none"), "--images", "0"]) == 2
+    for size in ("95", "2049"):
+        assert main(["datasets", "scenes", "--out", str(tmp_path / "none"), "--size", size]) == 2
+        assert f"--size {size}: give 96 to 2048 pixels" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+    assert main(["datasets", "scenes", "--out", str(tmp_path / "small"), "--images", "1", "--size", "96"]) == 0
+    assert np.array_equal(
+        np.asarray(Image.open(tmp_path / "small/images/0000.png")), render_scene(0, seed=2, split="evaluation").image
+    )
 
 
 def test_eager_and_bundle_score_the_same_and_another_model_does_not(trained_tiny, tmp_path):
