@@ -21,7 +21,7 @@ from pcaseg.arguments import natural, some_path
 from pcaseg.benchmarks.charts import Mark, Series, line_chart
 from pcaseg.benchmarks.svg import Axis
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
-from pcaseg.data.scenes import SCENE_PX, render_scene
+from pcaseg.data.scenes import SHOWN_PX, render_scene
 from pcaseg.environment import flat_environment
 from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.scene_suites import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
@@ -93,9 +93,9 @@ def ship(run: Path, *, scenes: int = SCENES) -> None:
 
 def picture(model: PCASeg) -> Image.Image:
     """A fresh scene with a pair that training never showed, and its labels by pairs and by parts, with legends."""
-    scene = render_scene(PICTURED, seed=SEED, split="held-out").image
+    scene = render_scene(PICTURED, seed=SEED, split="held-out", side=SHOWN_PX).image
     segmenter = Segmenter(TorchBackend(model), strategy="single")
-    shown = [Image.fromarray(scene).resize((2 * SCENE_PX, 2 * SCENE_PX), Image.Resampling.NEAREST)]
+    shown = [Image.fromarray(scene)]
     for names in (PAIRS, PART_NAMES):
         segmenter.set_vocabulary((*names, *BACKGROUNDS))
         shown.append(segmenter(scene).overlay())

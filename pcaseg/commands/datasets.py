@@ -25,7 +25,7 @@ def add_datasets(command: argparse.ArgumentParser) -> None:
     scenes = actions.add_parser("scenes", help="render scenes with labels, which `tiny` is trained for")
     scenes.add_argument("--out", type=some_path, required=True, help="folder to write: classes.txt, images, labels")
     scenes.add_argument("--images", type=natural, default=12, help="how many (default: 12)")
-    scenes.add_argument("--size", type=natural, default=384, help="pixels per side (default: 384)")
+    scenes.add_argument("--size", type=natural, help="pixels per side (default: 384)")
     scenes.set_defaults(run=run_scenes)
 
 
@@ -64,7 +64,7 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_scenes(options: argparse.Namespace) -> int:
-    from pcaseg.data.scenes import LARGEST_PX, SCENE_PX
+    from pcaseg.data.scenes import LARGEST_PX, SCENE_PX, SHOWN_PX
     from pcaseg.evaluation.labelled_scenes import write_scenes
     from pcaseg.files import atomic_path
 
@@ -72,10 +72,11 @@ def run_scenes(options: argparse.Namespace) -> int:
         raise OutputError(f"{options.out}: exists; choose another folder")
     if options.images < 1:
         raise PcasegError("--images: give 1 or more")
-    if not SCENE_PX <= options.size <= LARGEST_PX:
-        raise PcasegError(f"--size {options.size}: give {SCENE_PX} to {LARGEST_PX} pixels")
+    side = SHOWN_PX if options.size is None else options.size
+    if not SCENE_PX <= side <= LARGEST_PX:
+        raise PcasegError(f"--size {side}: give {SCENE_PX} to {LARGEST_PX} pixels")
     with atomic_path(options.out, folder=True) as temporary:
-        write_scenes(temporary, count=options.images, side=options.size, progress=True)
+        write_scenes(temporary, count=options.images, side=side, progress=True)
     print(f"{options.out}: {options.images} scenes, classes.txt, images and labels")
     return EXIT_OK
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,12 +10,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from pcaseg.errors import PcasegError
+from pcaseg.runtime.palette import class_colours, class_patterns, line_colours, pattern_mask
 
 LONGEST_SIDE_PX = 2048
 """Larger images are shown reduced to this."""
 
-SHORTEST_LONG_SIDE_PX = 256
-"""Smaller images are shown enlarged, pixel by pixel, until their long side reaches about this."""
+SHORTEST_LONG_SIDE_PX = 384
+"""Smaller images are shown enlarged, pixel by pixel, until their long side reaches at least this."""
 
 LEGEND_ENTRIES = 40
 """Classes named in the legend, the largest first; the rest are counted in one last entry."""
@@ -24,39 +24,21 @@ LEGEND_ENTRIES = 40
 _BACKGROUND = (250, 250, 248)
 _INK = (33, 33, 36)
 _FAINT_INK = (110, 110, 116)
+_FRAME = (140, 140, 144)
 _FONT_PX = (14, 32)
 _NAME_WIDTH_EM = (8, 14)
 _MAX_NAME_CHARACTERS = 80
 _ELLIPSIS = "..."
-_GOLDEN_RATIO = 0.6180339887498949
-_LIGHTNESS_SATURATION = ((0.50, 0.85), (0.72, 0.90), (0.34, 0.75))
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-
-
-def class_colours(count: int) -> np.ndarray:
-    """A colour per class, always the same: hues a golden ratio apart, in three alternating lightnesses.
-
-    Neighbouring indices are thus far apart in hue and lightness both.
-
-    Returns:
-        `(count, 3)` uint8 RGB.
-
-    >>> class_colours(2).tolist()
-    [[236, 19, 45], [119, 172, 248]]
-    """
-    colours = []
-    for index in range(count):
-        hue = (0.98 + index * _GOLDEN_RATIO) % 1
-        lightness, saturation = _LIGHTNESS_SATURATION[index % len(_LIGHTNESS_SATURATION)]
-        colours.append(colorsys.hls_to_rgb(hue, lightness, saturation))
-    return np.round(np.array(colours).reshape(-1, 3) * 255).astype(np.uint8)
 
 
 def draw_overlay(
     image: np.ndarray, labels: np.ndarray, classes: Sequence[str], pixels: np.ndarray, *, opacity: float = 0.5
 ) -> Image.Image:
     """Blends class colours into an image and adds a legend, below a wide image and beside a tall one.
+
+    Classes of the legend whose colours are alike differ by hatching, see `pcaseg.runtime.palette`.
 
     Args:
         image: `(H, W, 3)` uint8 RGB.
@@ -70,17 +52,43 @@ def draw_overlay(
     """
     if not 0 <= opacity <= 1:
         raise PcasegError(f"opacity={opacity}: give a number from 0 to 1")
-    colours = class_colours(len(classes))
-    picture = _blend(*_at_shown_size(image, labels), colours, opacity)
+    looks = _looks(classes, pixels)
+    picture, shown_labels = _at_shown_size(image, labels)
     font_px = min(max(round(max(picture.size) / 60), _FONT_PX[0]), _FONT_PX[1])
-    return _with_legend(picture, _legend_entries(classes, pixels, colours), font_px)
+    picture = _blend(picture, shown_labels, looks, opacity, period=font_px // 2)
+    return _with_legend(picture, _legend_entries(classes, pixels, looks, font_px), font_px)
+
+
+@dataclass(frozen=True, eq=False)
+class _Looks:
+    """How classes are drawn.
+
+    Attributes:
+        present: indices of the classes of the legend, the largest first, of equals the lower index first; and of
+            those that it only counts.
+        colours, lines: `(T, 3)` uint8, of areas and of hatching.
+        patterns: `(T,)` indices into `PATTERNS`.
+    """
+
+    present: list[int]
+    colours: np.ndarray
+    lines: np.ndarray
+    patterns: np.ndarray
 
 
 @dataclass(frozen=True)
 class _Entry:
     name: str
     share: str
-    colour: tuple[int, ...] | None  # None for the entry that counts the rest
+    swatch: Image.Image | None  # None for the entry that counts the rest
+
+
+def _looks(classes: Sequence[str], pixels: np.ndarray) -> _Looks:
+    colours = class_colours(classes)
+    present = [int(index) for index in np.argsort(-pixels, kind="stable") if pixels[index]]
+    patterns = np.zeros(len(classes), int)
+    patterns[present[:LEGEND_ENTRIES]] = class_patterns(colours[present[:LEGEND_ENTRIES]])
+    return _Looks(present, colours, line_colours(colours), patterns)
 
 
 def _at_shown_size(image: np.ndarray, labels: np.ndarray) -> tuple[Image.Image, np.ndarray]:
@@ -92,38 +100,48 @@ def _at_shown_size(image: np.ndarray, labels: np.ndarray) -> tuple[Image.Image, 
         size = [max(1, round(side * LONGEST_SIDE_PX / longest)) for side in (height, width)]
         picture = picture.resize((size[1], size[0]), Image.Resampling.BOX, reducing_gap=2.0)
     else:
-        factor = max(1, SHORTEST_LONG_SIDE_PX // longest)
+        factor = math.ceil(SHORTEST_LONG_SIDE_PX / longest)
         size = [height * factor, width * factor]
         picture = picture.resize((size[1], size[0]), Image.Resampling.NEAREST)
     rows, columns = ((2 * np.arange(n) + 1) * m // (2 * n) for n, m in zip(size, labels.shape, strict=True))
     return picture, labels[rows[:, None], columns]
 
 
-def _blend(picture: Image.Image, labels: np.ndarray, colours: np.ndarray, opacity: float) -> Image.Image:
-    """Class colours over the picture; the rim of every region a good deal more opaque, so that it shows."""
+def _blend(picture: Image.Image, labels: np.ndarray, looks: _Looks, opacity: float, *, period: int) -> Image.Image:
+    """Class colours over the picture; rims of regions and hatching more opaque, so that they show."""
     shown = np.asarray(picture).astype(np.float32)
     rim = np.zeros(labels.shape, bool)
     across, down = labels[:, 1:] != labels[:, :-1], labels[1:] != labels[:-1]
     for part, differs in ((rim[:, 1:], across), (rim[:, :-1], across), (rim[1:], down), (rim[:-1], down)):
         part |= differs
     weight = np.where(rim, min(1.0, 1.8 * opacity), opacity).astype(np.float32)[:, :, None]
-    shown += weight * (colours[labels] - shown)
+    shown += weight * (looks.colours[labels] - shown)
+    height, width = labels.shape
+    for pattern in np.unique(looks.patterns[looks.patterns > 0]).tolist():
+        hatched = (looks.patterns == pattern)[labels] & pattern_mask(pattern, height, width, period) & ~rim
+        shown[hatched] += opacity * (looks.lines[labels[hatched]] - shown[hatched])
     return Image.fromarray(np.round(shown).astype(np.uint8))
 
 
-def _legend_entries(classes: Sequence[str], pixels: np.ndarray, colours: np.ndarray) -> list[_Entry]:
-    """The classes present, largest first, of equals the lower index first."""
-    order = np.argsort(-pixels, kind="stable")
-    present = [int(index) for index in order if pixels[index]]
+def _legend_entries(classes: Sequence[str], pixels: np.ndarray, looks: _Looks, font_px: int) -> list[_Entry]:
+    named, rest = looks.present[:LEGEND_ENTRIES], looks.present[LEGEND_ENTRIES:]
     total = int(pixels.sum())
     entries = [
-        _Entry(_drawable(classes[i]), _percent(int(pixels[i]), total), tuple(colours[i].tolist()))
-        for i in present[:LEGEND_ENTRIES]
+        _Entry(_drawable(classes[i]), _percent(int(pixels[i]), total), _swatch(looks, i, font_px)) for i in named
     ]
-    rest = present[LEGEND_ENTRIES:]
     if rest:
         entries.append(_Entry(f"{len(rest)} more", _percent(sum(int(pixels[i]) for i in rest), total), None))
     return entries
+
+
+def _swatch(looks: _Looks, index: int, font_px: int) -> Image.Image:
+    """A square of a class, as its regions are drawn, with a thin frame: white too shows on the legend's ground."""
+    side = math.ceil(1.2 * font_px)
+    pixels = np.broadcast_to(looks.colours[index], (side, side, 3)).copy()
+    pixels[pattern_mask(int(looks.patterns[index]), side, side, font_px // 2)] = looks.lines[index]
+    swatch = Image.fromarray(pixels)
+    ImageDraw.Draw(swatch).rectangle((0, 0, side - 1, side - 1), outline=_FRAME)
+    return swatch
 
 
 def _drawable(name: str) -> str:
@@ -162,10 +180,9 @@ def _with_legend(picture: Image.Image, entries: Sequence[_Entry], font_px: int) 
         columns = min(len(entries), max(1, (picture.width - gap) // cell))
     rows = math.ceil(len(entries) / columns)
     legend = Image.new("RGB", (gap + columns * cell, 2 * gap + rows * row), _BACKGROUND)
-    draw = ImageDraw.Draw(legend)
     for index, (entry, name) in enumerate(zip(entries, names, strict=True)):
         left, middle = gap + index // rows * cell, gap + index % rows * row + row // 2
-        _draw_entry(draw, entry, name, left, middle, font=font, swatch=font_px, share_right=left + cell - gap)
+        _draw_entry(legend, entry, name, (left, left + row, left + cell - gap), middle, font)
     return _joined(picture, legend, beside=beside)
 
 
@@ -179,12 +196,13 @@ def _joined(picture: Image.Image, legend: Image.Image, *, beside: bool) -> Image
 
 
 def _draw_entry(
-    draw: ImageDraw.ImageDraw, entry: _Entry, name: str, left: int, middle: int, *, font: Font, swatch: int,
-    share_right: int,
-) -> None:  # fmt: skip
-    if entry.colour is not None:
-        box = (left, middle - swatch // 2, left + swatch, middle + swatch - swatch // 2)
-        draw.rounded_rectangle(box, radius=swatch // 4, fill=entry.colour)
-    ink = _INK if entry.colour is not None else _FAINT_INK
-    draw.text((left + math.ceil(1.6 * swatch), middle), name, font=font, fill=ink, anchor="lm")
+    legend: Image.Image, entry: _Entry, name: str, columns: tuple[int, int, int], middle: int, font: Font
+) -> None:
+    """Draws one row; `columns` are the left of swatch and name and the right of the share."""
+    swatch_left, name_left, share_right = columns
+    ink = _FAINT_INK if entry.swatch is None else _INK
+    if entry.swatch is not None:
+        legend.paste(entry.swatch, (swatch_left, middle - entry.swatch.height // 2))
+    draw = ImageDraw.Draw(legend)
+    draw.text((name_left, middle), name, font=font, fill=ink, anchor="lm")
     draw.text((share_right, middle), entry.share, font=font, fill=_FAINT_INK, anchor="rm")

@@ -46,7 +46,7 @@ def test_trained_weights_become_the_default(package, tmp_path, monkeypatch, caps
     assert record["command"] == "pcaseg train --preset tiny --out run --steps 4 --log-every 1"
     assert record["recipe"]["stages"][0]["name"] == "towers" and record["results"]["seen"]["scenes"] == 2
     with Image.open(package / tiny.PICTURE) as picture:
-        assert picture.width > 3 * 192
+        assert picture.width > 3 * 384
     capsys.readouterr()
     assert main(["datasets", "scenes", "--out", "scenes", "--images", "1"]) == 0
     assert main(["segment", "scenes/images/0000.png", "--vocabulary", "scenes/classes.txt", "--out", "out"]) == 0

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from pcaseg.errors import OutputError, PcasegError
-from pcaseg.runtime.overlay import LEGEND_ENTRIES, LONGEST_SIDE_PX, class_colours
+from pcaseg.runtime.overlay import LEGEND_ENTRIES, LONGEST_SIDE_PX, SHORTEST_LONG_SIDE_PX
+from pcaseg.runtime.palette import class_colours
 from pcaseg.runtime.result import Result
 
 
@@ -39,43 +40,25 @@ def halves(height: int, width: int) -> np.ndarray:
     return labels
 
 
-def test_colours_are_stable_distinct_and_well_apart() -> None:
-    colours = class_colours(300)
-    assert colours.dtype == np.uint8 and colours.shape == (300, 3)
-    np.testing.assert_array_equal(class_colours(10), colours[:10])
-    assert len({tuple(c) for c in colours.tolist()}) == 300
-    assert class_colours(0).shape == (0, 3)
-
-    def nearest(count: int) -> float:
-        points = colours[:count].astype(float)
-        distances = np.linalg.norm(points[:, None] - points[None], axis=2)
-        return float((distances + 1000 * np.eye(count)).min())
-
-    assert nearest(8) > 60 and nearest(20) > 30
-    neighbours = np.linalg.norm(np.diff(colours.astype(float), axis=0), axis=1)
-    assert neighbours.min() > 80
-
-
 def test_overlay_blends_and_names_the_classes_present() -> None:
     result = make_result(halves(300, 400), ("cat", "dog", "grass"))
-    colours = class_colours(3).astype(float)
+    shades = class_colours(result.classes)
+    colours = shades.astype(float)
     picture = result.overlay(opacity=0.25)
     assert picture.width == 400 and picture.height > 300
     pixels = np.asarray(picture)
     for x, label in ((10, 0), (390, 2)):
         np.testing.assert_allclose(pixels[150, x], 0.75 * 100 + 0.25 * colours[label], atol=1)
     legend = picture.crop((0, 300, 400, picture.height))
-    assert [shows(legend, colour) for colour in class_colours(3)] == [True, False, True]  # no pixel has class 1
-    larger, smaller = (
-        np.argwhere((np.asarray(legend) == class_colours(3)[label]).all(axis=2)).mean(axis=0) for label in (2, 0)
-    )
+    assert [shows(legend, colour) for colour in shades] == [True, False, True]  # no pixel has class 1
+    larger, smaller = (np.argwhere((np.asarray(legend) == shades[label]).all(axis=2)).mean(axis=0) for label in (2, 0))
     assert tuple(larger[::-1].round()) < tuple(smaller[::-1].round())  # column by column, the larger class first
 
 
 def test_opacity_ends() -> None:
     result = make_result(np.zeros((300, 400), int), ("cat",))
     assert (np.asarray(result.overlay(opacity=0))[:300] == 100).all()
-    assert (np.asarray(result.overlay(opacity=1))[:300] == class_colours(1)[0]).all()
+    assert (np.asarray(result.overlay(opacity=1))[:300] == class_colours(["cat"])[0]).all()
     for opacity in (-0.1, 1.1, float("nan")):
         with pytest.raises(PcasegError, match="from 0 to 1"):
             result.overlay(opacity=opacity)
@@ -86,11 +69,33 @@ def test_opacity_ends() -> None:
 )
 def test_overlay_of_any_shape(height: int, width: int) -> None:
     picture = make_result(halves(height, width), ("cat", "dog", "grass")).overlay()
-    shown = min(max(height, width), LONGEST_SIDE_PX)
+    shown = min(max(height, width, SHORTEST_LONG_SIDE_PX), LONGEST_SIDE_PX)
     assert picture.mode == "RGB"
-    assert max(picture.size) >= max(shown, 150)
+    assert max(picture.size) >= shown
     assert max(picture.size) <= LONGEST_SIDE_PX + 1000
+    assert max(height, width) >= SHORTEST_LONG_SIDE_PX or max(picture.size) < 2 * SHORTEST_LONG_SIDE_PX
     assert shows(picture, (33, 33, 36))  # the names' ink, so that something is written
+
+
+def test_a_small_image_is_enlarged_pixel_by_pixel() -> None:
+    image = np.arange(96 * 96 * 3, dtype=np.uint32).reshape(96, 96, 3).astype(np.uint8)
+    picture = make_result(halves(96, 96), ("cat", "dog", "grass"), image=image).overlay(opacity=0)
+    assert picture.width == 384
+    np.testing.assert_array_equal(np.asarray(picture)[:384], image.repeat(4, axis=0).repeat(4, axis=1))
+
+
+def test_classes_of_one_colour_differ_by_hatching() -> None:
+    """ "sky, day" and "sky, night" are two classes of one colour; the smaller is hatched, in picture and legend."""
+    result = make_result(halves(400, 400), ("sky, day", "dog", "sky, night"))
+    shades = class_colours(result.classes)
+    assert (shades[0] == shades[2]).all()
+    pixels = np.asarray(result.overlay(opacity=1))
+    smaller, larger = pixels[:400, 1:98].reshape(-1, 3), pixels[:400, 102:400].reshape(-1, 3)
+    assert (larger == shades[0]).all() and 0.5 < (smaller == shades[0]).all(axis=1).mean() < 0.9
+    legend = pixels[400:].reshape(-1, 3)
+    lines = smaller[(smaller != shades[0]).any(axis=1)]
+    assert (lines == lines[0]).all() and (legend == lines[0]).all(axis=1).sum() > 20
+    assert (np.asarray(result.overlay(opacity=0))[:400] == 100).all()
 
 
 def test_a_large_image_is_reduced_only_in_the_overlay() -> None:
@@ -114,10 +119,10 @@ def test_a_large_image_is_reduced_only_in_the_overlay() -> None:
     ],
 )
 def test_names_of_every_kind(name: str, tmp_path: Path) -> None:
-    result = make_result(halves(90, 130), (name, "dog", "grass"))
-    plain = make_result(halves(90, 130), ("cat", "dog", "grass"))
+    result = make_result(halves(450, 650), (name, "dog", "grass"))
+    plain = make_result(halves(450, 650), ("cat", "dog", "grass"))
     assert result.overlay().height == plain.overlay().height
-    assert result.overlay().width < 500
+    assert result.overlay().width == 650
     paths = result.save(tmp_path, "a")
     assert json.loads(paths["summary"].read_text(encoding="utf-8"))["classes"][0]["name"] == name
 
