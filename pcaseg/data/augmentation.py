@@ -15,7 +15,7 @@ HUE = 18 / 180
 """Largest turn, as a share of the circle."""
 
 _HUE_STEPS = 256
-"""Of Pillow's HSV."""
+"""Steps of hue in Pillow's HSV."""
 
 
 def augmented(

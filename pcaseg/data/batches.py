@@ -1,4 +1,4 @@
-"""What training reads: batches of images with names, and labels or the area of each name in each cell."""
+"""Batches that training reads: of images with names, and labels or the area of each name in each cell."""
 
 from __future__ import annotations
 

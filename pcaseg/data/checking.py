@@ -1,4 +1,4 @@
-"""Whether a prepared data set is whole: every file read, every label within the classes, as many as published."""
+"""Checks of prepared data sets: every file read, every label within the classes, as many as published."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pcaseg.errors import PcasegError
 
 @dataclass(frozen=True)
 class SplitCheck:
-    """What was found in one split.
+    """Findings in one split.
 
     Attributes:
         split: its name.

@@ -38,7 +38,7 @@ class CropStream:
             raise PcasegError(f"{self.folder.source}: holds no images; check the download")
 
     def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> Batch:
-        """As `TrainingStream.batch`.
+        """Returns a batch, as `TrainingStream.batch`.
 
         Returns:
             images (size / world, 3, crop, crop) uint8; labels (size / world, crop, crop) int64.

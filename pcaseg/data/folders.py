@@ -15,7 +15,7 @@ from pcaseg.errors import ImageError, PcasegError
 from pcaseg.images import IMAGE_SUFFIXES, list_images, read_image, read_label_map
 
 NO_LABEL = -1
-"""What `LabelledFolder.item` gives for unlabelled pixels."""
+"""Label that `LabelledFolder.item` gives to unlabelled pixels."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from pcaseg.files import atomic_path
 from pcaseg.images import read_image
 
 SHORTEST_PX = 512
-"""Of the full ADE20K release: images whose shorter side is longer are reduced to it, with their labels."""
+"""Longest shorter side of the full ADE20K release's images: larger ones are reduced to it, with their labels."""
 
 
 @dataclass
 class Prepared:
-    """What became of the images of one run.
+    """Outcome of one run, image by image.
 
     Attributes:
         done: images converted now.
@@ -96,7 +96,7 @@ def _prepare_item(spec: DataSet, split: str, root: Path, item: RawItem, result: 
 
 
 def _is_done(spec: DataSet, split: str, item: RawItem, image: Path, labels: Path) -> bool:
-    """Whether the prepared files of an image are whole: labels that fit the classes, and the image if it is ours."""
+    """True where the prepared files of an image are whole: labels that fit the classes, and the image if it is ours."""
     if not labels.is_file():
         return False
     folder = prepared_folder(spec, split, [(image, labels)])

@@ -61,7 +61,7 @@ def raw_items(spec: DataSet, split: Split, root: Path) -> list[RawItem]:
 
 @dataclass(frozen=True)
 class IdMap:
-    """From raw ids to label ids.
+    """Table from raw ids to label ids.
 
     Attributes:
         table: (ids,) int32; label by raw id, -1 for a raw id that the data set does not have.

@@ -1,4 +1,4 @@
-"""What stands where in a scene: backgrounds, and objects with their colours, places and sizes."""
+"""Layouts of scenes: backgrounds, and objects with their colours, places and sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SIZES = (0.34, 0.66)
 """Sides of objects' squares, in scenes."""
 
 MOST_OVERLAP = 0.3
-"""Of two objects' squares, over the smaller; what stands behind stays to be recognised."""
+"""Largest overlap of two objects' squares, over the smaller; what stands behind stays to be recognised."""
 
 _TRIES = 12
 _ASPECTS = {"car": (1.25, 0.8), "house": (1.0, 0.95), "tree": (0.85, 1.15), "boat": (1.1, 1.05), "ball": (0.72, 0.72)}
@@ -128,7 +128,7 @@ def _shade(rgb: Rgb, rng: np.random.Generator) -> Rgb:
 
 
 def _overlap(a: Placed, b: Placed) -> float:
-    """What the squares of two objects share, over the smaller."""
+    """Overlap of the squares of two objects, over the smaller."""
     shared = 1.0
     for axis in range(2):
         low = max(a.centre[axis] - a.size[axis] / 2, b.centre[axis] - b.size[axis] / 2)

@@ -1,4 +1,4 @@
-"""From paints to a picture: texture of backgrounds, light, noise and blur.
+"""Pictures from paints: texture of backgrounds, light, noise and blur.
 
 Grain, ripples, noise and blur belong to the scene, not to the pixels: a larger picture shows the same ones larger, so
 that, reduced, it looks like the small one.

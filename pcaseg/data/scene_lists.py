@@ -27,14 +27,14 @@ from pcaseg.data.scenes import Scene
 ListKind = Literal["pair", "plain", "part"]
 
 KIND_SHARES: dict[ListKind, float] = {"pair": 0.45, "plain": 0.15, "part": 0.4}
-"""How often a training list is of a kind. Its true names are of it, with the backgrounds; `plain` are kinds of objects
+"""Share of the training lists of each kind. Their true names are of it, with the backgrounds; `plain` are kinds of objects
 or colours of things."""
 
 MOST_TRUE = 0.6
-"""Of a list: the rest are names that do not occur."""
+"""Largest share of a list that occurs: the rest are names that do not occur."""
 
 HARD_SHARE = 0.75
-"""Of the names that do not occur: how many differ from one that does in its colour or object alone."""
+"""Share of the names that do not occur which differ from one that does in its colour or object alone."""
 
 _KINDS: dict[ListKind, tuple[NameKind, ...]] = {"pair": ("pair",), "plain": ("plain", "thing"), "part": ("part",)}
 _NAMES: dict[ListKind, tuple[str, ...]] = {"pair": SEEN_PAIRS, "plain": (*OBJECTS, *THINGS), "part": PART_NAMES}

@@ -1,4 +1,4 @@
-"""What occurs in the project's scenes, and what names of it mean: "red car", "car", "red thing", "car wheel", "sky"."""
+"""Names of all that scenes show, and their meanings: "red car", "car", "red thing", "car wheel", "sky"."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ HELD_OUT = (
 object keeps at least six colours."""
 
 THING = "thing"
-"""In "red thing": an object of any kind."""
+"""Word for an object of any kind, as in "red thing"."""
 
 NameKind = Literal["pair", "plain", "thing", "part", "background"]
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a name says of a pixel; what is None is left open.
+    """Meaning of a name for a pixel; what is None is left open.
 
     Attributes:
         object: one of `OBJECTS`.
@@ -50,7 +50,7 @@ class Meaning:
     background: str | None = None
 
     def covers(self, other: Meaning) -> bool:
-        """Whether all that this says holds for `other`, which says everything of one pixel."""
+        """True where all that this says holds for `other`, which says everything of one pixel."""
         mine = (self.object, self.colour, self.part, self.background)
         theirs = (other.object, other.colour, other.part, other.background)
         return all(wanted in (None, found) for wanted, found in zip(mine, theirs, strict=True))

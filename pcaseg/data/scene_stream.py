@@ -36,7 +36,7 @@ class TinyStream:
     long_share: float = 0.06
 
     def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> Batch:
-        """As `TrainingStream.batch`; scene `step * size + i` of the seed is image i of the whole step.
+        """Returns a batch, as `TrainingStream.batch`; scene `step * size + i` of the seed is image i of the whole step.
 
         Every image has a list of its own; all lists of a step have one length.
 

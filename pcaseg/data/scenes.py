@@ -28,7 +28,7 @@ SHOWN_PX, LARGEST_PX = 384, 2048
 SUPERSAMPLING = 4
 
 Split = Literal["training", "evaluation", "held-out"]
-"""Whose scenes: `training` and `evaluation` show seen pairs only, `held-out` one held-out pair at least."""
+"""Kind of scenes: `training` and `evaluation` show seen pairs only, `held-out` one held-out pair at least."""
 
 _SPLITS: dict[Split, int] = {"training": 0, "evaluation": 1, "held-out": 2}
 

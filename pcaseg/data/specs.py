@@ -15,7 +15,7 @@ from pcaseg.class_lists import class_facts, class_list
 from pcaseg.errors import PcasegError
 
 RawKind = Literal["png", "voc", "context_json", "context_mat", "ade_full", "prepared"]
-"""How raw labels lie: PNG files of the same name, PNG files of a split's list, COCO masks in one JSON file, Matlab
+"""Layouts of raw labels: PNG files of the same name, PNG files of a split's list, COCO masks in one JSON file, Matlab
 files, the full ADE20K release, or nowhere: published in the prepared layout."""
 
 
@@ -62,7 +62,7 @@ class DataSet:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What the class list's file says beside the names."""
+        """Facts of the class list's file beside the names."""
         return class_facts(self.name)
 
     @property
@@ -72,7 +72,7 @@ class DataSet:
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """What the label ids mean: the vocabulary, or with a background rule the classes below it and `background`."""
+        """Names of the label ids: the vocabulary, or with a background rule the classes below it and `background`."""
         if self.background_from is None:
             return self.names
         return (*self.names[: self.background_from], "background")
@@ -84,7 +84,7 @@ class DataSet:
 
     @property
     def seen(self) -> frozenset[str] | None:
-        """Of data sets of parts, the names that training sees; None of others."""
+        """Names that training sees, of data sets of parts; None of others."""
         return frozenset(self.facts["base_classes"]) if "base_classes" in self.facts else None
 
     def split(self, name: str) -> Split:
@@ -98,7 +98,7 @@ class DataSet:
         return self.splits[name]
 
     def describe_raw(self, root: Path) -> str:
-        """Where the raw files are looked for, for messages."""
+        """Places where the raw files are looked for, for messages."""
         return ", ".join(str(root / split.raw) for split in self.splits.values() if split.raw)
 
 

@@ -1,4 +1,4 @@
-"""What runs the network: the protocol of a backend, and the table of those there are, imported only when chosen."""
+"""Backends, which run the network: their protocol, and the table of those there are, imported only when chosen."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BACKENDS = {
 """Name, which is also the pip extra, to `module:class`. Each class has `open(bundle, *, device, threads)`."""
 
 OPTIONS = {"tensorrt": ("engine_precision", "plugin_library")}
-"""What else `open` takes, by backend."""
+"""Further options of `open`, by backend."""
 
 
 @runtime_checkable
@@ -29,7 +29,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What really runs, such as `onnxruntime-cpu`."""
+        """Name of what really runs, such as `onnxruntime-cpu`."""
         ...
 
     @property

@@ -19,7 +19,7 @@ from pcaseg.runtime.segmenter import Segmenter
 
 @dataclass
 class Batch:
-    """What became of the images of one run.
+    """Outcome of one run, image by image.
 
     Attributes:
         last: result and written files of the last image segmented; the others are not kept, results are large.
@@ -112,7 +112,7 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
 
 
 def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
-    """What, beside class names and backend, decides the outputs of an image."""
+    """Settings that, beside class names and backend, decide the outputs of an image."""
     check_image_file(path)
     try:
         digest = sha256_of(path)
@@ -127,7 +127,7 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
 
 
 def _is_done(paths: dict[str, Path], details: dict[str, str], backend: str, names: Sequence[str]) -> bool:
-    """Whether a finished run with these settings left its files, of which the summary is written last.
+    """True where a finished run with these settings left its files, of which the summary is written last.
 
     Raises:
         OutputError: the files are of another image.

@@ -74,7 +74,7 @@ class Bundle:
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the segmenter graph ends in."""
+        """Output of the segmenter graph."""
         return ("logits",) if self.manifest.graph == "logits" else ("labels", "confidence")
 
     def check_outputs(self, asked: tuple[str, ...]) -> None:
@@ -140,7 +140,7 @@ class Bundle:
             raise BundleError(f"{self._shown(name)} cannot be read ({error}); {_COPY_AGAIN}") from error
 
     def _find_prefix(self) -> str:
-        """What stands before `manifest.json` in the archive: nothing, or the name of its one folder."""
+        """Prefix of `manifest.json` in the archive: nothing, or the name of its one folder."""
         try:
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()

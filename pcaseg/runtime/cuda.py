@@ -27,7 +27,7 @@ class Gpu:
 
     @property
     def arch(self) -> str:
-        """What kernels are compiled for, such as `sm_90`."""
+        """Target that kernels are compiled for, such as `sm_90`."""
         return "sm_" + self.compute_capability.replace(".", "")
 
 
@@ -36,7 +36,7 @@ class Driver(Protocol):
 
     @property
     def gpu(self) -> Gpu:
-        """What it is."""
+        """The GPU itself."""
         ...
 
     def activate(self) -> None:
@@ -108,7 +108,7 @@ class Driver(Protocol):
         ...
 
     def begin_capture(self, stream: int) -> None:
-        """What the calling thread queues from here on is recorded, not run."""
+        """Records, instead of running it, all that the calling thread queues from here on."""
         ...
 
     def end_capture(self, stream: int) -> int:
@@ -179,7 +179,7 @@ class CudaDriver:
 
     @property
     def gpu(self) -> Gpu:
-        """What it is."""
+        """The GPU itself."""
         return self._gpu
 
     def activate(self) -> None:
@@ -260,7 +260,7 @@ class CudaDriver:
         return float(self._call("cuEventElapsedTime", start, end))
 
     def begin_capture(self, stream: int) -> None:
-        """What the calling thread queues from here on is recorded, not run."""
+        """Records, instead of running it, all that the calling thread queues from here on."""
         mode = self._cu.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", stream, mode)
 

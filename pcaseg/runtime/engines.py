@@ -33,19 +33,19 @@ GraphRole = Literal["main", "large", "text"]
 """The segmenter for up to 256 classes; the one for more, which keeps the best 256; the text encoder."""
 
 EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
-"""As TensorRT names them."""
+"""Precisions as TensorRT names them."""
 
 EIGHT_BITS: tuple[EnginePrecision, ...] = ("int8", "fp8")
 """Those that no bundle holds: graphs are quantised to them when an engine is built."""
 
 GRAPH_PRECISION: dict[Precision, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
-"""What a bundle's precision is called here."""
+"""Names of a bundle's precisions here."""
 
 Hardware = Literal["this-gpu", "same-compute-capability", "ampere-and-newer"]
-"""What GPUs an engine runs on."""
+"""Choice of GPUs that an engine runs on."""
 
 Plugins = Literal["none", "inside", "library"]
-"""Where an engine has the project's kernels from: it has none, they are inside, or a C++ library brings them."""
+"""Source of the project's kernels in an engine: it has none, they are inside, or a C++ library brings them."""
 
 Shape = tuple[int, ...]
 
@@ -66,7 +66,7 @@ class ShapeProfile:
     shapes: dict[str, tuple[Shape, Shape, Shape]]
 
     def covers(self, shapes: Mapping[str, Shape]) -> bool:
-        """Whether inputs of these shapes may run under this profile."""
+        """True where inputs of these shapes may run under this profile."""
         return all(
             len(low) == len(shapes[name]) and all(a <= b <= c for a, b, c in zip(low, shapes[name], high, strict=True))
             for name, (low, _, high) in self.shapes.items()
@@ -77,7 +77,7 @@ class ShapeProfile:
         return sum(math.prod(high) for _, _, high in self.shapes.values())
 
     def describe(self) -> str:
-        """For messages: `edge (image 1x3x384x384 to 5x3x384x384, text 1x512 to 64x512)`."""
+        """Text for messages: `edge (image 1x3x384x384 to 5x3x384x384, text 1x512 to 64x512)`."""
         ranges = (f"{name} {_shown(low)} to {_shown(high)}" for name, (low, _, high) in self.shapes.items())
         return f"{self.name} ({', '.join(ranges)})"
 
@@ -132,7 +132,7 @@ class EngineKey:
 
 @dataclass(frozen=True)
 class LayerShare:
-    """How much of an engine computes in one type: layers, and milliseconds where it was profiled."""
+    """Share of an engine that computes in one type: layers, and milliseconds where it was profiled."""
 
     layers: int
     time_ms: float | None
@@ -141,7 +141,7 @@ class LayerShare:
 @final
 @dataclass(frozen=True)
 class EngineSidecar:
-    """What stands beside a plan.
+    """Sidecar of a plan.
 
     Attributes:
         key: what it was built for.
@@ -178,7 +178,7 @@ class EngineSidecar:
 
 @dataclass(frozen=True)
 class Machine:
-    """What an engine must fit: TensorRT's version, the GPU's name and compute capability, the plugin library's hash."""
+    """Requirements of an engine: TensorRT's version, GPU's name, compute capability, the plugin library's hash."""
 
     tensorrt: str
     gpu: str
@@ -209,7 +209,7 @@ class StoredEngine:
 
 
 def engine_folder(bundle: Bundle) -> Path:
-    """Where a bundle's engines are written: in the bundle if that is a folder one may write to, else in the cache."""
+    """Returns the folder for a bundle's engines: in the bundle if that is a writable folder, else in the cache."""
     inside = bundle.path / ENGINES_NAME
     if bundle.path.is_dir() and os.access(inside if inside.exists() else bundle.path, os.W_OK):
         return inside
@@ -217,7 +217,7 @@ def engine_folder(bundle: Bundle) -> Path:
 
 
 def engine_folders(bundle: Bundle) -> list[Path]:
-    """Where engines of a bundle may lie: in itself, if it is a folder, and in the user's cache folder."""
+    """Folders in which engines of a bundle may lie: in itself, if it is a folder, and in the user's cache folder."""
     cache = cache_folder() / ENGINES_NAME / bundle.sha256[:16]
     return [bundle.path / ENGINES_NAME, cache] if bundle.path.is_dir() else [cache]
 
@@ -245,7 +245,7 @@ def read_engine(path: Path) -> StoredEngine:
 
 
 def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
-    """Why an engine does not fit: a phrase for each field that differs; empty if it fits."""
+    """Reasons why an engine does not fit: a phrase for each field that differs; empty if it fits."""
     found = []
     source = source_file(key.graph, key.plugins)
     entry = bundle.manifest.files.get(source)
@@ -299,7 +299,7 @@ def find_engines(
 
 
 def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
-    """What a user types to get an engine of that graph."""
+    """Command that builds an engine of that graph."""
     large = role == "large" or classes > MAX_CLASSES
     return f"pcaseg build {bundle.path}" + (" --profile large" if large else "")
 

@@ -1,4 +1,4 @@
-"""What a bundle says about itself: `manifest.json` as frozen dataclasses, checked field by field when read."""
+"""Manifests of bundles: `manifest.json` as frozen dataclasses, checked field by field when read."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _EXPORT_ANEW = "export the bundle anew"
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the weights came from. `sha256` is the source file's, or the tensors' where all were seeded."""
+    """Origin of the weights. `sha256` is the source file's, or the tensors' where all were seeded."""
 
     kind: WeightsKind
     path: str | None
@@ -80,7 +80,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class GraphInfo:
-    """What one graph is made of: its nodes, and how many there are of each operator."""
+    """Contents of one graph: its nodes, and how many there are of each operator."""
 
     nodes: int
     operators: dict[str, int]
@@ -155,7 +155,7 @@ def check_file_name(name: str, *, source: str) -> None:
 
 
 def _check_values(manifest: Manifest, source: str) -> None:
-    """What types cannot say: positive sizes, hashes, one `{}` in the prompt, windows that cover the canvas."""
+    """Checks what types cannot say: positive sizes, hashes, one `{}` in the prompt, windows that cover the canvas."""
     sliding, text = manifest.sliding, manifest.text
     positive: Mapping[str, int] = {
         "opset": manifest.opset,
@@ -192,7 +192,7 @@ def _check_values(manifest: Manifest, source: str) -> None:
 
 
 def _check_graphs(manifest: Manifest, source: str) -> None:
-    """What a label graph must say and a logit graph must not, and that the statistics add up."""
+    """Checks what a label graph must say and a logit graph must not, and that the statistics add up."""
     if (manifest.graph == "labels") != (manifest.strategy is not None):
         raise BundleError(
             f"{source}: strategy is {shown(manifest.strategy)} for a graph of {manifest.graph}; {_EXPORT_ANEW}"

@@ -61,7 +61,7 @@ def draw_overlay(
 
 @dataclass(frozen=True, eq=False)
 class _Looks:
-    """How classes are drawn.
+    """Drawing of the classes.
 
     Attributes:
         present: indices of the classes of the legend, the largest first, of equals the lower index first; and of

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Taps(NamedTuple):
-    """For each output position of one axis, the two inputs it blends: `(1 - weight) * x[low] + weight * x[high]`."""
+    """Pairs of inputs that each output position of one axis blends: `(1 - weight) * x[low] + weight * x[high]`."""
 
     low: np.ndarray
     high: np.ndarray

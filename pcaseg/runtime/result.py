@@ -1,4 +1,4 @@
-"""What segmenting one image gives, and how it is drawn and saved."""
+"""Results of segmenting one image, drawn and saved."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Result:
 
 
 def output_paths(folder: Path, stem: str) -> dict[str, Path]:
-    """Where `Result.save` writes: `overlay`, `labels` and `summary`.
+    """Paths that `Result.save` writes: `overlay`, `labels` and `summary`.
 
     Raises:
         OutputError: `stem` is not a plain file name.

@@ -1,4 +1,4 @@
-"""From an image and a vocabulary to a label per pixel."""
+"""Segmenters: an image and a vocabulary in, a label per pixel out."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Segmenter:
 
     @property
     def backend(self) -> Backend:
-        """What runs the network."""
+        """Backend that runs the network."""
         return self._backend
 
     @property

@@ -79,7 +79,7 @@ def load_plugin_library(path: Path) -> str:
 
 
 def last_error(log: Any, otherwise: str = "no reason given") -> str:
-    """What TensorRT complained of last, for a message."""
+    """Last complaint of TensorRT, for a message."""
     return " ".join(log.errors[-1].split()) if log.errors else otherwise
 
 

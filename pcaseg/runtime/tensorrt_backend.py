@@ -31,7 +31,7 @@ from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
 REFIT = "pcaseg.export.tensorrt.refit:refit"
-"""What puts the weights into a weight-stripped engine; imported only for such a one, for it needs the package onnx."""
+"""Function that puts the weights into a weight-stripped engine; imported only for such a one: it needs onnx."""
 
 
 class TensorRTBackend:

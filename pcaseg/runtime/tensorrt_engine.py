@@ -94,7 +94,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Binding:
-    """What a lane's context is set to."""
+    """Settings of a lane's context."""
 
     profile: int
     inputs: dict[str, Shape]
@@ -102,7 +102,7 @@ class Binding:
 
 
 class Lane:
-    """What one call needs for itself: a stream, a context for each profile, memory of each tensor, CUDA graphs."""
+    """Resources of one call: a stream, a context for each profile, memory of each tensor, CUDA graphs."""
 
     def __init__(self, parent: Engine) -> None:
         self.parent, self.driver = parent, parent.driver
@@ -111,7 +111,7 @@ class Lane:
         self.contexts: dict[int, Any] = {}
         self.graph: int | None = None
         self.graph_refusal: str | None = None
-        """Why calls are launched one by one, where TensorRT's work cannot be captured."""
+        """Reason why calls are launched one by one, where TensorRT's work cannot be captured."""
         self._bound: Binding | None = None
         self._settled = False  # whether these shapes have run plainly
         self._uploaded: dict[str, Shape] = {}
@@ -138,7 +138,7 @@ class Lane:
         }
 
     def run_device(self, inputs: Mapping[str, Array]) -> dict[str, DeviceArray]:
-        """As `run`; outputs stay on the GPU, in this lane's own memory, until its next call."""
+        """Runs as `run` does; outputs stay on the GPU, in this lane's own memory, until its next call."""
         shapes = self.enqueue(inputs)
         self.driver.synchronize(self.stream)
         return {

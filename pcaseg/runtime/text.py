@@ -1,4 +1,4 @@
-"""What the backends that run a bundle's own text encoder share: from names to embeddings."""
+"""Text encoding shared by the backends that run a bundle's own encoder: from names to embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From text to the token ids that the text encoder reads, without open_clip."""
+"""Token ids of a text as the text encoder reads them, without open_clip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is minimised: one forward pass from a batch to its losses."""
+"""Losses that are minimised: one forward pass from a batch to its losses."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pcaseg.model.text_tower import name_tokens
 from pcaseg.training.recipes import Recipe, Stage
 
 TOWER_SCALE, TOWER_BIAS = 12.0, -5.0
-"""Of the towers' cosines at the start."""
+"""Scale and bias of the towers' cosines at the start."""
 
 
 class Learner(nn.Module):

@@ -1,4 +1,4 @@
-"""What a training says of itself: JSON lines, TensorBoard, a progress bar."""
+"""Log of a training: JSON lines, TensorBoard, a progress bar."""
 
 from __future__ import annotations
 

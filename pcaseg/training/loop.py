@@ -34,11 +34,11 @@ MODEL = "model.safetensors"
 """Name of the trained weights in the folder of a training."""
 
 FINISH = "finish_seconds"
-"""Of the last row of the log: how long the last evaluation and the writing of the weights took."""
+"""Key in the last row of the log: seconds that the last evaluation and the writing of the weights took."""
 
 TrainingPrecision = Literal["float32", "float16", "bfloat16"]
 Evaluation = Callable[[PCASeg], dict[str, float]]
-"""From a model in evaluation mode to figures by name, for the log."""
+"""Function from a model in evaluation mode to figures by name, for the log."""
 
 
 class TrainingError(PcasegError):
@@ -47,7 +47,7 @@ class TrainingError(PcasegError):
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What does not change the weights.
+    """Settings that do not change the weights.
 
     Attributes:
         resume: `never` refuses a folder that holds a checkpoint; `if-possible` goes on from it.
@@ -156,7 +156,7 @@ class _Trainer:
 
     @property
     def writes(self) -> bool:
-        """Whether this is the process that writes."""
+        """True in the process that writes."""
         return self.processes.rank == 0
 
     def run(self) -> None:
@@ -192,7 +192,7 @@ class _Trainer:
             log.close()
 
     def _finished(self) -> bool:
-        """Whether the weights are written, which the last row of the log says."""
+        """True where the weights are written, which the last row of the log says."""
         rows = read_log(self.out)[-1:] if self.state.step == self.recipe.steps else []
         return (self.out / MODEL).exists() and any(FINISH in row for row in rows)
 

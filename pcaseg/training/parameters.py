@@ -1,4 +1,4 @@
-"""Which weights learn, and at which rate."""
+"""Parameters that learn, and their rates."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _learns(name: str, model: PCASeg, recipe: Recipe, stage: Stage) -> bool:
 
 
 def _idle(name: str, model: PCASeg) -> bool:
-    """Whether the dense path passes by a weight: EVA02's last block has no MLP."""
+    """True where the dense path passes by a weight: EVA02's last block has no MLP."""
     last = f"model.image_tower.trunk.blocks.{model.preset.vision_blocks - 1}."
     return model.preset.family == "eva" and name.startswith((last + "mlp.", last + "norm2."))
 

@@ -1,4 +1,4 @@
-"""How each preset is trained, as frozen tables: the published recipe, and the project's own for `tiny`."""
+"""Recipes of each preset's training, as frozen tables: the published recipe, and the project's own for `tiny`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ StageName = Literal["towers", "whole"]
 """`towers`: image and text tower alone, by their cosines. `whole`: the model's logits."""
 
 Learning = Literal["all", "published"]
-"""What of the towers learns: everything, or the few weights of the published recipe."""
+"""Part of the towers that learns: everything, or the few weights of the published recipe."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        """Of all stages."""
+        """Number of steps of all stages."""
         return sum(stage.steps for stage in self.stages)
 
     def at(self, step: int) -> tuple[Stage, int]:
@@ -123,8 +123,8 @@ TINY = Recipe(
     positive_weight=2.0,
     average=0.998,
 )
-"""For scenes: the towers first, as a trial found best. The rate is the published one of the B models times four, since
-the width of the aggregator is a quarter of theirs."""
+"""Recipe for scenes: the towers first, as a trial found best. The rate is the published one of the B models times
+four, since the width of the aggregator is a quarter of theirs."""
 
 
 def published_recipe(preset: Preset) -> Recipe:

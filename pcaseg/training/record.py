@@ -54,7 +54,7 @@ def write_record(
 
 
 def is_recorded(weights: Path) -> bool:
-    """Whether the record beside the weights is of them and of the log there."""
+    """True where the record beside the weights is of them and of the log there."""
     try:
         content = json.loads((weights.parent / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):

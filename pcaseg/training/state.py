@@ -24,14 +24,14 @@ CHECKPOINT = "checkpoint.safetensors"
 """Its name in the folder of a training."""
 
 _SAID = {"start": "SHA-256 of the weights at the start"}
-"""What messages call a field whose name says too little."""
+"""Names, for messages, of fields whose own name says too little."""
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What decides every bit of a training; a checkpoint goes on only with the same.
+    """Settings that decide every bit of a training; a checkpoint goes on only with the same.
 
     Attributes:
         preset: its name.
