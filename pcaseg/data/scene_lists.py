@@ -27,8 +27,8 @@ from pcaseg.data.scenes import Scene
 ListKind = Literal["pair", "plain", "part"]
 
 KIND_SHARES: dict[ListKind, float] = {"pair": 0.45, "plain": 0.15, "part": 0.4}
-"""Share of the training lists of each kind. Their true names are of it, with the backgrounds; `plain` are kinds of objects
-or colours of things."""
+"""Share of the training lists of each kind. Their true names are of it, with the backgrounds; `plain` are kinds of
+objects or colours of things."""
 
 MOST_TRUE = 0.6
 """Largest share of a list that occurs: the rest are names that do not occur."""
