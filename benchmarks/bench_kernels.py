@@ -144,7 +144,7 @@ def test_kernel(benchmark: Any, device_rates: dict[str, float], name: str, B: in
 
 @pytest.fixture(scope="session")
 def device_rates() -> dict[str, float]:
-    """What this device copies (bytes read and written) and multiplies, per second, measured on large tensors."""
+    """Bytes that this device copies (read and written) and operations it multiplies, per second, on large tensors."""
     source = torch.empty(2**30 if CUDA else 2**26, dtype=torch.uint8, device=DEVICE)
     target, side = torch.empty_like(source), 8192 if CUDA else 1024
     left, right = random(side, side), random(side, side)
@@ -166,7 +166,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def repeated(call: Callable[[], Any]) -> Callable[[], None]:
-    """What runs the call `LAUNCHES` times and waits for the end; on a GPU from a CUDA graph."""
+    """A function that runs the call `LAUNCHES` times and waits for the end; on a GPU from a CUDA graph."""
     run = captured(call) if CUDA else call
 
     def repeat() -> None:
@@ -179,7 +179,7 @@ def repeated(call: Callable[[], Any]) -> Callable[[], None]:
 
 
 def check(values: Tensor, reference: Tensor) -> None:
-    """What is timed computes what it should."""
+    """Checks that what is timed computes what it should."""
     error = (values.double() - reference.double()).abs().max() / reference.double().abs().max()
     assert error < 0.05, f"relative error {error:.2e}"
 

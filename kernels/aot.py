@@ -247,7 +247,7 @@ def _check_compiler() -> None:
 
 
 class _Assembler:
-    """Stands around Triton's assembler: keeps its log, and goes on with PTX alone where it fails."""
+    """A hook around Triton's assembler: keeps its log, and goes on with PTX alone where it fails."""
 
     def __init__(self) -> None:
         self.log = self.note = ""

@@ -1,4 +1,4 @@
-"""How near the kernels come to what the device can do: `python -m pcaseg.benchmarks.studies.roofline rows.json`.
+"""Distance of the kernels from what the device can do: `python -m pcaseg.benchmarks.studies.roofline rows.json`.
 
 Prints a table of the rows that `bench_kernels.py` makes. The floor of a kernel is the longer of the time to copy its
 bytes and the time to multiply its operations, at the rates measured on the same device.

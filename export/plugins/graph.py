@@ -73,7 +73,7 @@ def export_plugin_segmenter(model: PCASeg, path: Path, *, options: ExportOptions
 
 
 def _translations(folded: FoldedPCASeg, grid: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """How the kernels' operators are written: as plugin nodes with the model's widths."""
+    """Translations of the kernels' operators: plugin nodes with the model's widths."""
     aggregator = folded.aggregator
     channels, prompts = aggregator.cost_embedding.weight.shape[:2]
     heads = aggregator.steps[0].semantic.heads

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 SOURCES = Path(__file__).with_name("cpp")
 EXPERTS = 4
 NAME_INSIDE = b"PcasegCostVolume"
-"""What every such library holds: a plugin's name."""
+"""A plugin's name, which every such library holds."""
 
 
 def attributes_of(preset: str) -> dict[str, dict[str, int]]:
-    """What the nodes of a preset's graph say, by plugin."""
+    """Attributes of the nodes of a preset's graph, by plugin."""
     from pcaseg.export.plugins.table import PLUGINS
 
     p = get_preset(preset)

@@ -19,7 +19,7 @@ Registration = Literal["registered", "lazy"]
 """Known to TensorRT's registry at once, which needs its libraries, or only to its Python layer."""
 
 MOST_SHARED_BYTES = 48 * 1024
-"""Of a launch by TensorRT's Python plugins: nothing there asks the driver for more."""
+"""Limit of a launch by TensorRT's Python plugins: nothing there asks the driver for more."""
 
 _entries: dict[tuple[str, str], PluginEntry] = {}
 

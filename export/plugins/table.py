@@ -266,5 +266,5 @@ PLUGINS = {
 
 
 def fixed_for(plugin: Plugin, variant: Variant, attributes: Mapping[str, int]) -> dict[str, Any]:
-    """What a launch rule calls `fixed`: the variant's constexprs and the width of maps, where the plugin has one."""
+    """A launch rule's argument `fixed`: the variant's constexprs and the width of maps, where the plugin has one."""
     return variant.constexprs | ({"WIDTH": attributes["width"]} if "width" in attributes else {})

@@ -26,7 +26,7 @@ def _source(position, length, new_length):
 
 @triton.jit
 def _within(source, start, CELLS: tl.constexpr):
-    """The same in a tile of CELLS places that begins at `start`; what lies beyond it is not used."""
+    """A source in a tile of CELLS places that begins at `start`; what lies beyond it is not used."""
     return tl.minimum(source[0] - start, CELLS - 1), tl.minimum(source[1] - start, CELLS - 1), source[2]
 
 

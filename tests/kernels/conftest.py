@@ -1,4 +1,4 @@
-"""Where and in what the kernels are tested: by Triton's interpreter on the CPU, and compiled where there is a GPU."""
+"""Fixtures of the kernels' tests: by Triton's interpreter on the CPU, compiled where there is a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ collect_ignore_glob = [] if importlib.util.find_spec("triton") else ["test_*.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On a GPU every test that runs a kernel has the marker `gpu`; the interpreter needs a NumPy that it knows."""
+    """Marks tests that run a kernel with `gpu` where there is one; the interpreter needs a NumPy that it knows."""
     for item in items:
         here = item.path.is_relative_to(Path(__file__).parent)
         if here and "dtype" in getattr(item, "fixturenames", ()):

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of everything for every architecture, without a GPU."""
+"""Ahead-of-time compilation of everything, without a GPU: for two architectures, and among the slow tests for all."""
 
 from __future__ import annotations
 
@@ -11,25 +11,31 @@ from pathlib import Path
 
 import pytest
 
+from pcaseg.errors import reported
+from pcaseg.kernels.__main__ import main
 from pcaseg.kernels.aot import ARCHITECTURES, KERNELS
 from pcaseg.kernels.registry import DTYPES
+from pcaseg.kernels.triton import interpreted
 
+ALWAYS = ("sm_87", "sm_90")
+OTHERS = tuple(arch for arch in ARCHITECTURES if arch not in ALWAYS)
 UNSPILLED = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90")
 SHARED_BYTES = 99 * 1024
-"""What a block may have on sm_86, 87 and 89."""
+"""Shared memory that a block may have on sm_86, 87 and 89."""
 
 
-def compile_kernels(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own: in this one Triton may be an interpreter."""
-    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "pcaseg.kernels", "compile", *arguments]
-    return subprocess.run(command, env=clean, capture_output=True, text=True)
+@pytest.fixture(scope="module", params=[ALWAYS, pytest.param(OTHERS, marks=pytest.mark.slow)], ids="-".join)
+def archs(request) -> tuple[str, ...]:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(archs, tmp_path_factory) -> Path:
+    """Filled by the command in a process of its own: in this one Triton may be an interpreter."""
     out = tmp_path_factory.mktemp("kernels")
-    run = compile_kernels("--out", str(out))
+    clean = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "pcaseg.kernels", "compile", "--arch", ",".join(archs), "--out", str(out)]
+    run = subprocess.run(command, env=clean, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return out
 
@@ -39,9 +45,9 @@ def entries(folder) -> list[dict]:
     return json.loads((folder / "manifest.json").read_text())["kernels"]
 
 
-def test_every_kernel_for_every_architecture_and_dtype(entries):
-    assert {entry["arch"] for entry in entries} == set(ARCHITECTURES)
-    for arch in ARCHITECTURES:
+def test_every_kernel_for_every_architecture_and_dtype(archs, entries):
+    assert {entry["arch"] for entry in entries} == set(archs)
+    for arch in archs:
         names = [entry["name"] for entry in entries if entry["arch"] == arch]
         assert len(names) == len(set(names))
         for kernel in KERNELS:
@@ -92,8 +98,15 @@ def test_shared_memory_fits_every_architecture(entries):
         (["--dtypes", "fp64"], "dtype='fp64': choose from fp32, "),
     ],
 )
-def test_refused(tmp_path, arguments, message):
-    run = compile_kernels("--out", str(tmp_path), *arguments)
-    assert run.returncode == 2
-    assert message in run.stderr
+def test_refused(tmp_path, capsys, arguments, message):
+    assert reported(lambda: main(["compile", "--out", str(tmp_path), *arguments])) == 2
+    assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_compiled_by_an_interpreter(tmp_path, capsys):
+    if not interpreted():
+        pytest.skip("Triton compiles here")
+    assert reported(lambda: main(["compile", "--out", str(tmp_path / "out")])) == 2
+    assert "TRITON_INTERPRET is set, so nothing can be compiled; unset it" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

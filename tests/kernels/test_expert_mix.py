@@ -110,7 +110,7 @@ def test_any_shape(dtype, B, T, H, W, C, experts, rows):
 
 
 def test_zero_streams(dtype):
-    """What is left are the biases; the activated map is zero beyond the border, and not GELU(bias)."""
+    """Leaves the biases alone; the activated map is zero beyond the border, and not GELU(bias)."""
     spatial, semantic, weights = inputs(1, 2, 4, 5, 16, 4, dtype)
     spatial.zero_()
     semantic.zero_()

@@ -1,4 +1,4 @@
-"""How far a kernel may be from its float64 reference: of the largest absolute value of that reference."""
+"""Tolerances of kernels against their float64 references: of the largest absolute value of the reference."""
 
 from __future__ import annotations
 

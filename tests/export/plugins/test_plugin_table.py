@@ -150,27 +150,26 @@ def test_scratch_parameters_go():
 
 
 COMPILE = """
-import sys, subprocess, pathlib, triton
+import subprocess, sys, pathlib, triton
 from pcaseg.export.plugins.library import attributes_of
 from pcaseg.export.plugins.table import PLUGINS
 from pcaseg.kernels.aot import plugin_entry
 from pcaseg.kernels.ptx import entry_parameters
 ptxas = triton.knobs.nvidia.ptxas.path
-folder, sizes = pathlib.Path(sys.argv[1]), attributes_of("eva-b-384")
-for arch in ("sm_87", "sm_90"):
-    for plugin in PLUGINS.values():
-        for dtype in ("fp32", "fp16"):
-            variant = plugin.variant(dtype, sizes[plugin.name])
-            entry = plugin_entry(variant, arch)
-            kinds = [kind for kind, _ in entry_parameters(entry.ptx)]
-            wanted = ["u64" if kind[0] == "*" else "u32" for kind in variant.signature.values()]
-            assert [kind.replace("b", "u") for kind in kinds] == wanted, (plugin.name, kinds)
-            assert dtype == "fp32" or entry.shared_bytes <= 48 * 1024, (plugin.name, arch, entry.shared_bytes)
-            (folder / "k.ptx").write_text(entry.ptx)
-            target = entry.ptx.split(".target ")[1].split()[0].rstrip(",")
-            command = [ptxas, "-arch", target, str(folder / "k.ptx"), "-o", str(folder / "k.cubin")]
-            subprocess.run(command, check=True)
-            print(plugin.name, dtype, arch)
+folder, arch, sizes = pathlib.Path(sys.argv[1]), sys.argv[2], attributes_of("eva-b-384")
+for plugin in PLUGINS.values():
+    for dtype in ("fp32", "fp16"):
+        variant = plugin.variant(dtype, sizes[plugin.name])
+        entry = plugin_entry(variant, arch)
+        kinds = [kind for kind, _ in entry_parameters(entry.ptx)]
+        wanted = ["u64" if kind[0] == "*" else "u32" for kind in variant.signature.values()]
+        assert [kind.replace("b", "u") for kind in kinds] == wanted, (plugin.name, kinds)
+        assert dtype == "fp32" or entry.shared_bytes <= 48 * 1024, (plugin.name, arch, entry.shared_bytes)
+        (folder / "k.ptx").write_text(entry.ptx)
+        target = entry.ptx.split(".target ")[1].split()[0].rstrip(",")
+        command = [ptxas, "-arch", target, str(folder / "k.ptx"), "-o", str(folder / "k.cubin")]
+        subprocess.run(command, check=True)
+        print(plugin.name, dtype, arch)
 """
 
 
@@ -180,11 +179,12 @@ def compiled(script: str, *arguments: str, **environment: str) -> subprocess.Com
     return subprocess.run([sys.executable, "-c", script, *arguments], env=clean, capture_output=True, text=True)
 
 
-def test_entries_take_what_tensorrt_passes(tmp_path):
+@pytest.mark.parametrize("arch", ["sm_87", pytest.param("sm_90", marks=pytest.mark.slow)])
+def test_entries_take_what_tensorrt_passes(arch, tmp_path):
     """Inputs, scalars and output, and nothing else, in PTX that the assembler accepts."""
-    run = compiled(COMPILE, str(tmp_path))
+    run = compiled(COMPILE, str(tmp_path), arch)
     assert run.returncode == 0, run.stderr[-3000:]
-    assert len(run.stdout.splitlines()) == 12
+    assert len(run.stdout.splitlines()) == 6
 
 
 def test_the_library_builds_over_tensorrts_headers(tmp_path):

@@ -14,7 +14,7 @@ from pcaseg.benchmarks.studies.roofline import floors, roofline_table
 from pcaseg.benchmarks.studies.tune_kernels import measure_points
 from pcaseg.kernels.tuning import tuning_point, tuning_points
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(CUDA, reason="takes minutes there and is run by hand")
