@@ -19,11 +19,11 @@ from pcaseg.kernels.triton.cost_volume import launch
 from pcaseg.model.cost_volume import cost_volume as model_cost_volume
 
 SHAPES = {
-    "one class": (1, 1, 1, 32, 12, 12, 32),
-    "ragged depth": (2, 2, 1, 40, 12, 12, 32),
-    "published grid": (1, 7, 1, 32, 24, 24, 32),
-    "published channels": (1, 20, 1, 32, 12, 12, 128),
-    "odd grid": (1, 7, 1, 32, 27, 31, 32),
+    "one class": (1, 1, 1, 32, 9, 12, 32),
+    "ragged depth": (2, 2, 1, 40, 6, 7, 32),
+    "published width": (1, 2, 1, 32, 4, 24, 32),
+    "published channels": (1, 17, 1, 32, 3, 12, 128),
+    "odd width": (1, 3, 1, 32, 3, 31, 32),
     "three prompts": (2, 7, 3, 32, 5, 9, 32),
     "sixteen prompts": (1, 2, 16, 32, 5, 9, 32),
     "80 prompts": (1, 2, 80, 32, 4, 7, 32),
@@ -31,8 +31,8 @@ SHAPES = {
 }
 """B, T, P, D, H, W, C."""
 
-MANY_CLASSES = {
-    f"T={T} on {grid}": (1, T, 1, 32, *grid, 32) for T in (150, 255, 256) for grid in ((12, 12), (24, 24), (27, 31))
+WHOLE_GRIDS = {
+    f"T={T} on {grid}": (1, T, 1, 32, *grid, 32) for T in (7, 150, 255, 256) for grid in ((12, 12), (24, 24), (27, 31))
 }
 
 
@@ -64,18 +64,18 @@ def test_shapes(shape, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", MANY_CLASSES.values(), ids=MANY_CLASSES)
-def test_many_classes(shape, dtype):
+@pytest.mark.parametrize("shape", WHOLE_GRIDS.values(), ids=WHOLE_GRIDS)
+def test_whole_grids(shape, dtype):
     check(*inputs(*shape, dtype))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     B=st.integers(1, 2),
     T=st.integers(1, 20),
     P=st.sampled_from([1, 1, 2, 5]),
-    D=st.integers(1, 70),
-    H=st.integers(1, 13),
+    D=st.integers(1, 40),
+    H=st.integers(1, 7),
     W=st.integers(1, 13),
     C=st.sampled_from([16, 32]),
 )

@@ -21,25 +21,29 @@ from pcaseg.model.epl import EPL
 
 SHAPES = {
     "one pixel": (1, 1, 1, 1, 32, 4),
-    "one class": (1, 1, 12, 12, 32, 4),
-    "two images": (2, 2, 12, 12, 32, 2),
-    "groups of maps": (1, 20, 5, 12, 16, 4),
-    "eight experts": (1, 7, 5, 6, 32, 8),
-    "published grid": (1, 2, 24, 24, 32, 4),
-    "published channels": (1, 2, 3, 12, 128, 4),
-    "odd grid": (1, 1, 27, 31, 32, 4),
-    "row of a block": (1, 2, 3, 127, 16, 4),
-    "rows longer than a block": (1, 2, 3, 140, 16, 4),
+    "one class": (1, 1, 4, 12, 32, 4),
+    "two images": (2, 2, 3, 12, 32, 2),
+    "groups of maps": (1, 11, 2, 12, 16, 4),
+    "eight experts": (1, 5, 3, 6, 16, 8),
+    "published width": (1, 2, 2, 24, 32, 4),
+    "more channels": (1, 1, 2, 5, 64, 4),
+    "odd width": (1, 1, 2, 31, 16, 4),
+    "row of a block": (1, 1, 2, 127, 16, 4),
+    "rows longer than a block": (1, 1, 2, 140, 16, 4),
 }
 """B, T, H, W, C, experts."""
 
-MANY_CLASSES = {
+WHOLE_GRIDS = {
+    "published channels": (1, 1, 2, 5, 128, 4),
+    "12 x 12": (2, 2, 12, 12, 32, 2),
+    "24 x 24": (1, 2, 24, 24, 32, 4),
+    "27 x 31": (1, 1, 27, 31, 32, 4),
     "T=150": (1, 150, 12, 12, 16, 4),
     "T=255": (1, 255, 4, 24, 16, 4),
     "T=256": (1, 256, 3, 31, 16, 4),
     "published": (1, 5, 24, 24, 128, 4),
 }
-"""Rows are a loop within a program, so a few of them stand for all."""
+"""Shapes for the slow tests; rows are a loop within a program, so the few of the others stand for all."""
 
 
 def inputs(B: int, T: int, H: int, W: int, C: int, experts: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Weights]:
@@ -85,21 +89,21 @@ def test_shapes(shape, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", MANY_CLASSES.values(), ids=MANY_CLASSES)
-def test_many_classes(shape, dtype):
+@pytest.mark.parametrize("shape", WHOLE_GRIDS.values(), ids=WHOLE_GRIDS)
+def test_whole_grids(shape, dtype):
     check(*inputs(*shape, dtype))
 
 
-@pytest.mark.parametrize("rows", [1, 3, 7, 9])
+@pytest.mark.parametrize("rows", [1, 3, 4, 6])
 def test_maps_cut_in_parts(rows, dtype):
-    check(*inputs(1, 3, 7, 5, 16, 4, dtype), rows)
+    check(*inputs(1, 3, 4, 5, 16, 4, dtype), rows)
 
 
-@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     B=st.integers(1, 2),
     T=st.integers(1, 9),
-    H=st.integers(1, 5),
+    H=st.integers(1, 3),
     W=st.integers(1, 13),
     C=st.sampled_from([16, 32]),
     experts=st.sampled_from([1, 2, 4, 8]),
@@ -133,7 +137,7 @@ def _gelu_kernel(x_ptr, out_ptr, N: tl.constexpr):
 
 @pytest.mark.skipif(DEVICE == "cuda", reason="for the interpreter; on a GPU the whole tensor runs in test_large")
 def test_indices_beyond_32_bits(monkeypatch):
-    maps, H, W, C = 29_200, 24, 24, 128
+    maps, H, W, C = 350_400, 2, 24, 128  # a program goes through the rows of a map
     _, _, weights = inputs(1, 1, 1, 1, C, 4, torch.float16)
     spatial, semantic, out = (torch.empty(1, maps, H, W, C, dtype=torch.float16) for _ in range(3))
     assert spatial.numel() > 2**31

@@ -24,16 +24,16 @@ SMALL = (30, 18, 12)
 PUBLISHED = (640, 384, 256)
 
 SHAPES = {
-    "single": (1, 7, 12, 12, 40, 33, ()),
-    "two images": (2, 20, 24, 24, 20, 30, ()),
-    "odd grid": (1, 2, 27, 31, 50, 70, ()),
+    "single": (1, 3, 12, 12, 20, 33, ()),
+    "two images": (2, 3, 24, 24, 20, 15, ()),
+    "odd grid": (1, 2, 27, 31, 33, 20, ()),
     "one pixel": (1, 2, 12, 12, 1, 1, ()),
     "one logit": (1, 2, 1, 1, 20, 9, ()),
     "as it is": (1, 2, 20, 20, 20, 20, ()),
-    "sliding": (1, 7, 12, 12, 24, 20, SMALL),
-    "sliding, two images": (2, 2, 12, 12, 30, 37, SMALL),
-    "sliding, larger image": (1, 1, 6, 6, 90, 61, SMALL),
-    "nine windows": (1, 2, 6, 6, 40, 40, (40, 20, 10)),
+    "sliding": (1, 3, 12, 12, 24, 20, SMALL),
+    "sliding, two images": (2, 2, 12, 12, 9, 17, SMALL),
+    "sliding, larger image": (1, 1, 6, 6, 40, 31, SMALL),
+    "nine windows": (1, 2, 6, 6, 20, 20, (40, 20, 10)),
     "published windows": (1, 1, 96, 96, 7, 6, PUBLISHED),
 }
 """N, T, h, w, H, W, sliding."""
@@ -81,7 +81,7 @@ def test_shapes(shape, dtype):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sliding", [(), SMALL], ids=["single", "sliding"])
-@pytest.mark.parametrize("T", [150, 255, 256])
+@pytest.mark.parametrize("T", [20, 150, 255, 256])
 def test_many_classes(T, sliding, dtype):
     check(logits_of(1, T, 24, 24, sliding, dtype), (20, 18), sliding)
 
@@ -91,27 +91,27 @@ def test_an_image_of_the_published_windows(dtype):
     check(logits_of(1, 2, 96, 96, PUBLISHED, dtype), (16, 24), PUBLISHED)
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     N=st.integers(1, 2),
-    T=st.integers(1, 4),
+    T=st.integers(1, 3),
     h=st.integers(1, 40),
     w=st.integers(1, 40),
-    H=st.integers(1, 40),
-    W=st.integers(1, 40),
+    H=st.integers(1, 25),
+    W=st.integers(1, 25),
 )
 def test_any_size(dtype, N, T, h, w, H, W):
     check(logits_of(N, T, h, w, (), dtype), (H, W), ())
 
 
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     canvas=st.integers(8, 40),
     window=st.integers(4, 30),
     parts=st.integers(1, 3),
     h=st.integers(1, 20),
-    H=st.integers(1, 30),
-    W=st.integers(1, 30),
+    H=st.integers(1, 20),
+    W=st.integers(1, 20),
 )
 def test_any_windows(dtype, canvas, window, parts, h, H, W):
     """Windows that cover the canvas, as the published ones do."""
@@ -124,8 +124,8 @@ def test_any_windows(dtype, canvas, window, parts, h, H, W):
 @pytest.mark.parametrize("name", tuning_points("label_map"))
 def test_every_tuning_point(name):
     with forced("label_map", tuning_points("label_map")[name]):
-        check(logits_of(1, 3, 12, 12, SMALL, torch.float32), (50, 45), SMALL)
-        check(logits_of(1, 3, 12, 12, (), torch.float32), (50, 45), ())
+        check(logits_of(1, 2, 12, 12, SMALL, torch.float32), (35, 20), SMALL)
+        check(logits_of(1, 2, 12, 12, (), torch.float32), (35, 20), ())
 
 
 @pytest.mark.parametrize("sliding", [(), SMALL], ids=["single", "sliding"])
