@@ -3,14 +3,20 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST := $(BIN)/python -m pytest --durations=15
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+CPU := not slow and not gpu and not trt
+ALONE := timing or gpu or trt
 
 .PHONY: test test-all lint demo clean
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow and not gpu and not trt"
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
+	$(PYTEST) -m "$(CPU) and timing"
 
 test-all: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) $(PARALLEL) -m "not ($(ALONE))"
+	$(PYTEST) -m "$(ALONE)"
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -2,24 +2,87 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
 import torch
 
 if not torch.cuda.is_available():  # Triton reads it once, when it is first imported
     os.environ["TRITON_INTERPRET"] = "1"
 
-from support import SMALL_EVA, small_model
+from support import SMALL_EVA, made_once, published_state, small_model
 from tensorrt_bindings import Bindings
 
+from pcaseg.export import bundle
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
+from pcaseg.model.checkpoint import load_model
+from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.network import PCASeg
+
+WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if WORKER:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def thread_per_worker():
+    """A worker computes on one thread, and so does what its tests start: the other cores are other workers'."""
+    if not WORKER:
+        yield
+        return
+    make = onnxruntime.InferenceSession.__init__
+
+    def on_one_thread(self, model, sess_options=None, *arguments, **named):
+        options = sess_options or onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.intra_op_num_threads or 1
+        make(self, model, options, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setattr(onnxruntime.InferenceSession, "__init__", on_one_thread)
+        yield
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A temporary folder of this run that all workers see; files in it are made by `support.made_once`."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if WORKER else base) / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def traced_once(shared_folder):
+    """A bundle gets the graph that was traced in this run from the same weights with the same options."""
+
+    def once(name: str):
+        export = getattr(bundle, name)
+
+        def write(model: PCASeg, path: Path, *, options: ExportOptions) -> onnx.ModelProto:
+            if name == "export_text_encoder":
+                kind = (options.opset, options.layer_norm, model.preset)
+                weights = tensors_sha256(model.text_tower.state_dict())
+            else:
+                kind = (options, model.preset, model.aggregation, model.dense_mode)
+                weights = tensors_sha256(model.state_dict())
+            key = hashlib.sha256(f"{name} {kind!r} {weights}".encode()).hexdigest()[:16]
+            traced = made_once(shared_folder / f"{key}.onnx", lambda part: export(model, part, options=options))
+            return onnx.load(shutil.copy(traced, path))
+
+        return write
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("export_segmenter", "export_label_graph", "export_text_encoder"):
+            patch.setattr(bundle, name, once(name))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -29,26 +92,38 @@ def small() -> PCASeg:
 
 
 @pytest.fixture(scope="session")
-def copy_bundle(small, tmp_path_factory) -> Callable[..., Path]:
-    """Puts a bundle of the small model at a path, exported with these options once a session."""
-    folder, known = tmp_path_factory.mktemp("exported"), {}
+def shared_bundle(small, shared_folder) -> Callable[[ExportOptions], Path]:
+    """Exports the small model with these options, once a run; bundles are shared: do not change them."""
 
-    def copy(path: Path, **options: object) -> Path:
-        key = ExportOptions(**options)
-        if key not in known:
-            known[key] = folder / f"{len(known)}.pcaseg"
-            write_bundle(small, known[key], options=key)
-        return shutil.copytree(known[key], path)
+    def get(options: ExportOptions) -> Path:
+        path = shared_folder / f"{zlib.crc32(repr(options).encode()):08x}.pcaseg"
+        return made_once(path, lambda part: write_bundle(small, part, options=options))
 
-    return copy
+    return get
 
 
 @pytest.fixture(scope="session")
-def trained_tiny(tmp_path_factory) -> Path:
+def copy_bundle(shared_bundle) -> Callable[..., Path]:
+    """Puts a bundle of the small model, exported with these options, at a path."""
+    return lambda path, **options: shutil.copytree(shared_bundle(ExportOptions(**options)), path)
+
+
+@pytest.fixture(scope="session")
+def trained_tiny(shared_folder) -> Path:
     """A bundle of the shipped `tiny`, shared: do not change it."""
-    path = tmp_path_factory.mktemp("tiny") / "tiny.pcaseg"
-    write_bundle(small_model("tiny"), path)
-    return path
+    return made_once(shared_folder / "tiny.pcaseg", lambda part: write_bundle(small_model("tiny"), part))
+
+
+@pytest.fixture(scope="session")
+def golden_model(pytestconfig) -> Callable[[str], PCASeg]:
+    """Makes the model of the goldens' `eva_b` or `cat_b`; their weights are kept among what pytest caches."""
+    folder = pytestconfig.cache.mkdir("golden-weights")
+
+    def make(names: str) -> PCASeg:
+        preset, aggregation = {"eva_b": ("eva-b-384", "parallel"), "cat_b": ("openai-b-384", "serial")}[names]
+        return load_model(preset, published_state(names, folder), aggregation=aggregation)
+
+    return make
 
 
 @pytest.fixture

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.util
 import json
+import shutil
 import warnings
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file, save_file
 
 from pcaseg.configs import Preset, Sliding, get_preset
 from pcaseg.model.checkpoint import load_model
@@ -55,12 +59,46 @@ def small_model(preset: Preset = SMALL_EVA, **options) -> PCASeg:
         return load_model(preset, **options)
 
 
-@functools.lru_cache(maxsize=1)
-def published_state(names: str) -> dict[str, torch.Tensor]:
-    """The goldens' weights by published name: `eva_b`, `eva_l` or `cat_b`."""
-    shapes = json.loads((GOLDENS / f"names_{names}.json").read_text())
-    values = {name: seeded_weights.seeded_value(name, shape) for name, shape in shapes.items()}
-    return {name: torch.from_numpy(value).float() for name, value in values.items() if value is not None}
+def made_once(path: Path, make: Callable[[Path], object]) -> Path:
+    """A file or folder that one of the processes that run the tests makes, and all of them read.
+
+    Args:
+        path: where it stands, in a folder that they share.
+        make: makes it at the path that it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{path}.lock"):
+        if not path.exists():
+            part = path.with_name(f"part-{path.name}")
+            if part.is_dir():
+                shutil.rmtree(part)
+            make(part)
+            part.rename(path)
+    return path
+
+
+def published_state(names: str, folder: Path) -> dict[str, torch.Tensor]:
+    """The goldens' weights by published name, mapped from a file that is written when it is first needed.
+
+    Args:
+        names: `eva_b` or `cat_b`.
+        folder: where the file is kept.
+    """
+    listed, drawn = GOLDENS / f"names_{names}.json", Path(seeded_weights.__file__)
+    version = zlib.crc32(listed.read_bytes() + drawn.read_bytes())
+
+    def write(path: Path) -> None:
+        shapes = json.loads(listed.read_text())
+        values = {name: _drawn(name, shape) for name, shape in shapes.items()}
+        save_file({name: value for name, value in values.items() if value is not None}, path)
+
+    return load_file(made_once(folder / f"{names}-{version:08x}.safetensors", write))
+
+
+def _drawn(name: str, shape: list[int]) -> torch.Tensor | None:
+    """A weight in float32; None where the constructor's stays."""
+    value = seeded_weights.seeded_value(name, shape)
+    return None if value is None else torch.from_numpy(value).float()
 
 
 def seeded_input(seed: int, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

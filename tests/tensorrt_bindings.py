@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import made_once
 
 WHEELS = {"10.3": "10.3.0", "10.13": "10.13.3.9", "11.4": "11.4.0.106"}
 """Of each listed version (`tensorrt_listing.VERSIONS`) the release; 8.5 has no wheel of bindings alone."""
@@ -74,12 +75,13 @@ class Bindings:
         if shutil.which("gcc") is None:
             pytest.skip("the stand-ins of TensorRT's libraries need gcc")
         place = self.folder / f"{WHEELS[version]}-python{sys.version_info[0]}.{sys.version_info[1]}"
-        if not (place / "tensorrt").exists():
-            shutil.rmtree(place, ignore_errors=True)
-            _install(WHEELS[version], place)
-            _stand_in(place / "libs", version.partition(".")[0])
-            (place / "tensorrt").symlink_to("tensorrt_bindings")  # last: it shows that the rest is there
-        return place
+        return made_once(place, lambda part: _fetch(WHEELS[version], part))
+
+
+def _fetch(release: str, place: Path) -> None:
+    _install(release, place)
+    _stand_in(place / "libs", release.partition(".")[0])
+    (place / "tensorrt").symlink_to("tensorrt_bindings")
 
 
 def _install(release: str, place: Path) -> None:

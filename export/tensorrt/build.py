@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from pcaseg.errors import EngineError, OutputError, PcasegError
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
 from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
+from pcaseg.export.tensorrt.timings import check_timing_cache, timing_cache
 from pcaseg.files import atomic_path, cache_folder, sha256_of
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
@@ -47,9 +45,6 @@ if TYPE_CHECKING:
 
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
-
-TIMING_MARK = b"pcaseg timing cache 1\n"
-"""First line of a timing cache, so that no other file is ever taken for one and replaced."""
 
 FP8_COMPUTE_CAPABILITY = (8, 9)
 """Ada and newer (TensorRT's documentation of quantised types)."""
@@ -308,7 +303,7 @@ class _Job:
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:
-            with _timing_cache(self.timing_cache) as cache:
+            with timing_cache(self.timing_cache) as cache:
                 plan, cache.data = build_plan(
                     self.trt,
                     graph.SerializeToString(),
@@ -359,51 +354,3 @@ class _Job:
         shares = layer_shares(types, times)
         check_precision(shares, self.key.precision, source=source)
         return shares
-
-
-def check_timing_cache(path: Path) -> None:
-    """Refuses a place where no timing cache can be written, or a file that is none.
-
-    Raises:
-        EngineError: names the file.
-    """
-    try:
-        _timings(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):  # a lock that cannot be made would be waited for
-            pass
-    except OSError as error:
-        raise _unusable(path, error) from error
-
-
-def _unusable(path: Path, error: OSError) -> EngineError:
-    return EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file")
-
-
-def _timings(path: Path) -> bytes:
-    """What TensorRT learned before; nothing where there is no file."""
-    data = path.read_bytes() if path.exists() else TIMING_MARK
-    if not data.startswith(TIMING_MARK):
-        raise EngineError(f"{path}: exists and is not a timing cache of pcaseg; name another file")
-    return data.removeprefix(TIMING_MARK)
-
-
-@dataclass
-class _Cache:
-    data: bytes
-
-
-@contextmanager
-def _timing_cache(path: Path) -> Iterator[_Cache]:
-    """The timing cache, for one process at a time; written back whole when a build succeeds."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=3600):
-            cache = _Cache(_timings(path))
-            yield cache
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(TIMING_MARK + cache.data)
-    except Timeout as error:
-        raise EngineError(f"{path}: another build has held the timing cache for an hour; name another") from error
-    except OSError as error:
-        raise _unusable(path, error) from error

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import AGGREGATOR_CASES, aggregator_inputs, assert_golden, published_state, seeded_weights
+from support import AGGREGATOR_CASES, aggregator_inputs, assert_golden, seeded_weights
 
 from pcaseg.class_lists import class_list
 from pcaseg.deploy.folded import FoldedPCASeg, fold
-from pcaseg.model.checkpoint import load_model
 
 
 @pytest.fixture(scope="module")
-def folded() -> FoldedPCASeg:
-    return fold(load_model("eva-b-384", published_state("eva_b")))
+def folded(golden_model) -> FoldedPCASeg:
+    return fold(golden_model("eva_b"))
 
 
 @pytest.mark.parametrize("chunk", [None, 8])
@@ -22,8 +21,8 @@ def test_parallel_aggregator(folded, case, B, T, pooling, chunk):
     assert_golden(case, "logits", folded.aggregator(*aggregator_inputs(B, T), class_pooling=pooling, chunk=chunk))
 
 
-def test_serial_aggregator():
-    model = fold(load_model("openai-b-384", published_state("cat_b"), aggregation="serial"))
+def test_serial_aggregator(golden_model):
+    model = fold(golden_model("cat_b"))
     assert_golden("cat_agg_b_t20", "logits", model.aggregator(*aggregator_inputs(1, 20)))
 
 

@@ -15,7 +15,8 @@ from onnx import TensorProto, helper
 from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 from pcaseg.errors import PcasegError
-from pcaseg.export.graphs import FORBIDDEN_OPS, Signature, audit_graph, export_segmenter, export_text_encoder
+from pcaseg.export.graphs import FORBIDDEN_OPS, Signature, audit_graph, export_segmenter
+from pcaseg.export.options import ExportOptions
 from pcaseg.model.checkpoint import load_model
 from pcaseg.runtime.manifest import TensorSpec
 
@@ -23,8 +24,11 @@ CLASS_COUNTS = (1, 7, 20, 150, 255, 256, 257, 300)
 
 
 @pytest.fixture(scope="module", params=["eva-parallel", "eva-serial", "openai-parallel", "eva-qq"])
-def exported(request, tmp_path_factory):
+def exported(request, small, shared_bundle, tmp_path_factory):
     kind = request.param
+    if kind == "eva-parallel":
+        path = shared_bundle(ExportOptions()) / "segmenter.onnx"
+        return small, path, onnx.load(path)
     model = small_model(
         SMALL_OPENAI if kind.startswith("openai") else SMALL_EVA,
         aggregation="serial" if kind.endswith("serial") else "parallel",
@@ -122,11 +126,10 @@ def test_audit_of_resizes():
         audit({}, {"Resize"})
 
 
-def test_text_encoder(small, tmp_path):
+def test_text_encoder(small, shared_bundle):
     from open_clip.tokenizer import tokenize
 
-    export_text_encoder(small, tmp_path / "text.onnx")
-    session = onnxruntime.InferenceSession(tmp_path / "text.onnx")
+    session = onnxruntime.InferenceSession(shared_bundle(ExportOptions()) / "text_encoder.onnx")
     for names in (["cat"], ["a cat", "grass", "tv monitor"], [f"thing number {i}" for i in range(70)]):
         tokens = tokenize(names)
         (values,) = session.run(["text"], {"tokens": tokens.numpy()})

@@ -149,11 +149,14 @@ CASES = {
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def labelled(request, tmp_path_factory):
+def labelled(request, shared_bundle, tmp_path_factory):
     """A row of `MODELS`: its name, the model, and its bundle of labels."""
     preset, strategy, size = MODELS[request.param]
-    model, path = small_model(preset), tmp_path_factory.mktemp("labelled") / "camera.pcaseg"
-    write_bundle(model, path, options=ExportOptions(graph="labels", strategy=strategy, image_size=size))
+    model, options = small_model(preset), ExportOptions(graph="labels", strategy=strategy, image_size=size)
+    if preset is SMALL_EVA:
+        return request.param, model, shared_bundle(options)
+    path = tmp_path_factory.mktemp("labelled") / "camera.pcaseg"
+    write_bundle(model, path, options=options)
     return request.param, model, path
 
 

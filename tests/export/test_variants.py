@@ -15,7 +15,7 @@ from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 import pcaseg.export.graphs
 from pcaseg.errors import PcasegError
-from pcaseg.export.graphs import export_segmenter
+from pcaseg.export.graphs import export_segmenter, export_text_encoder
 from pcaseg.export.label_graph import export_label_graph
 from pcaseg.export.options import ExportOptions
 
@@ -39,11 +39,10 @@ SLOW = ("opset 17", "float16, newest")
 @pytest.fixture(
     scope="module", params=[pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in VARIANTS]
 )
-def variant(request, tmp_path_factory):
+def variant(request, small, shared_bundle):
     """A row of `VARIANTS`: options, the model, the graph's path, and what was written."""
-    options, model = VARIANTS[request.param], small_model(SMALL_EVA)
-    path = tmp_path_factory.mktemp("variant") / "segmenter.onnx"
-    return options, model, path, export_segmenter(model, path, options=options)
+    path = shared_bundle(VARIANTS[request.param]) / "segmenter.onnx"
+    return VARIANTS[request.param], small, path, onnx.load(path)
 
 
 def logits_of(path: Path, images: torch.Tensor, text: torch.Tensor) -> np.ndarray:
@@ -123,5 +122,5 @@ def test_an_opset_that_cannot_be_written_is_refused(small, tmp_path, monkeypatch
     """An exporter that falls back to another opset would otherwise go unnoticed."""
     monkeypatch.setattr(pcaseg.export.graphs, "OLDEST_TRACED", 17)
     with pytest.raises(PcasegError, match="opset=17: the installed torch and onnx write 18 instead"):
-        export_segmenter(small, tmp_path / "s.onnx", options=ExportOptions(opset=17))
+        export_text_encoder(small, tmp_path / "s.onnx", options=ExportOptions(opset=17))
     assert not (tmp_path / "s.onnx").exists()

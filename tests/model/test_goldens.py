@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,11 @@ from support import (
     GOLDENS,
     aggregator_inputs,
     assert_golden,
-    published_state,
     seeded_input,
     seeded_weights,
 )
 
 from pcaseg.class_lists import class_list
-from pcaseg.model.checkpoint import load_model
 from pcaseg.model.epl import EPL
 from pcaseg.model.fod import fod, stream_cosine
 from pcaseg.model.network import PCASeg
@@ -28,13 +27,13 @@ DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["
 
 
 @pytest.fixture(scope="module")
-def eva() -> PCASeg:
-    return load_model("eva-b-384", published_state("eva_b"))
+def eva(golden_model) -> PCASeg:
+    return golden_model("eva_b")
 
 
 @pytest.fixture(scope="module")
-def cat() -> PCASeg:
-    return load_model("openai-b-384", published_state("cat_b"), aggregation="serial")
+def cat(golden_model) -> PCASeg:
+    return golden_model("cat_b")
 
 
 @pytest.fixture(autouse=True)
@@ -137,14 +136,10 @@ def epl_streams() -> tuple[torch.Tensor, torch.Tensor]:
     return a.permute(0, 2, 3, 4, 1), b.permute(0, 2, 3, 4, 1)
 
 
-def golden_epl(dtype: torch.dtype) -> EPL:
-    return load_model("eva-b-384", published_state("eva_b")).aggregator.layers[0].epl_first.to(dtype)
-
-
 @DTYPES
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_epl(epl_streams, mode, dtype):
-    epl = golden_epl(dtype).train(mode == "train")
+def test_epl(eva, epl_streams, mode, dtype):
+    epl = copy.deepcopy(eva.aggregator.layers[0].epl_first).to(dtype).train(mode == "train")
     fused = epl(*(stream.to(dtype) for stream in epl_streams))
     assert_golden(f"i_epl_{mode}", "fused", fused.permute(0, 4, 1, 2, 3))
     if mode == "train":

@@ -1,0 +1,67 @@
+"""The timing cache: what TensorRT learned of its tactics, kept between builds in one file."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pcaseg.errors import EngineError
+from pcaseg.files import atomic_path
+
+TIMING_MARK = b"pcaseg timing cache 1\n"
+"""First line of a timing cache, so that no other file is ever taken for one and replaced."""
+
+
+def check_timing_cache(path: Path) -> None:
+    """Refuses a place where no timing cache can be written, or a file that is none.
+
+    Raises:
+        EngineError: names the file.
+    """
+    try:
+        _timings(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):  # a lock that cannot be made would be waited for
+            pass
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> EngineError:
+    return EngineError(f"{path}: the timing cache cannot be used ({error.strerror}); name another file")
+
+
+def _timings(path: Path) -> bytes:
+    """What TensorRT learned before; nothing where there is no file."""
+    data = path.read_bytes() if path.exists() else TIMING_MARK
+    if not data.startswith(TIMING_MARK):
+        raise EngineError(f"{path}: exists and is not a timing cache of pcaseg; name another file")
+    return data.removeprefix(TIMING_MARK)
+
+
+@dataclass
+class Timings:
+    """What TensorRT learned of its tactics, as its own bytes."""
+
+    data: bytes
+
+
+@contextmanager
+def timing_cache(path: Path) -> Iterator[Timings]:
+    """The timing cache, for one process at a time; written back whole when a build succeeds."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock", timeout=3600):
+            cache = Timings(_timings(path))
+            yield cache
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(TIMING_MARK + cache.data)
+    except Timeout as error:
+        raise EngineError(f"{path}: another build has held the timing cache for an hour; name another") from error
+    except OSError as error:
+        raise _unusable(path, error) from error
