@@ -8,7 +8,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 CPU := not slow and not gpu and not trt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all lint demo clean
+.PHONY: test test-all coverage lint demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -17,6 +17,9 @@ test: lint
 test-all: lint
 	$(PYTEST) $(PARALLEL) -m "not ($(ALONE))"
 	$(PYTEST) -m "$(ALONE)"
+
+coverage: $(READY)
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov=pcaseg --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -88,6 +88,7 @@ def test_import_rules(module):
         assert not {name.split(".")[0] for name in imported} & TORCH_SIDE
 
 
+@pytest.mark.timing
 def test_import_is_light_and_fast():
     """Under 0.3 s for a warm interpreter; the median of five, since other work may share the machine."""
     code = (

@@ -46,6 +46,7 @@ def test_steps_resume(tmp_path, capsys):
     assert [line.split()[0] for line in listed] == ["done", "to", "to"]
 
 
+@pytest.mark.timing
 def test_steps_stop_in_time(tmp_path, capsys):
     slow = MeasuringStep("slow", python("import time; time.sleep(60)"), limit_s=1)
     late = MeasuringStep("late", python("0"))

@@ -23,6 +23,7 @@ def spin(milliseconds: float):
     return call
 
 
+@pytest.mark.timing
 def test_a_planted_delay_of_5_ms_is_measured_within_10_percent():
     calls = {"plain": spin(4), "delayed": spin(9)}
     rounds = timing.interleave(calls, {"plain": 4, "delayed": 9}, seconds=1.5)
@@ -48,6 +49,7 @@ def test_fast_calls_run_several_times_a_round_on_inputs_in_turn():
     assert timing.latency(rounds["fast"]).n == len(indices) and timing.latency(rounds["slow"]).n == 3
 
 
+@pytest.mark.timing
 def test_streams_run_at_the_same_time():
     sleep = lambda index: time.sleep(0.05)  # noqa: E731
     rounds = timing.interleave({"a": sleep}, {"a": 50.0}, seconds=1e-9, streams=4)["a"]
