@@ -26,6 +26,7 @@ from pcaseg.benchmarks.implementations import (
     open_implementation,
     weight_bytes,
 )
+from pcaseg.benchmarks.intervals import noise_of, paired_ratio
 from pcaseg.benchmarks.measurement import Measured, Mious, PointMeasurement, steps_of
 from pcaseg.benchmarks.plan import BenchOptions, Progress, Target
 from pcaseg.benchmarks.rows import BenchRow, Cold, EngineFacts, Point, Timing
@@ -171,7 +172,7 @@ class _Run:
             point=point,
             status="failed" if misses else "ok",
             reason=misses,
-            noise=timing.noise(one.engine, engine.ratio) if engine else "",
+            noise=noise_of(engine.latency, engine.ratio) if engine else "",
             engine=engine,
             end_to_end=self._timing(one.end_to_end, eager.end_to_end if eager else [], point),
             stages_ms=one.stages_ms,
@@ -187,8 +188,8 @@ class _Run:
     def _timing(self, rounds: list[timing.Round], base: list[timing.Round], point: Point) -> Timing | None:
         if not rounds:
             return None
-        found = timing.ratio(base, rounds) if base else None
-        return Timing(timing.latency(rounds, images=point.images, streams=point.streams), found)
+        latency = timing.latency(rounds, images=point.images, streams=point.streams)
+        return Timing(latency, paired_ratio(timing.latency(base), latency) if base else None)
 
     def _windows(self, point: Point) -> int:
         """Network inputs of one call."""

@@ -6,18 +6,15 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Literal
 
-import numpy as np
-
-from pcaseg.benchmarks.rows import BenchRow, Latency, RowsError
+from pcaseg.benchmarks.intervals import unpaired_ratio
+from pcaseg.benchmarks.rows import BenchRow, Latency, Ratio, RowsError
 from pcaseg.benchmarks.selection import SCOPES, Scope, key_of, latency_of, name_of, newest, point_text
 
 Verdict = Literal["slower", "faster", "same", "one round", "not comparable"]
 """`one round`: nothing is known of the noise between rounds; `not comparable`: the environments differ."""
 
-RESAMPLES = 2000
 AGREEMENT_LOSS = 0.001
 ERROR_GROWTH, LEAST_ERROR = 2.0, 1e-5
 MEMORY_GROWTH = 1.10
@@ -32,8 +29,8 @@ class Change:
     """Latency of one scope, after over before.
 
     Attributes:
-        ratio: of medians; above 1 is slower.
-        low, high: its 95 % bootstrap interval over the rounds; NaN where a run has but one round.
+        ratio: by `unpaired_ratio`; above 1 is slower. Of the medians where a run has but one round.
+        low, high: its 95 % interval; NaN where a run has but one round.
     """
 
     scope: Scope
@@ -117,56 +114,18 @@ def _pair(before: BenchRow, after: BenchRow, threshold: float, allow_different_m
 
 
 def _change(scope: Scope, before: Latency, after: Latency, threshold: float, comparable: bool) -> Change:
-    low, high = ratio_interval(before, after)
-    ratio = after.p50_ms / before.p50_ms
+    found = unpaired_ratio(after, before)
     verdict: Verdict = "same"
     if not comparable:
         verdict = "not comparable"
-    elif math.isnan(low):
+    elif found is None:
         verdict = "one round"
-    elif low > 1 + threshold:
+    elif found.low > 1 + threshold:
         verdict = "slower"
-    elif high < 1 / (1 + threshold):
+    elif found.high < 1 / (1 + threshold):
         verdict = "faster"
-    return Change(scope, before.p50_ms, after.p50_ms, ratio, low, high, verdict)
-
-
-def ratio_interval(before: Latency, after: Latency) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the ratio of two medians, whole rounds resampled; NaN with fewer than two.
-
-    Few rounds make the plain percentile interval too narrow. It is widened as Student's t widens a normal one
-    (the expanded percentiles of Hesterberg 2015, "What Teachers Should Know About the Bootstrap").
-
-    Raises:
-        RowsError: samples cannot be parted into their rounds.
-    """
-    old, new = _by_round(before), _by_round(after)
-    rounds = min(len(old), len(new))
-    if rounds < 2:
-        return math.nan, math.nan
-    rng = np.random.default_rng(0)
-    ratios = _medians(new, rng) / _medians(old, rng)
-    freedom = rounds - 1
-    student = 1.96 + 2.37 / freedom + 2.82 / freedom**2
-    tail = NormalDist().cdf(-student * math.sqrt(rounds / freedom))
-    low, high = np.quantile(ratios, (tail, 1 - tail))
-    return float(low), float(high)
-
-
-def _by_round(latency: Latency) -> np.ndarray:
-    samples = np.array(latency.samples_ms)
-    if latency.rounds < 1 or samples.size == 0 or samples.size % latency.rounds or not (samples > 0).all():
-        raise RowsError(
-            f"samples_ms holds {samples.size} values, which are not {latency.rounds} rounds of equal length of "
-            "positive times; measure anew with pcaseg bench"
-        )
-    return samples.reshape(latency.rounds, -1)
-
-
-def _medians(rounds: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Medians of `RESAMPLES` draws of as many rounds with replacement, (RESAMPLES,) float."""
-    drawn = rng.integers(len(rounds), size=(RESAMPLES, len(rounds)))
-    return np.median(rounds[drawn].reshape(RESAMPLES, -1), axis=1)
+    ratio = found or Ratio(after.p50_ms / before.p50_ms, math.nan, math.nan)
+    return Change(scope, before.p50_ms, after.p50_ms, ratio.value, ratio.low, ratio.high, verdict)
 
 
 def _other_regressions(before: BenchRow, after: BenchRow) -> list[str]:

@@ -23,7 +23,7 @@ from pcaseg.benchmarks.studies import tiny
 from pcaseg.files import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).resolve().parent.parent / "README.md"
 
 StoredRow = dict[str, Any]
 

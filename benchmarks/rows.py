@@ -94,7 +94,7 @@ class Latency:
 @final
 @dataclass(frozen=True)
 class Ratio:
-    """How many times faster than eager float32, with a 95 % bootstrap interval over the rounds."""
+    """One time over another, with a 95 % interval over the rounds; in rows eager float32's over the backend's own."""
 
     value: float
     low: float
@@ -181,7 +181,7 @@ class BenchRow:
         backend: one of `BACKENDS`.
         runs: what really ran, such as `PyTorch on cpu, bfloat16`; empty if nothing did.
         reason: of a row that is skipped or failed; empty otherwise.
-        noise: why the ratio of this row should not be quoted; empty where it may be.
+        noise: the reason why the ratio of this row should not be quoted; empty where it may be.
         engine: network inputs to logits, on memory where the network runs.
         end_to_end: image file to label map; None with several images per call.
         stages_ms: medians; `engine` stands for stages that a graph does not show.
@@ -219,6 +219,11 @@ class BenchRow:
     environment: dict[str, str] = field(default_factory=dict)
     engine_facts: EngineFacts | None = field(default=None, metadata=ADDED_LATER)
     schema_version: int = SCHEMA_VERSION
+
+
+def rounded(value: float) -> float:
+    """Six digits of a number: more would be noise in the file."""
+    return float(f"{value:.6g}")
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:

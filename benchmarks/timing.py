@@ -1,7 +1,7 @@
-"""Timing that can be trusted: calls take turns in rounds, and every ratio carries its interval.
+"""Timing of calls that take turns in rounds.
 
 All calls of a comparison run once per round, in an order that turns from round to round, so that a machine that slows
-down or warms up does so for all of them. Intervals come from a bootstrap over whole rounds.
+down or warms up does so for all of them. `pcaseg.benchmarks.intervals` makes ratios with intervals from the rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pcaseg.benchmarks.rows import Latency, Ratio
+from pcaseg.benchmarks.rows import Latency, rounded
 
 Call = Callable[[int], object]
 """Runs once; the argument counts the calls, so that inputs may take turns."""
@@ -27,14 +27,6 @@ LEAST_ROUNDS = 3
 MOST_ROUNDS = 100
 MOST_REPEATS = 10
 """Calls of a fast backend in one round, beside one call of a slow one."""
-
-WIDEST_INTERVAL = 0.25
-"""Of a ratio, over the ratio: wider ones support no statement."""
-
-WIDEST_SPREAD = 0.5
-"""From the 10th to the 90th percentile of the rounds' medians, over their median."""
-
-_RESAMPLES = 2000
 
 
 @dataclass
@@ -166,46 +158,11 @@ def latency(rounds: Sequence[Round], *, images: int = 1, streams: int = 1) -> La
     return Latency(
         n=len(samples),
         rounds=len(rounds),
-        mean_ms=_rounded(samples.mean()),
-        min_ms=_rounded(samples.min()),
-        p50_ms=_rounded(p50),
-        p90_ms=_rounded(p90),
-        p99_ms=_rounded(p99),
-        per_s=_rounded(1e3 * per_ms),
-        samples_ms=tuple(_rounded(sample) for sample in samples),
+        mean_ms=rounded(samples.mean()),
+        min_ms=rounded(samples.min()),
+        p50_ms=rounded(p50),
+        p90_ms=rounded(p90),
+        p99_ms=rounded(p99),
+        per_s=rounded(1e3 * per_ms),
+        samples_ms=tuple(rounded(sample) for sample in samples),
     )
-
-
-def ratio(base: Sequence[Round], other: Sequence[Round], *, seed: int = 0) -> Ratio:
-    """How many times faster `other` is than `base`, with a 95 % interval: rounds are drawn again, pairwise."""
-    pairs = np.array([[np.median(a.samples_ms), np.median(b.samples_ms)] for a, b in zip(base, other, strict=True)])
-    drawn = pairs[np.random.default_rng(seed).integers(len(pairs), size=(_RESAMPLES, len(pairs)))]
-    medians = np.median(drawn, axis=1)
-    value, low, high = (float(x) for x in (_times(np.median(pairs, axis=0)), *_interval(_times(medians))))
-    return Ratio(_rounded(value), _rounded(min(low, value)), _rounded(max(high, value)))
-
-
-def noise(rounds: Sequence[Round], found: Ratio | None) -> str:
-    """Why these rounds support no ratio; empty where they do."""
-    medians = np.array([np.median(one.samples_ms) for one in rounds])
-    spread = float(np.subtract(*np.percentile(medians, (90, 10))) / np.median(medians))
-    if len(rounds) < LEAST_ROUNDS:
-        return f"only {len(rounds)} rounds"
-    if spread > WIDEST_SPREAD:
-        return f"its rounds spread over {spread:.0%} of their median"
-    if found is not None and found.high - found.low > WIDEST_INTERVAL * found.value:
-        return f"the interval of its ratio, {found.low:.2f} to {found.high:.2f}, is too wide"
-    return ""
-
-
-def _times(pairs: np.ndarray) -> np.ndarray:
-    return pairs[..., 0] / pairs[..., 1]
-
-
-def _interval(values: np.ndarray) -> np.ndarray:
-    return np.percentile(values, (2.5, 97.5))
-
-
-def _rounded(value: float) -> float:
-    """To six digits: more would be noise in the file."""
-    return float(f"{value:.6g}")

@@ -15,6 +15,7 @@ import numpy as np
 from pcaseg.arguments import some_path
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
+from pcaseg.benchmarks.intervals import noise_of
 from pcaseg.benchmarks.rows import BenchRow, EngineFacts, Point, Timing, append_rows, read_rows
 from pcaseg.class_lists import first_names
 from pcaseg.environment import flat_environment
@@ -86,12 +87,14 @@ class PointRun:
         misses = gate_failures(accuracy, row.gate)
         sidecar = self.backend.engine_in_use(point.classes).sidecar
         self.backend.engine_times_ms(images, reference.text, calls=10)  # warm
+        engine = timing.latency(self._engine(images, reference.text), images=point.images)
         return replace(
             row,
             engine_sha256=sidecar.sha256,
             status="failed" if misses else "ok",
             reason=misses,
-            engine=Timing(timing.latency(self._engine(images, reference.text), images=point.images), None),
+            noise=noise_of(engine, None),
+            engine=Timing(engine, None),
             end_to_end=segment and Timing(timing.latency(end_to_end(segment)), None),
             accuracy=accuracy,
             engine_facts=EngineFacts.of(sidecar),
