@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from pcaseg.benchmarks.rows import BenchRow, Point
+from pcaseg.benchmarks.selection import counted
+from pcaseg.text_tables import terminal_table
 
 LEGEND = """\
 engine    network inputs to logits, median; `images/s` and `x eager` are of it
@@ -16,8 +18,7 @@ error     largest difference of a logit from eager float32's, over the largest l
 mIoU      percent, with --labelled; in brackets the difference from eager float32
 cold s    from starting a process to the first labelled image; MiB: the peak memory of that process"""
 
-_HEAD = f"{'backend':20} {'engine ms':>10} {'whole ms':>10} {'images/s':>8} {'x eager':>20} {'labels':>9} {'error':>8}"
-_HEAD += f" {'cold s':>7} {'MiB':>7} {'mIoU':>14}"
+_HEADERS = "backend", "engine ms", "whole ms", "images/s", "x eager", "labels", "error", "cold s", "MiB", "mIoU"
 
 
 def tables(rows: Iterable[BenchRow]) -> str:
@@ -27,58 +28,52 @@ def tables(rows: Iterable[BenchRow]) -> str:
 
 
 def _table(point: Point, rows: Sequence[BenchRow]) -> str:
-    images = "1 image" if point.images == 1 else f"{point.images} images"
-    size = f"{point.width} x {point.height} px"
     streams = "" if point.streams == 1 else f", {point.streams} streams"
     title = (
-        f"{rows[0].preset}: {point.classes} classes, {point.strategy}, {images} of {size} a "
-        f"call, {point.threads} threads{streams}, {point.precision}"
+        f"{rows[0].preset}: {point.classes} classes, {point.strategy}, {counted(point.images, 'image', 'images')} of "
+        f"{point.width} x {point.height} px a call, {point.threads} threads{streams}, {point.precision}"
     )
-    lines = [title, "", _HEAD]
-    lines += [_line(row) for row in rows if row.status != "skipped"]
-    lines += [f"{row.backend:20} skipped: {row.reason}" for row in rows if row.status == "skipped"]
+    lines = [title, ""]
+    if timed := [row for row in rows if row.engine]:
+        lines.append(terminal_table(_HEADERS, map(_cells, timed), align="lr"))
+    for row in rows:
+        lines += [f"{row.backend} {row.status if row.status == 'skipped' else 'FAILED'}: {row.reason}"] * bool(
+            row.reason
+        )
+        lines += [f"{row.backend} noisy: {row.noise}"] * bool(row.noise)
     return "\n".join(lines)
 
 
-def _line(row: BenchRow) -> str:
-    if row.engine is None:
-        return f"{row.backend:20} FAILED: {row.reason}"
-    cells = f"{row.backend:20} {_ms(row.engine.latency.p50_ms)} "
-    cells += _ms(row.end_to_end.latency.p50_ms) if row.end_to_end else " " * 10
-    cells += f" {row.engine.latency.per_s:8.3g} {_ratio(row):>20}"
-    if row.accuracy:
-        cells += f" {row.accuracy.label_agreement:9.3%} {row.accuracy.relative_error:8.1e}"
-    cells += f" {row.cold.total_s:7.1f} {row.cold.peak_host_mib:7.0f}" if row.cold else " " * 16
-    if row.accuracy and row.accuracy.miou is not None:
-        cells += f" {row.accuracy.miou:6.2f} ({row.accuracy.miou_difference:+.2f})"
-    notes = [f"FAILED: {row.reason}"] if row.status == "failed" else []
-    notes += [f"noisy: {row.noise}"] if row.noise else []
-    return "  ".join([cells, *notes])
+def _cells(row: BenchRow) -> list[str]:
+    assert row.engine is not None  # by the caller's choice
+    ratio, accuracy = row.engine.ratio, row.accuracy
+    labelled = accuracy is not None and accuracy.miou is not None
+    return [
+        row.backend,
+        _ms(row.engine.latency.p50_ms),
+        _ms(row.end_to_end.latency.p50_ms) if row.end_to_end else "",
+        f"{row.engine.latency.per_s:.3g}",
+        f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio else "",
+        *([f"{accuracy.label_agreement:.3%}", f"{accuracy.relative_error:.1e}"] if accuracy else ["", ""]),
+        *([f"{row.cold.total_s:.1f}", f"{row.cold.peak_host_mib:.0f}"] if row.cold else ["", ""]),
+        f"{accuracy.miou:.2f} ({accuracy.miou_difference:+.2f})" if accuracy and labelled else "",
+    ]
 
 
 def _ms(value: float) -> str:
-    return f"{value:10.0f}" if value >= 1000 else f"{value:10.1f}"
-
-
-def _ratio(row: BenchRow) -> str:
-    found = row.engine.ratio if row.engine else None
-    return f"{found.value:.2f} [{found.low:.2f}, {found.high:.2f}]" if found else ""
+    return f"{value:.0f}" if value >= 1000 else f"{value:.1f}"
 
 
 def verdict(rows: Sequence[BenchRow]) -> str:
-    """One sentence: whether all are right, and which is fastest."""
-    ran = [row for row in rows if row.status != "skipped"]
-    wrong = sorted({row.backend for row in ran if row.status == "failed"})
-    right = [row for row in ran if row.status == "ok" and row.engine and row.engine.ratio and not row.noise]
-    right = [row for row in right if row.backend != "eager"]
-    parts = [f"NOT RIGHT by their gates: {', '.join(wrong)}" if wrong else "all backends are right by their gates"]
-    if right:
-        best = max(right, key=lambda row: row.engine.ratio.value)  # type: ignore[union-attr]
-        assert best.engine is not None and best.engine.ratio is not None  # by the choice above
-        parts.append(
-            f"fastest against eager: {best.backend} at {best.point.classes} classes, "
-            f"{best.engine.ratio.value:.1f} times as fast"
-        )
-    else:
-        parts.append("no other backend's ratio to eager is quiet enough to be quoted (more --seconds may help)")
-    return "; ".join(parts)
+    """One sentence: all are right or which are not, and which is fastest."""
+    wrong = sorted({row.backend for row in rows if row.status == "failed"})
+    right = [
+        (row.engine.ratio.value, row)
+        for row in rows
+        if row.status == "ok" and row.engine and row.engine.ratio and not row.noise and row.backend != "eager"
+    ]
+    said = f"NOT RIGHT by their gates: {', '.join(wrong)}" if wrong else "all backends are right by their gates"
+    if not right:
+        return f"{said}; no other backend's ratio to eager is quiet enough to be quoted (more --seconds may help)"
+    ratio, best = max(right, key=lambda pair: pair[0])
+    return f"{said}; fastest against eager: {best.backend} at {best.point.classes} classes, {ratio:.1f} times as fast"

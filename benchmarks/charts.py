@@ -1,25 +1,54 @@
-"""Charts as inline SVG: lines, scatter, roofline, bars and stacked bars. No script, no font, no picture from elsewhere.
+"""Charts as SVG through matplotlib: lines, marks under roofs, bars and stacked bars.
 
-Each chart says everything in its `<title>` and `<desc>` too, is light or dark as the reader's system is, and can stand
-in a page or in a file of its own.
+Each is light or dark as the reader's system is: matplotlib draws the light colours of the palette, which then become
+CSS variables. Text stays text, so that it can be selected, searched and read out; places are computed for matplotlib's
+own DejaVu Sans, which is wider than the fonts of systems. The same chart gives the same bytes on one machine.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import textwrap
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
-from pcaseg.benchmarks import svg
-from pcaseg.benchmarks.svg import Axis, Scale
+from pcaseg.benchmarks.chart_svg import svg_text
+from pcaseg.benchmarks.palette import colour, marker
+from pcaseg.errors import MissingDependencyError, install_hint
 
-RIGHT = svg.WIDTH - 16
-PLOT_HEIGHT = 210
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 380
+"""CSS pixels of every chart: narrow, so that its text of 11.5 is still read on a telephone."""
+
+LONGEST = 37
+"""Characters of a name in a chart; longer ones are cut."""
 
 
 @dataclass(frozen=True)
-class Mark:
-    """One point, with the interval of its y where there is one."""
+class ChartAxis:
+    """One axis.
+
+    Attributes:
+        title: quantity and unit.
+        scale: `linear` starts at 0.
+        ticks: value and label of each; empty for matplotlib's choice.
+    """
+
+    title: str
+    scale: Literal["linear", "log"] = "linear"
+    ticks: tuple[tuple[float, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class ChartMark:
+    """One mark, with the interval of its y where there is one."""
 
     x: float
     y: float
@@ -28,330 +57,294 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Series:
-    """Points of one colour.
+class ChartSeries:
+    """Marks of one colour.
 
     Attributes:
         label: its name.
         backend: whose colour and marker it has.
         marks: in the order of x.
-        dashed: whether its line is.
-        hollow: whether its markers are, as of rows that failed.
+        dashed: its line is.
+        hollow: its markers are, as of rows that failed.
     """
 
     label: str
     backend: str
-    marks: tuple[Mark, ...]
+    marks: tuple[ChartMark, ...]
     dashed: bool = False
     hollow: bool = False
 
 
 @dataclass(frozen=True)
-class Bar:
-    """One bar, with the interval of its value where there is one, and what is written at its end."""
+class ChartBar:
+    """One bar of named parts, with the interval of its end where there is one, and what is written behind it."""
 
     label: str
-    backend: str
-    value: float
+    parts: tuple[tuple[str, float], ...]
     text: str
     low: float | None = None
     high: float | None = None
 
 
 @dataclass(frozen=True)
-class Stack:
-    """One bar of parts: name and value of each, and what is written at its end."""
+class Chart:
+    """What all charts have: a title that is shown and read out, and a description that is read out."""
 
-    label: str
-    parts: tuple[tuple[str, float], ...]
-    text: str
+    title: str
+    description: str
 
+    def svg(self) -> str:
+        """The picture, to stand in a page or in a file of its own.
 
-def line_chart(title: str, description: str, series: Sequence[Series], *, x: Axis, y: Axis) -> str:
-    """Lines with markers, intervals as thin uprights, and a legend above the plot.
+        Raises:
+            MissingDependencyError: matplotlib is not installed.
+        """
+        try:
+            from matplotlib import style
+            from matplotlib.figure import Figure
+            from matplotlib.layout_engine import ConstrainedLayoutEngine
+        except ImportError as error:
+            raise MissingDependencyError(f"this needs the package matplotlib; {install_hint('benchmarks')}") from error
+        with style.context(["default", _style()], after_reset=True), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing", UserWarning)  # the reader's own fonts have it
+            figure = Figure((WIDTH / 72, 1), layout=ConstrainedLayoutEngine(w_pad=11 / 72, h_pad=7 / 72))
+            title = textwrap.fill(printable(self.title), 46)
+            figure.suptitle(title, x=12 / WIDTH, ha="left", gid="head")
+            figure.patch.set_gid("paper")
+            height = self._draw(figure) + 17 * title.count("\n")
+            figure.set_figheight((height + _legend(figure)) / 72)
+            return svg_text(figure, title=self.title, description=self.told(), source=self.source())
 
-    Args:
-        title: shown, and read out.
-        description: read out before the numbers.
-        series: at least one mark in all; positive on a log axis.
-        x, y: the axes.
-    """
-    head = _head(title, [(s.label, _key(s, line=True)) for s in series])
-    frame = _frame(head, series, x=x, y=y)
-    for one in series:
-        frame.parts.append(_coloured(one.backend, _line(one, frame) + _intervals(one, frame) + _markers(one, frame)))
-    return svg.document(title, _told(description, series, x, y), frame.height, frame.parts)
+    def source(self) -> str:
+        """The SHA-256 of all that the chart is made from."""
+        return hashlib.sha256(json.dumps([type(self).__name__, asdict(self)]).encode()).hexdigest()
 
+    def told(self) -> str:
+        """The description, and every number."""
+        raise NotImplementedError
 
-def scatter(title: str, description: str, series: Sequence[Series], *, x: Axis, y: Axis) -> str:
-    """Markers with their names beside them; names that find no free place stand in a legend. Arguments as above."""
-    drawn = _frame(_head(title, []), series, x=x, y=y)
-    names, unplaced = _names(series, drawn)
-    if unplaced:
-        drawn = _frame(_head(title, [(s.label, _key(s)) for s in series]), series, x=x, y=y)
-        names = []
-    marks = [_coloured(s.backend, _intervals(s, drawn) + _markers(s, drawn)) for s in series]
-    return svg.document(title, _told(description, series, x, y), drawn.height, [*drawn.parts, *names, *marks])
-
-
-def roofline(title: str, description: str, series: Sequence[Series], *, gflops: float, gb_s: float) -> str:
-    """Speed reached against operations per byte, under the two roofs of a machine.
-
-    Args:
-        title, description: as above.
-        series: marks of operations per byte and 10^9 operations per second.
-        gflops: of the flat roof.
-        gb_s: of the slope.
-    """
-    x, y = Axis("operations per byte that must move (log)", "log"), Axis("10⁹ operations per second (log)", "log")
-    key = '<path class="roof" d="M0 -4L20 -4"/>'
-    roof = (f"roofs: {svg.short(gb_s)} GB/s, {svg.short(gflops)} GFLOP/s", key)
-    ridge = gflops / gb_s
-    reach = Series("", "", (Mark(ridge / 4, gflops), Mark(ridge * 2, gflops)))
-    frame = _frame(_head(title, [*((s.label, _key(s)) for s in series), roof]), [*series, reach], x=x, y=y)
-    left, top, right, bottom = frame.x.low, frame.y.high, frame.x.high, frame.y.low
-    start = max(left, bottom / gb_s)
-    path = [
-        (start, min(start * gb_s, gflops)),
-        *([(ridge, gflops)] if ridge > start else []),
-        (right, min(gflops, top)),
-    ]
-    corners = "L".join(f"{svg.place(frame.x(a))} {svg.place(frame.y(b))}" for a, b in path)
-    frame.parts.append(f'<path class="roof" d="M{corners}"/>')
-    frame.parts.extend(_coloured(s.backend, _markers(s, frame)) for s in series)
-    return svg.document(title, _told(f"{description} {roof[0]}.", series, x, y), frame.height, frame.parts)
-
-
-def bars(
-    title: str, description: str, groups: Sequence[tuple[str, Sequence[Bar]]], *, axis: Axis, reference: float | None
-) -> str:
-    """Horizontal bars in named groups, with intervals and values.
-
-    Args:
-        title, description: as above.
-        groups: heading (may be empty) and bars of each.
-        axis: of the values; linear.
-        reference: where an upright marks what is compared with.
-    """
-    head, y = _head(title, [])
-    every = [bar for _, group in groups for bar in group]
-    left = _column([bar.label for bar in every])
-    room = max(svg.text_width(bar.text) for bar in every) + 10
-    ends = [bar.high if bar.high is not None else bar.value for bar in every]
-    scale = svg.fit(axis, [*ends, reference or 0.0], left, RIGHT - room)
-    rows: list[str] = []
-    top = y
-    for heading, group in groups:
-        if heading:
-            rows.append(svg.label(heading, 16, y + 14, kind="group"))
-            y += 21
-        for bar in group:
-            rows.append(_bar(bar, scale, y))
-            y += 21
-        y += 7
-    if reference is not None:
-        rows.append(svg.segment(scale(reference), top, scale(reference), y, "reference"))
-    told = "; ".join(f"{heading}: {bar.label} {bar.text}" for heading, group in groups for bar in group)
-    return svg.document(title, f"{description} {told}", y + 50, [*head, *_value_axis(scale, axis, top, y), *rows])
-
-
-def stacked_bars(title: str, description: str, stacks: Sequence[Stack], *, axis: Axis, names: Sequence[str]) -> str:
-    """Horizontal bars of parts, with their sums, and a legend above.
-
-    Args:
-        title, description: as above.
-        stacks: the bars.
-        axis: of the values; linear.
-        names: of all parts, in the legend's order.
-    """
-    swatches = [(name, f'<rect class="bar" y="-9" width="10" height="10" rx="2" {_style(name)}/>') for name in names]
-    parts, y = _head(title, swatches)
-    left = _column([stack.label for stack in stacks])
-    sums = [sum(value for _, value in stack.parts) for stack in stacks]
-    room = max(svg.text_width(stack.text) for stack in stacks) + 10
-    scale = svg.fit(axis, sums, left, RIGHT - room)
-    rows, top = [], y
-    for stack, total in zip(stacks, sums, strict=True):
-        rows.append(svg.label(svg.shortened(stack.label, left - 24), left - 8, y + 14, kind="strong", anchor="end"))
-        edges = [0.0]
-        for name, value in stack.parts:
-            edges.append(edges[-1] + value)
-            x, width = scale(edges[-2]), scale(edges[-1]) - scale(edges[-2])
-            shape = f'x="{svg.place(x)}" y="{svg.place(y + 3)}" width="{svg.place(max(width - 0.7, 0.3))}" height="15"'
-            rows.append(f'<rect class="bar" {shape} {_style(name)}/>')
-        rows.append(svg.label(stack.text, scale(total) + 6, y + 14, kind="strong"))
-        y += 25
-    told = "; ".join(f"{s.label}: " + ", ".join(f"{name} {svg.short(v)}" for name, v in s.parts) for s in stacks)
-    return svg.document(title, f"{description} {told}", y + 50, [*parts, *_value_axis(scale, axis, top, y + 4), *rows])
+    def _draw(self, figure: Figure) -> float:
+        """Draws into an empty figure; returns the height that it needs beside title and legend, in pixels."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _Frame:
-    """A plot's scales and what is drawn of it so far."""
+class MarksChart(Chart):
+    """Markers over two axes.
 
-    x: Scale
-    y: Scale
-    height: float
-    parts: list[str]
+    Attributes:
+        series: at least one mark in all; positive on a log axis.
+        x, y: the axes.
+        joined: by lines.
+        roofs: name, y of the flat one, and y over x of the slope to it; both axes are log then.
+    """
 
+    series: tuple[ChartSeries, ...]
+    x: ChartAxis
+    y: ChartAxis
+    joined: bool = True
+    roofs: tuple[str, float, float] | None = None
 
-def _head(title: str, legend: Sequence[tuple[str, str]]) -> tuple[list[str], float]:
-    """Title and legend, and where they end. Keys of the legend are drawn for a text that starts 26 to their right."""
-    lines = svg.wrapped(title, RIGHT - 16, 13.5)
-    parts = [svg.label(line, 16, 26 + 17 * i, kind="head") for i, line in enumerate(lines)]
-    x, y = 16.0, 26.0 + 17 * len(lines) + 3
-    for name, key in legend:
-        indent = 15 if key.startswith("<rect") else 26
-        name = svg.shortened(name, RIGHT - 16 - indent)
-        width = indent + svg.text_width(name)
-        if x > 16 and x + width > RIGHT:
-            x, y = 16.0, y + 18
-        parts.append(f'<g transform="translate({svg.place(x)} {svg.place(y)})">{key}</g>')
-        parts.append(svg.label(name, x + indent, y, kind="strong"))
-        x += width + 14
-    return parts, y + 12 if legend else y - 8
+    def told(self) -> str:
+        said = (f"{s.label}: " + ", ".join(f"{short(m.y)} at {short(m.x)}" for m in s.marks) for s in self.series)
+        return f"{self.description} {self.y.title}, at {self.x.title}: {'; '.join(said)}."
 
-
-def _frame(head: tuple[list[str], float], series: Sequence[Series], *, x: Axis, y: Axis) -> _Frame:
-    """Axes below a head, wide enough for everything in `series`."""
-    parts, top = list(head[0]), head[1] + 26
-    marks = [mark for one in series for mark in one.marks]
-    bottom = top + PLOT_HEIGHT
-    heights = [v for m in marks for v in (m.y, m.low, m.high) if v is not None]
-    y_scale = svg.fit(y, heights, bottom, top)
-    left = 16 + max(svg.text_width(name) for _, name in y_scale.ticks) + 6
-    x_scale = svg.fit(x, [m.x for m in marks], left, RIGHT)
-    parts.append(svg.label(svg.shortened(y.title, RIGHT - 16), 16, top - 14))
-    for value, name in y_scale.ticks:
-        at = y_scale(value)
-        parts.append(svg.segment(left, at, RIGHT, at, "grid"))
-        parts.append(svg.label(name, left - 6, at + 4, anchor="end"))
-    parts += _bottom_axis(x_scale, x, bottom)
-    return _Frame(x_scale, y_scale, bottom + 50, parts)
+    def _draw(self, figure: Figure) -> float:
+        axes = figure.subplots()
+        axes.set_title(printable(self.y.title), loc="left")
+        marks = [mark for one in self.series for mark in one.marks]
+        xs, ys = [m.x for m in marks], [v for m in marks for v in (m.y, m.low, m.high) if v is not None]
+        for one in self.series:
+            _draw_series(axes, one, joined=self.joined)
+        if self.roofs:
+            said, flat, slope = self.roofs
+            ridge = flat / slope
+            xs, ys = [*xs, ridge / 4, 2 * ridge], [*ys, flat]
+            edge = min(ys) / slope / 10, ridge, max(xs) * 10
+            axes.plot(edge, [edge[0] * slope, flat, flat], color=colour("ink"), linewidth=1.4, label=said, gid="line")
+        _fit(axes, "x", self.x, xs)
+        _fit(axes, "y", self.y, ys)
+        return 292
 
 
-def _bottom_axis(scale: Scale, axis: Axis, y: float) -> list[str]:
-    parts = [svg.segment(scale.start, y, scale.end, y, "axis")]
-    for value, name in _spaced(scale):
-        half = svg.text_width(name) / 2
-        at = min(max(scale(value), 16 + half), svg.WIDTH - 4 - half)
-        parts.append(svg.segment(scale(value), y, scale(value), y + 4, "axis"))
-        parts.append(svg.label(name, at, y + 17, anchor="middle"))
-    title = svg.shortened(axis.title, svg.WIDTH - 32)
-    return [*parts, svg.label(title, RIGHT, y + 36, anchor="end")]
+@dataclass(frozen=True)
+class BarsChart(Chart):
+    """Horizontal bars in named groups.
+
+    Attributes:
+        groups: heading (may be empty) and bars of each, at least one in each.
+        axis: of the values; linear.
+        legend: names of parts, in the order of the legend; empty for none.
+        reference: where an upright marks what is compared with.
+    """
+
+    groups: tuple[tuple[str, tuple[ChartBar, ...]], ...]
+    axis: ChartAxis
+    legend: tuple[str, ...] = ()
+    reference: float | None = None
+
+    def told(self) -> str:
+        bars = ((f"{heading}: " if heading else "", bar) for heading, group in self.groups for bar in group)
+        said = (f"{heading}{bar.label} {self._numbers(bar)}" for heading, bar in bars)
+        return f"{self.description} {'; '.join(said)}."
+
+    def _numbers(self, bar: ChartBar) -> str:
+        return ", ".join(f"{name} {short(value)}" for name, value in bar.parts) if self.legend else bar.text
+
+    def _draw(self, figure: Figure) -> float:
+        bars = [bar for _, group in self.groups for bar in group]
+        most = max([*(max(_total(bar), bar.high or 0) for bar in bars), self.reference or 0])
+        ratios = [len(group) + 0.2 for _, group in self.groups]
+        rows = figure.subplots(len(self.groups), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        for name in self.legend:
+            rows[0].barh(0, 0, color=colour(name), label=_cut(name))
+        for axes, (heading, group) in zip(rows, self.groups, strict=True):
+            _draw_bars(axes, group)
+            axes.set_title(printable(heading), loc="left", color=colour("ink"), fontweight="bold")
+            axes.tick_params(left=False, bottom=axes is rows[-1], labelcolor=colour("muted"))
+            axes.tick_params(axis="y", labelcolor=colour("ink"))
+            axes.spines.bottom.set_visible(axes is rows[-1])
+            if self.reference is not None:
+                axes.axvline(self.reference, color=colour("ink"), linewidth=1, linestyle=(0, (2, 3)))
+        _fit(rows[-1], "x", self.axis, [1.15 * most])
+        return 105 + 21 * len(bars) + 24 * (len(self.groups) - 1)
 
 
-def _value_axis(scale: Scale, axis: Axis, top: float, bottom: float) -> list[str]:
-    """Uprights behind bars, and the axis below them."""
-    grid = [svg.segment(scale(v), top, scale(v), bottom, "grid") for v, _ in _spaced(scale)]
-    return [*grid, *_bottom_axis(scale, axis, bottom)]
+def short(value: float) -> str:
+    """A number of an axis: three figures, k and M.
+
+    >>> [short(v) for v in (0, 0.02, 1, 1500, 2e6, 1e-5, 37.25)]
+    ['0', '0.02', '1', '1.5k', '2M', '1e-05', '37.2']
+    """
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if unit <= abs(value) < 1000 * unit:
+            return f"{value / unit:.3g}{name}"
+    return f"{value:.3g}"
 
 
-def _spaced(scale: Scale) -> list[tuple[float, str]]:
+def printable(text: str) -> str:
+    """Text for a picture: of characters that a font may have, and not too long.
+
+    >>> printable("a\\x00b\\n")
+    'a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}'
+    """
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def _cut(text: str) -> str:
+    return printable(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+
+
+def _style() -> dict[str, Any]:
+    """Settings of matplotlib for every chart."""
+    ink, muted, axis = colour("ink"), colour("muted"), colour("axis")
+    return {
+        **{
+            "svg.fonttype": "none",
+            "svg.hashsalt": "pcaseg",
+            "text.parse_math": False,
+            "font.sans-serif": ["DejaVu Sans"],
+        },
+        **{"font.size": 11.5, "figure.titlesize": 13.5, "figure.titleweight": "bold", "text.color": ink},
+        **{"axes.titlesize": 11.5, "axes.titlecolor": muted, "axes.labelcolor": muted, "axes.edgecolor": axis},
+        **{"axes.spines.top": False, "axes.spines.right": False, "axes.spines.left": False, "axes.facecolor": "none"},
+        **{"axes.grid": True, "axes.axisbelow": True, "grid.color": colour("grid"), "figure.facecolor": colour("bg")},
+        **{"xtick.color": axis, "ytick.color": axis, "xtick.labelcolor": muted, "ytick.labelcolor": muted},
+        **{"ytick.major.size": 0, "xaxis.labellocation": "right", "legend.frameon": False, "legend.columnspacing": 1.2},
+        **{"lines.linewidth": 1.8, "lines.markersize": 7, "lines.markeredgewidth": 0.6, "legend.labelspacing": 0.35},
+    }
+
+
+def _draw_series(axes: Axes, series: ChartSeries, *, joined: bool) -> None:
+    own, paper = colour(series.backend), colour("bg")
+    spans = [(m.x, m.low, m.high) for m in series.marks if m.low is not None and m.high is not None]
+    if spans:
+        axes.vlines(*zip(*spans, strict=True), color=own, linewidth=1.2)
+    axes.plot(
+        [m.x for m in series.marks],
+        [m.y for m in series.marks],
+        label=_cut(series.label),
+        color=own,
+        linestyle="none" if not joined else "--" if series.dashed else "-",
+        marker=(shape := marker(series.backend)),
+        markersize=(7 if joined else 8) * (1.4 if shape == "*" else 1),
+        markerfacecolor=paper if series.hollow else own,
+        markeredgecolor=own if series.hollow else paper,
+        gid="marks",
+    )
+
+
+def _draw_bars(axes: Axes, bars: Sequence[ChartBar]) -> None:
+    """Draws bars from top to bottom, part behind part."""
+    from matplotlib.patheffects import AbstractPathEffect, withStroke
+
+    for place, bar in enumerate(bars):
+        end = 0.0
+        for name, value in bar.parts:
+            axes.barh(place, value, 0.7, left=end, color=colour(name), edgecolor=colour("bg"), linewidth=0.6, gid="bar")
+            end += value
+        if bar.low is not None and bar.high is not None:
+            halo: list[AbstractPathEffect] = [withStroke(linewidth=3, foreground=colour("bg"))]
+            span = [[end - min(bar.low, end)], [max(bar.high, end) - end]]
+            drawn = axes.errorbar(end, place, xerr=span, color=colour("ink"), linewidth=1.1, capsize=3)
+            for artist in (*drawn.lines[1], *drawn.lines[2]):
+                artist.set_path_effects(halo)
+        at = max(end, bar.high or 0), place
+        axes.annotate(printable(bar.text), at, (5, 0), textcoords="offset points", va="center_baseline")
+    axes.set_yticks(range(len(bars)), [_cut(bar.label) for bar in bars])
+    axes.set_ylim(len(bars) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+
+
+def _total(bar: ChartBar) -> float:
+    return sum(value for _, value in bar.parts)
+
+
+def _fit(axes: Axes, name: Literal["x", "y"], axis: ChartAxis, values: Iterable[float]) -> None:
+    """Scale, limits, ticks and title of an axis that holds all values; the title of y stands above the plot."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+    held = [*values, *(value for value, _ in axis.ticks)]
+    low, high, line = min(held), max(held), axes.xaxis if name == "x" else axes.yaxis
+    set_scale, set_limits = (axes.set_xscale, axes.set_xlim) if name == "x" else (axes.set_yscale, axes.set_ylim)
+    set_scale(axis.scale)
+    if axis.scale == "log":
+        room = max((high / low) ** 0.06, 1.15)
+        set_limits(low / room, high * room)
+    else:
+        set_limits(0, 1.04 * high or 1)
+    if axis.scale == "log" and high / low > 6:
+        line.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high / low < 300 else (1.0,)))
+    else:
+        line.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    line.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    line.set_minor_locator(NullLocator())
+    if axis.ticks:
+        line.set_ticks(*zip(*_apart(axis, low, high), strict=True))
+    if name == "x":
+        axes.set_xlabel(printable(axis.title))
+
+
+def _apart(axis: ChartAxis, low: float, high: float) -> list[tuple[float, str]]:
     """Ticks whose labels leave a gap; the last one stays."""
     kept: list[tuple[float, str]] = []
-    for value, name in reversed(scale.ticks):
-        half = svg.text_width(name) / 2
-        if not kept or scale(kept[-1][0]) - svg.text_width(kept[-1][1]) / 2 - 5 >= scale(value) + half:
-            kept.append((value, name))
-    return kept[::-1]
+    for value, label in sorted(axis.ticks, reverse=True):
+        gap = math.inf if not kept else math.log(kept[-1][0] / value) if axis.scale == "log" else kept[-1][0] - value
+        whole = math.log(high / low) if axis.scale == "log" else high
+        if gap >= (7 * len(label) + 5) / 315 * whole:
+            kept.append((value, label))
+    return kept
 
 
-def _column(names: Sequence[str]) -> float:
-    """Where bars start so that their names stand before them."""
-    return 25 + min(max(svg.text_width(name) for name in names), 196)
-
-
-def _bar(bar: Bar, scale: Scale, y: float) -> str:
-    left, end = scale.start, scale(bar.value)
-    shape = f'x="{svg.place(left)}" y="{svg.place(y + 3)}" width="{svg.place(max(end - left, 0.5))}" height="14" rx="2"'
-    drawn = f'<rect class="bar" {shape}/>'
-    if bar.low is not None and bar.high is not None:
-        middle, low, high = y + 10, scale(max(bar.low, scale.low)), scale(bar.high)
-        uprights = "".join(f"M{svg.place(x)} {svg.place(middle - 3)}v6" for x in (low, high))
-        path = f"M{svg.place(low)} {svg.place(middle)}H{svg.place(high)}{uprights}"
-        drawn += f'<path class="halo" d="{path}"/><path class="whisker" d="{path}"/>'
-        end = max(end, high)
-    name = svg.label(svg.shortened(bar.label, left - 24), left - 8, y + 14, kind="strong", anchor="end")
-    return name + _coloured(bar.backend, drawn) + svg.label(bar.text, end + 6, y + 14, kind="strong")
-
-
-def _style(name: str) -> str:
-    return f'style="--c:{svg.variable(name)}"'
-
-
-def _coloured(backend: str, drawn: str) -> str:
-    return f"<g {_style(backend)}>{drawn}</g>"
-
-
-def _key(series: Series, *, line: bool = False) -> str:
-    """A legend's sample: the marker, on a piece of the line."""
-    mark = svg.marker(svg.marker_of(series.backend), 10, -4, kind="hollow" if series.hollow else "mark")
-    stroke = f'<path class="line{" dashed" if series.dashed else ""}" d="M0 -4L20 -4"/>' if line else ""
-    return _coloured(series.backend, stroke + mark)
-
-
-def _line(series: Series, frame: _Frame) -> str:
-    places = "L".join(f"{svg.place(frame.x(m.x))} {svg.place(frame.y(m.y))}" for m in series.marks)
-    return f'<path class="line{" dashed" if series.dashed else ""}" d="M{places}"/>'
-
-
-def _intervals(series: Series, frame: _Frame) -> str:
-    spans = [(m.x, m.low, m.high) for m in series.marks if m.low is not None and m.high is not None]
-    path = "".join(f"M{svg.place(frame.x(x))} {svg.place(frame.y(a))}V{svg.place(frame.y(b))}" for x, a, b in spans)
-    return f'<path class="span" d="{path}"/>' if path else ""
-
-
-def _markers(series: Series, frame: _Frame) -> str:
-    kind, name = "hollow" if series.hollow else "mark", svg.marker_of(series.backend)
-    return "".join(svg.marker(name, frame.x(m.x), frame.y(m.y), kind=kind) for m in series.marks)
-
-
-_Box = tuple[float, float, float, float]
-
-
-def _names(series: Sequence[Series], frame: _Frame) -> tuple[list[str], bool]:
-    """Names beside marks, each on free ground; True if one finds none."""
-    marks = [(one.label, frame.x(m.x), frame.y(m.y)) for one in series for m in one.marks]
-    taken: list[_Box] = [(x - 6, y - 6, x + 6, y + 6) for _, x, y in marks]
-    parts: list[str] = []
-    free = _free(taken, (frame.x.start, frame.y.end - 4, RIGHT + 8, frame.y.start - 2))
-    for name, x, y in sorted(marks, key=lambda mark: (mark[2], mark[1], mark[0])):
-        name = svg.shortened(name, 250)
-        width = svg.text_width(name)
-        boxes = (_beside(x, y, width, away, turn) for away in (9, 16, 26, 38, 52) for turn in range(8))
-        box = next((box for box in boxes if free(box)), None)
-        if box is None:
-            return [], True
-        taken.append(box)
-        near_x, near_y = min(max(x, box[0]), box[2]), min(max(y, box[1] + 2), box[3] - 2)
-        if math.hypot(near_x - x, near_y - y) > 11:
-            parts.append(svg.segment(x, y, near_x, near_y, "leader"))
-        parts.append(svg.label(name, box[0], box[3] - 3.5, kind="strong"))
-    return parts, False
-
-
-def _beside(x: float, y: float, width: float, away: float, turn: int) -> _Box:
-    """The box of a name in one of eight directions from a mark: right, left, above, below, then between."""
-    dx, dy = ((1, 0), (-1, 0), (0, -1), (0, 1), (1, -1), (1, 1), (-1, -1), (-1, 1))[turn]
-    left = x + dx * away - (width if dx < 0 else width / 2 if dx == 0 else 0)
-    middle = y + dy * (away + 4)
-    return left, middle - 7, left + width, middle + 7
-
-
-def _free(taken: Sequence[_Box], limits: _Box) -> Callable[[_Box], bool]:
-    def free(box: _Box) -> bool:
-        inside = box[0] >= limits[0] and box[1] >= limits[1] and box[2] <= limits[2] and box[3] <= limits[3]
-        return inside and not any(
-            box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken
-        )
-
-    return free
-
-
-def _told(description: str, series: Sequence[Series], x: Axis, y: Axis) -> str:
-    """The numbers of a chart in words."""
-    told = "; ".join(
-        f"{s.label}: " + ", ".join(f"{svg.short(m.y)} at {svg.short(m.x)}" for m in s.marks) for s in series
-    )
-    return f"{description} {y.title}, at {x.title}: {told}."
+def _legend(figure: Figure) -> float:
+    """Puts a legend below everything, in as many columns as fit; returns its height in pixels."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if not handles:
+        return 0
+    for columns in (4, 3, 2, 1):
+        legend = figure.legend(handles, labels, loc="outside lower left", ncols=columns)
+        box = legend.get_window_extent()
+        if columns == 1 or box.width <= figure.bbox.width * (1 - 24 / WIDTH):
+            break
+        legend.remove()
+    return box.height * 72 / figure.dpi

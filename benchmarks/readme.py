@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.benchmarks.charts import Chart
 from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.rows import BenchRow, read_rows
@@ -226,8 +227,8 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 
 
-def pictures() -> dict[str, str]:
-    """The README's plots as SVG by file name."""
+def pictures() -> dict[str, Chart]:
+    """The README's plots by file name."""
     return plots(bench_rows()) | {tiny.CURVE: tiny.curve(tiny.read_record())}
 
 

@@ -1,90 +1,126 @@
-"""Tables of the report, and what their columns mean in plain words."""
+"""Tables of the report: what stands in their cells, for its template to lay out."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 
-from pcaseg.benchmarks.report_page import Cell, Column, table, words
 from pcaseg.benchmarks.row_charts import stage_names, times
 from pcaseg.benchmarks.rows import BenchRow, Point
-from pcaseg.benchmarks.selection import SCOPES, Scope, is_eager, name_of, point_text, timing_of
-from pcaseg.benchmarks.svg import TIMES, escaped
+from pcaseg.benchmarks.selection import SCOPES, TIMES, Scope, is_eager, name_of, point_text, timing_of
 from pcaseg.export.tensorrt.inspection import describe_shares
 
-EMPTY = Cell("\N{EN DASH}", kind="faint")
 
-MEANINGS = (
-    ("backend", "What computes. All backends at a point get the same images, classes and threads, and take turns."),
-    ("published, folded", "The computation. Published: as the published code computes, every vocabulary padded to 256 "
-     "classes and the guidance repeated for each class, so that the time is the published model's. Folded: the same "
-     "numbers without that work."),
-    ("status", "ok: it ran and is right by its gate. noisy: it is right, but its times spread too widely for its ratio "
-     "to be quoted. failed: it ran and is not right, so its speed counts for nothing. skipped: it cannot run here."),
-    ("engine", "The network alone: from its inputs to logits, on memory where it runs."),
-    ("end to end", "What a user waits for: from an image file to a label map. Only measured with one image per call."),
-    ("p50, p90, p99", "Half of all calls, 90 % and 99 % of them took no longer than this many milliseconds."),
-    ("images/s", "Images per second: of the median call, or, with several streams, of the whole time."),
-    (f"{TIMES} eager", "How many times as fast as the eager model in float32 at the same point. Below it the 95 % "
-     "interval: measured again, the ratio would nearly always lie in it."),
-    ("same labels", "Share of pixels that get the same label as from the eager model in float32."),
-    ("relative error", "Largest difference of a logit from the eager model's, over the largest eager logit. Of a graph "
-     "of labels, the largest difference of a pixel's confidence."),
-    ("mIoU", "Mean intersection over union with the labels of the given images, percent; below it the difference from "
-     "the eager model in float32, percent points."),
-    ("peak MiB", "Most memory that a fresh process took until its first image was done, weights included, in MiB; "
-     "below it that of the GPU, where one is used."),
-    ("cold start s", "Seconds from starting a process to its first result: importing packages, loading or compiling "
-     "the model, embedding the class names, the first image."),
-)  # fmt: skip
-"""Every column of the tables, for readers who have never seen one."""
+@dataclass(frozen=True)
+class ReportCell:
+    """One cell.
+
+    Attributes:
+        text: shown.
+        small: on a line below it.
+        value: what a numeric column is sorted by; None, or no finite number, stands last.
+        kind: a class of the style sheet.
+    """
+
+    text: str
+    small: str = ""
+    value: float | None = None
+    kind: str = ""
+
+    @property
+    def sort_key(self) -> str:
+        """The value as the page's script reads it."""
+        return repr(float(self.value)) if self.value is not None and math.isfinite(self.value) else ""
 
 
-def point_table(rows: Sequence[BenchRow], point: Point) -> str:
+@dataclass(frozen=True)
+class ReportColumn:
+    """One column.
+
+    Attributes:
+        title: in the head.
+        numeric: aligned and sorted as numbers.
+        band: what stands above it and its neighbours of the same band.
+    """
+
+    title: str
+    numeric: bool = True
+    band: str = ""
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """A sortable table; the first cell of each row is its heading. The caption is read out, not shown."""
+
+    caption: str
+    columns: tuple[ReportColumn, ...]
+    rows: tuple[tuple[ReportCell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bands(self) -> list[tuple[str, int]]:
+        """Headings above the columns, and how many columns each spans."""
+        return [(band, len(list(group))) for band, group in groupby(self.columns, key=lambda column: column.band)]
+
+
+EMPTY = ReportCell("\N{EN DASH}", kind="faint")
+
+
+def point_table(rows: Sequence[BenchRow], point: Point) -> ReportTable:
     """All that ran at one point, the fastest right one first, with notes of what is wrong with the others."""
     ran = [row for row in rows if row.point == point and row.status != "skipped"]
     skipped = [name_of(row) for row in rows if row.point == point and row.status == "skipped"]
-    scopes: list[Scope] = [scope for scope in SCOPES if any(timing_of(row, scope) for row in ran)]
-    columns = [Column("backend", numeric=False), Column("status", numeric=False)]
-    for scope in scopes:
-        titles = ("p50", "p90", "p99", "images/s", f"{TIMES} eager")
-        columns += [Column(title, band=f"{SCOPES[scope]}, times in ms") for title in titles]
+    scopes = [scope for scope in SCOPES if any(timing_of(row, scope) for row in ran)]
     labelled = any(row.accuracy and row.accuracy.miou is not None for row in ran)
-    columns += [Column(title, band="accuracy") for title in ("same labels", "relative error", *(["mIoU"] * labelled))]
-    columns += [Column(title, band="cost") for title in ("peak MiB", "cold start s")]
-    cells = [_point_row(row, scopes, labelled=labelled) for row in sorted(ran, key=_rank)]
-    drawn = table(f"Measurements, {point_text(point)}", columns, cells) if ran else ""
     notes = [f"{name_of(row)} failed: {row.reason}" for row in ran if row.status == "failed"]
     notes += [f"{name_of(row)} is noisy: {row.noise}" for row in ran if row.noise]
     notes += [f"skipped here: {', '.join(dict.fromkeys(skipped))}"] if skipped else []
-    return drawn + _notes(notes)
+    columns = [
+        *_words("backend", "status"),
+        *(
+            ReportColumn(title, band=f"{SCOPES[scope]}, times in ms")
+            for scope in scopes
+            for title in ("p50", "p90", "p99", "images/s", f"{TIMES} eager")
+        ),
+        *(ReportColumn(title, band="accuracy") for title in ("same labels", "relative error", *["mIoU"] * labelled)),
+        *(ReportColumn(title, band="cost") for title in ("peak MiB", "cold start s")),
+    ]
+    cells = (tuple(_point_row(row, scopes, labelled=labelled)) for row in sorted(ran, key=_rank))
+    return ReportTable(f"Measurements, {point_text(point)}", tuple(columns), tuple(cells), tuple(notes))
 
 
-def stage_table(rows: Sequence[BenchRow], point: Point) -> str:
+def stage_table(rows: Sequence[BenchRow], point: Point) -> ReportTable:
     """The numbers of the stage chart."""
     staged = [row for row in rows if row.point == point and row.status == "ok" and row.stages_ms]
     names = stage_names(staged)
-    columns = [Column("backend", numeric=False), *(Column(name) for name in names)]
-    cells = [
-        [Cell(name_of(row)), *(_number(row.stages_ms.get(name), milliseconds) for name in names)] for row in staged
-    ]
-    return table(f"Stages in milliseconds, {point_text(point)}", columns, cells)
+    return ReportTable(
+        f"Stages in milliseconds, {point_text(point)}",
+        (*_words("backend"), *map(ReportColumn, names)),
+        tuple(
+            (ReportCell(name_of(row)), *(_number(row.stages_ms.get(name), milliseconds) for name in names))
+            for row in staged
+        ),
+    )
 
 
-def skipped_table(rows: Sequence[BenchRow]) -> str:
+def skipped_table(rows: Sequence[BenchRow]) -> ReportTable:
     """Backends that did not run, and why."""
     found: dict[tuple[str, str], int] = {}
     for row in rows:
         if row.status == "skipped":
             found[name_of(row), row.reason] = found.get((name_of(row), row.reason), 0) + 1
-    columns = [Column("backend", numeric=False), Column("reason", numeric=False), Column("points")]
-    cells = [[Cell(name), Cell(reason), Cell(str(n), value=n)] for (name, reason), n in found.items()]
-    return table("Skipped backends", columns, cells)
+    return ReportTable(
+        "Skipped backends",
+        (*_words("backend", "reason"), ReportColumn("points")),
+        tuple((ReportCell(name), ReportCell(reason), _number(n, str)) for (name, reason), n in found.items()),
+    )
 
 
-def environment_table(rows: Sequence[BenchRow]) -> str:
+def environment_table(rows: Sequence[BenchRow]) -> ReportTable:
     """What the rows were measured on; several values where the rows differ."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[str, set[str]] = {}
     for row in rows:
         facts = [*row.environment.items(), ("weights", row.weights)]
         facts += [("bundle SHA-256", row.bundle_sha256 or ""), ("engine SHA-256", row.engine_sha256 or "")]
@@ -95,32 +131,26 @@ def environment_table(rows: Sequence[BenchRow]) -> str:
         facts.append(("measured", row.created))
         for name, value in facts:
             if value:
-                found.setdefault(name, {})[value] = None
-    cells = [[Cell(name), Cell(", ".join(sorted(values)))] for name, values in found.items()]
-    return table("Environment", [Column("what", numeric=False), Column("value", numeric=False)], cells)
+                found.setdefault(name, set()).add(value)
+    cells = ((ReportCell(name), ReportCell(", ".join(sorted(values)))) for name, values in found.items())
+    return ReportTable("Environment", _words("what", "value"), tuple(cells))
 
 
-def engine_table(rows: Sequence[BenchRow]) -> str:
-    """What the TensorRT engines are made of, each once; nothing where none ran."""
+def engine_table(rows: Sequence[BenchRow]) -> ReportTable:
+    """What the TensorRT engines are made of, each once."""
     found = {(row.engine_sha256, row.precision): row.engine_facts for row in rows if row.engine_facts}
-    columns = [Column(title, numeric=False) for title in ("engine SHA-256", "TensorRT", "precision")]
-    columns += [Column("layer types", numeric=False), Column("build s")]
-    cells = [
-        [
-            Cell((sha256 or "")[:16]),
-            Cell(facts.tensorrt),
-            Cell(precision),
-            Cell(describe_shares(facts.layers)),
+    cells = (
+        (
+            *map(ReportCell, ((sha256 or "")[:16], facts.tensorrt, precision, describe_shares(facts.layers))),
             _number(facts.build_seconds, lambda s: f"{s:.0f}"),
-        ]
+        )
         for (sha256, precision), facts in found.items()
-    ]
-    return table("TensorRT engines: layers that compute, and their time, by type", columns, cells) if cells else ""
-
-
-def columns_list() -> str:
-    """Every column in plain words."""
-    return words(MEANINGS)
+    )
+    return ReportTable(
+        "TensorRT engines: layers that compute, and their time, by type",
+        (*_words("engine SHA-256", "TensorRT", "precision", "layer types"), ReportColumn("build s")),
+        tuple(cells),
+    )
 
 
 def milliseconds(value: float) -> str:
@@ -145,49 +175,47 @@ def share(value: float) -> str:
     return "100 %" if value >= 1 else f"{math.floor(value * 1e5 + 1e-6) / 1e3:.3f} %"
 
 
-def _point_row(row: BenchRow, scopes: Sequence[Scope], *, labelled: bool) -> list[Cell]:
+def _words(*titles: str) -> tuple[ReportColumn, ...]:
+    return tuple(ReportColumn(title, numeric=False) for title in titles)
+
+
+def _point_row(row: BenchRow, scopes: Sequence[Scope], *, labelled: bool) -> list[ReportCell]:
     status = "ok, noisy" if row.status == "ok" and row.noise else row.status
     ran = row.runs if row.computation in row.runs else f"{row.runs}; {row.computation}".removeprefix("; ")
-    cells = [Cell(name_of(row), small=ran), Cell(status, kind="noisy" if status == "ok, noisy" else row.status)]
+    cells = [ReportCell(name_of(row), small=ran)]
+    cells.append(ReportCell(status, kind="noisy" if status == "ok, noisy" else row.status))
     for scope in scopes:
         cells += _times(row, scope)
-    accuracy, cold = row.accuracy, row.cold
-    cells.append(_number(accuracy and accuracy.label_agreement, share))
-    cells.append(_number(accuracy and accuracy.relative_error, lambda error: f"{error:.1e}" if error else "0"))
+    found, cold = row.accuracy, row.cold
+    cells.append(_number(found.label_agreement if found else None, share))
+    cells.append(_number(found.relative_error if found else None, lambda error: f"{error:.1e}" if error else "0"))
     if labelled:
-        change = accuracy.miou_difference if accuracy else None
+        change = found.miou_difference if found else None
         small = "" if change is None else f"{change:+.2f}"
-        cells.append(_number(accuracy and accuracy.miou, lambda miou: f"{miou:.2f}", small=small))
+        cells.append(_number(found.miou if found else None, lambda miou: f"{miou:.2f}", small=small))
     device = f"GPU {cold.peak_device_mib:,.0f}" if cold and cold.peak_device_mib else ""
-    cells.append(_number(cold and cold.peak_host_mib, lambda mib: f"{mib:,.0f}", small=device))
-    return [*cells, _number(cold and cold.total_s, lambda s: f"{s:.1f}")]
+    cells.append(_number(cold.peak_host_mib if cold else None, lambda mib: f"{mib:,.0f}", small=device))
+    return [*cells, _number(cold.total_s if cold else None, lambda s: f"{s:.1f}")]
 
 
-def _times(row: BenchRow, scope: Scope) -> list[Cell]:
+def _times(row: BenchRow, scope: Scope) -> list[ReportCell]:
     timing = timing_of(row, scope)
     if timing is None:
         return [EMPTY] * 5
     held, kind = timing.latency, "faint" if row.status == "failed" else ""
-    cells = [Cell(milliseconds(ms), value=ms, kind=kind) for ms in (held.p50_ms, held.p90_ms, held.p99_ms)]
-    cells.append(Cell(f"{held.per_s:.3g}" if held.per_s < 1000 else f"{held.per_s:,.0f}", value=held.per_s, kind=kind))
+    cells = [_number(ms, milliseconds, kind=kind) for ms in (held.p50_ms, held.p90_ms, held.p99_ms)]
+    cells.append(_number(held.per_s, lambda n: f"{n:.3g}" if n < 1000 else f"{n:,.0f}", kind=kind))
     if timing.ratio is None or row.status == "failed":
         return [*cells, EMPTY]
     if is_eager(row):
-        return [*cells, Cell(f"1{TIMES}", value=1.0, kind="faint")]
-    low, high = (times(value).removesuffix(TIMES) for value in (timing.ratio.low, timing.ratio.high))
-    kind = "noisy" if row.noise else ""
-    return [*cells, Cell(times(timing.ratio.value), small=f"{low} to {high}", value=timing.ratio.value, kind=kind)]
+        return [*cells, ReportCell(f"1{TIMES}", value=1.0, kind="faint")]
+    interval = f"{times(timing.ratio.low)} to {times(timing.ratio.high)}".replace(TIMES, "")
+    return [*cells, _number(timing.ratio.value, times, small=interval, kind="noisy" if row.noise else "")]
 
 
-def _number(value: float | None, written: Callable[[float], str], *, small: str = "") -> Cell:
-    return EMPTY if value is None else Cell(written(value), small=small, value=float(value))
+def _number(value: float | None, written: Callable[[float], str], *, small: str = "", kind: str = "") -> ReportCell:
+    return EMPTY if value is None else ReportCell(written(value), small, value, kind)
 
 
 def _rank(row: BenchRow) -> tuple[bool, float]:
-    timing = row.engine
-    return row.status != "ok", timing.latency.p50_ms if timing else math.inf
-
-
-def _notes(notes: Iterable[str]) -> str:
-    items = "".join(f"<li>{escaped(note)}</li>" for note in notes)
-    return f'<ul class="notes">{items}</ul>' if items else ""
+    return row.status != "ok", row.engine.latency.p50_ms if row.engine else math.inf

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pcaseg.benchmarks.rows import BenchRow, Latency, Point, Ratio, Timing
-from pcaseg.benchmarks.svg import TIMES
 
 Scope = Literal["engine", "end_to_end"]
 SCOPES: dict[Scope, str] = {"engine": "engine", "end_to_end": "end to end"}
+
+TIMES = "\N{MULTIPLICATION SIGN}"
 
 MODELS = {"parallel": "PCA-Seg", "serial": "CAT-Seg"}
 """The papers' names of the aggregations."""
@@ -164,15 +165,16 @@ def point_text(point: Point) -> str:
     """
     size = f"of {point.width} {TIMES} {point.height} px"
     parts = [
-        _counted(point.classes, "class", "classes"),
-        f"{_counted(point.images, 'image', 'images')} {size}" if point.images else f"images {size}",
+        counted(point.classes, "class", "classes"),
+        f"{counted(point.images, 'image', 'images')} {size}" if point.images else f"images {size}",
         point.strategy,
         point.precision,
-        _counted(point.threads, "thread", "threads"),
-        _counted(point.streams, "stream", "streams") if point.streams > 1 else "",
+        counted(point.threads, "thread", "threads"),
+        counted(point.streams, "stream", "streams") if point.streams > 1 else "",
     ]
     return ", ".join(part for part in parts if part)
 
 
-def _counted(number: int, one: str, many: str) -> str:
+def counted(number: int, one: str, many: str) -> str:
+    """A number and its noun; nothing for 0."""
     return f"{number} {one if number == 1 else many}" if number else ""

@@ -18,8 +18,7 @@ from typing import Any
 from PIL import Image
 
 from pcaseg.arguments import natural, some_path
-from pcaseg.benchmarks.charts import Mark, Series, line_chart
-from pcaseg.benchmarks.svg import Axis
+from pcaseg.benchmarks.charts import ChartAxis, ChartMark, ChartSeries, MarksChart
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
 from pcaseg.data.scenes import SHOWN_PX, render_scene
 from pcaseg.environment import flat_environment
@@ -152,8 +151,8 @@ def ablation_table(reports: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def curve(record: Mapping[str, Any]) -> str:
-    """The training's losses as SVG: means over some dozens of equal stretches of steps."""
+def curve(record: Mapping[str, Any]) -> MarksChart:
+    """The training's losses: means over some dozens of equal stretches of steps."""
     rows = [row for row in record["log"] if "loss" in row]
     names = {"towers": ("cosines of the towers", "eager"), "whole": ("logits", "folded")}
     stretch = max(row["step"] for row in rows) / CURVE_POINTS
@@ -163,14 +162,14 @@ def curve(record: Mapping[str, Any]) -> str:
         for row in rows:
             if key in row:
                 places.setdefault(int((row["step"] - 1) / stretch), []).append(row[key])
-        marks = tuple(Mark((place + 0.5) * stretch, sum(v) / len(v)) for place, v in sorted(places.items()))
-        series.append(Series(title, colour, marks))
-    return line_chart(
+        marks = tuple(ChartMark((place + 0.5) * stretch, sum(v) / len(v)) for place, v in sorted(places.items()))
+        series.append(ChartSeries(title, colour, marks))
+    return MarksChart(
         "Training of tiny",
         "Cross-entropy of the towers' cosines and of the logits, by step.",
-        [one for one in series if one.marks],
-        x=Axis("step"),
-        y=Axis("binary cross-entropy", "log"),
+        tuple(one for one in series if one.marks),
+        ChartAxis("step"),
+        ChartAxis("binary cross-entropy", "log"),
     )
 
 

@@ -246,7 +246,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 def _check_report(path: Path) -> None:
     """Refuses to write a page over anything but a former one, or where none can be."""
-    from pcaseg.benchmarks.report_page import MARK
+    from pcaseg.benchmarks.report import MARK
 
     if path.exists() and not (path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]):
         raise OutputError(f"{path}: exists and is not a report of pcaseg; choose another name")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from support_rows import POINT, hostile_rows, make_row, make_rows, skipped_row
 
+from pcaseg.benchmarks.charts import Chart
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.report import html_report
 from pcaseg.benchmarks.rows import RowsError
 from pcaseg.benchmarks.selection import fastest, main_point, row_groups, sweeps
+from pcaseg.errors import MissingDependencyError
 
 
 class Page(HTMLParser):
     """Tags, attributes and text of a page; fails on tags that do not close in order."""
 
-    VOID = ("meta", "link", "path", "rect", "circle", "br")
+    VOID = ("meta", "link")
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -41,12 +45,20 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
-        if self.open and self.open[-1] not in ("script", "style"):
+        if not {"script", "style", "svg"} & set(self.open) or self.open[-1] == "text":
             self.texts.append(data)
 
     @property
     def text(self) -> str:
         return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(autouse=True, scope="module")
+def drawn_once():
+    """Each chart is drawn once: that the same chart gives the same bytes is held in `test_charts`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Chart, "svg", functools.cache(Chart.svg))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +167,17 @@ def test_no_network(page):
         assert not attributes.get("src") and (attributes.get("href") or "#").startswith(("#", "data:"))
 
 
+def test_charts_of_a_page_share_no_ids(page):
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_missing_package_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependencyError, match=r'Jinja2; .*pip install "\.\[benchmarks\]"'):
+        html_report([make_row()])
+
+
 def test_numbers_sort_by_value(page):
     cells = [attributes["data-value"] for tag, attributes in page.tags if "data-value" in attributes]
     assert len(cells) > 300
@@ -221,8 +244,24 @@ def test_plots_are_written_and_checked(tmp_path):
     assert pictures_match(drawn, tmp_path)
     others = [make_row(backend, POINT, seed=5) for backend in ("eager", "folded")]
     assert not pictures_match(plots(others + make_rows()[:8]), tmp_path)
-    (tmp_path / "speedup.svg").write_text("another", encoding="utf-8")
+
+
+@pytest.mark.parametrize("old, new", [("<path", "<path "), ("</svg>", "</svg> "), ("-->", "--> "), (None, "another")])
+def test_a_plot_that_was_changed_matches_nothing(tmp_path, old, new):
+    drawn = {"latency.svg": plots(make_rows())["latency.svg"]}
+    (path,) = write_pictures(drawn, tmp_path)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(old, new, 1) if old else new, encoding="utf-8")
     assert not pictures_match(drawn, tmp_path)
+
+
+def test_a_plot_follows_every_number_that_it_shows():
+    chart = plots(make_rows())["latency.svg"]
+    series = chart.series[0]
+    marks = (replace(series.marks[0], low=series.marks[0].low * (1 + 1e-12)), *series.marks[1:])
+    changed = replace(chart, series=(replace(series, marks=marks), *chart.series[1:]))
+    sources = {chart.source(), changed.source(), replace(chart, title="another").source()}
+    assert len(sources) == 3 and chart.source() == plots(make_rows())["latency.svg"].source()
 
 
 def test_plots_need_a_sweep_and_ratios():

@@ -22,7 +22,7 @@ const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b
 const found = [];
 for (const svg of document.querySelectorAll("svg")) {
   const name = svg.querySelector("title").textContent, frame = svg.getBoundingClientRect();
-  const texts = boxes(svg, "text"), marks = boxes(svg, ".mark, .hollow, .bar");
+  const texts = boxes(svg, "text"), marks = boxes(svg, ".marks use, .bar path");
   for (const [i, [text, box]] of texts.entries()) {
     if (box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom)
       found.push(`${name}: ${text.textContent} is cut off`);
@@ -107,7 +107,7 @@ def test_every_chart_is_drawn(opened, width):
     browser = opened(width=width)
     script = """return [...document.querySelectorAll("svg")].map((svg) => {
       const box = svg.getBoundingClientRect();
-      const drawn = [...svg.querySelectorAll(".mark, .hollow, .bar, .line")].filter((e) => e.getBBox().width > 0);
+      const drawn = [...svg.querySelectorAll(".marks use, .bar path")].filter((e) => e.getBBox().width > 0);
       return [svg.querySelector("title").textContent, box.width, box.height, drawn.length];
     })"""
     charts = browser.execute_script(script)
@@ -131,7 +131,7 @@ def test_no_label_lies_on_another_or_on_a_mark(opened, name, width):
 
 def test_text_of_charts_is_legible_on_a_telephone(opened):
     script = """const sizes = [...document.querySelectorAll("svg")].map((svg) =>
-      parseFloat(getComputedStyle(svg.querySelector("text:not(.head)")).fontSize) * svg.getScreenCTM().a);
+      parseFloat(getComputedStyle(svg.querySelector("g:not(.head) > text")).fontSize) * svg.getScreenCTM().a);
     return Math.min(...sizes);"""
     assert opened(width=360).execute_script(script) >= 9
 
@@ -194,7 +194,8 @@ def test_the_page_never_scrolls_sideways(opened, name, width):
 
 def test_dark_scheme(opened):
     script = """const style = (selector) => getComputedStyle(document.querySelector(selector));
-    return [style("body").backgroundColor, style("body").color, style("svg .paper").fill, style("svg .head").fill];"""
+    const fills = [".paper path", ".head text", ".marks use", ".bar path"].map((kind) => style(`svg ${kind}`).fill);
+    return [style("body").backgroundColor, style("body").color, ...fills];"""
     light = opened(scheme="light").execute_script(script)
     dark = opened(scheme="dark").execute_script(script)
     assert all(one != other for one, other in zip(light, dark, strict=True))
@@ -213,5 +214,5 @@ def test_print_is_light_and_shows_whole_tables(opened):
 def test_plots_stand_alone(opened, name):
     browser = opened(name, scheme="dark")
     assert browser.get_log("browser") == []
-    fill = browser.execute_script("return getComputedStyle(document.querySelector('.paper')).fill")
+    fill = browser.execute_script("return getComputedStyle(document.querySelector('.paper path')).fill")
     assert fill == "rgb(22, 27, 34)"
