@@ -70,7 +70,7 @@ def expert_mix_case(B: int, T: int) -> KernelCase:
     return KernelCase(
         expert_mix.expert_mix,
         expert_mix.expert_mix_reference,
-        (*streams, expert_mix.Weights(**weights)),
+        (*streams, expert_mix.ExpertWeights(**weights)),
         expert_mix.bytes_moved(*sizes, experts=4, itemsize=DTYPE.itemsize),
         expert_mix.operations(*sizes, experts=4),
     )

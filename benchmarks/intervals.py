@@ -5,8 +5,8 @@ logarithms are near a normal distribution, and a difference of logarithms is a r
 over rounds. Three rounds make wide intervals because three rounds say little.
 
 Simulated (`tests/benchmarks/test_intervals.py`): at 3, 5 and 8 rounds the true ratio is within 95 % of the time, and
-no less often where the noise has far outliers. Rare interruptions of one side alone are taken for outliers: the interval
-holds the ratio of undisturbed rounds, not that of long-run means.
+no less often where the noise has far outliers. Rare interruptions of one side alone are taken for outliers: the
+interval holds the ratio of undisturbed rounds, not that of long-run means.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ NAME = "expert_mix"
 MIN_ROWS = 6  # of a program; two more are parsed
 
 
-class Weights(NamedTuple):
+class ExpertWeights(NamedTuple):
     """The folded EPL's weights, contiguous and of the streams' dtype; row e * C + c of an (E * C, ...) is expert e's.
 
     `parse_*` (E * C, 2C) give the channels that the 3 x 3 of output c reads first and second, from spatial, then
@@ -68,7 +68,7 @@ class Weights(NamedTuple):
 
 def expert_mix_reference(spatial: Tensor, semantic: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """The definition, in the tensors' own dtype; see `expert_mix` for arguments and result."""
-    w = Weights(*weights)
+    w = ExpertWeights(*weights)
     B, T, H, W, C = spatial.shape
     experts = w.coefficients.shape[0]
     u = torch.cat([spatial, semantic], dim=-1).view(B * T, H * W, 2 * C)
@@ -85,7 +85,7 @@ def expert_mix_reference(spatial: Tensor, semantic: Tensor, weights: Sequence[Te
     return (mixed + F.linear(u, w.residual, w.residual_bias)).view(B, T, H, W, C)
 
 
-def pack_vectors(w: Weights, columns: int) -> Tensor:
+def pack_vectors(w: ExpertWeights, columns: int) -> Tensor:
     """The vectors that the kernel reads per column, block by block: (blocks, 21, columns).
 
     For each column nine taps of even, nine of odd, the biases of the 3 x 3, of even and of odd.
@@ -122,7 +122,7 @@ def _compute(spatial: Tensor, semantic: Tensor, weights: Sequence[Tensor]) -> Te
     from pcaseg.kernels.triton.expert_mix import launch
 
     out = torch.empty_like(spatial)
-    launch(spatial, semantic, Weights(*weights), out)
+    launch(spatial, semantic, ExpertWeights(*weights), out)
     return out
 
 
@@ -133,7 +133,7 @@ def _empty(spatial: Tensor, semantic: Tensor, weights: Sequence[Tensor]) -> Tens
 _operator = operator(NAME, reference=expert_mix_reference, kernel=_compute, fake=_empty)
 
 
-def expert_mix(spatial: Tensor, semantic: Tensor, weights: Weights) -> Tensor:
+def expert_mix(spatial: Tensor, semantic: Tensor, weights: ExpertWeights) -> Tensor:
     """The folded EPL, all tensors of one dtype.
 
     Args:
@@ -151,7 +151,7 @@ def expert_mix(spatial: Tensor, semantic: Tensor, weights: Weights) -> Tensor:
     n = experts * C
     shapes = [(n, 2 * C), (n,), (n, 2 * C), (n,), (n, 1, 3, 3), (n, 1, 3, 3), (n,), (mapper, 2 * C), (mapper,)]
     shapes += [(experts, mapper), (experts,), (C, 2 * C), (C,)]
-    for name, tensor, shape in zip(Weights._fields, weights, shapes, strict=True):
+    for name, tensor, shape in zip(ExpertWeights._fields, weights, shapes, strict=True):
         check_tensor(name, tensor, shape, like=spatial)
     return _operator(spatial, semantic, list(weights))
 

@@ -30,7 +30,7 @@ from pcaseg.export.plugins.qdp import MOST_SHARED_BYTES, entry_for
 from pcaseg.export.plugins.table import PLUGINS, Integers, Launch, Plugin
 from pcaseg.kernels.class_attention import class_attention_reference
 from pcaseg.kernels.cost_volume import cost_volume_reference
-from pcaseg.kernels.expert_mix import Weights, expert_mix_reference, pack_vectors
+from pcaseg.kernels.expert_mix import ExpertWeights, expert_mix_reference, pack_vectors
 from pcaseg.kernels.registry import DTYPES
 from pcaseg.model.epl import EPL
 from pcaseg.runtime.cuda import open_driver
@@ -88,7 +88,7 @@ def make_case(plugin: Plugin, dtype: str, sizes: Mapping[str, int], B: int, T: i
         return PluginCase(attended, lambda: class_attention_reference(*_double(attended)))
     side = sizes["width"]
     spatial, semantic = (random(B, T, side, side, C) for _ in range(2))
-    folded = Weights(**{k: v.to(device, DTYPES[dtype]).contiguous() for k, v in fold_epl(EPL(C).eval()).items()})
+    folded = ExpertWeights(**{k: v.to(device, DTYPES[dtype]).contiguous() for k, v in fold_epl(EPL(C).eval()).items()})
     columns = plugin.variant(dtype, sizes).constexprs["COLUMNS"]
     packed = folded._asdict() | {"vectors": pack_vectors(folded, columns)}
     named = tuple(packed[name] for name in plugin.inputs[2:])

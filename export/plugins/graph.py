@@ -18,7 +18,7 @@ from pcaseg.export.graphs import export_graph, segmenter_signature
 from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS, VERSION
 from pcaseg.kernels.cost_volume import cost_volume
-from pcaseg.kernels.expert_mix import Weights, pack_vectors
+from pcaseg.kernels.expert_mix import ExpertWeights, pack_vectors
 from pcaseg.kernels.tuning import tuning_points
 
 if TYPE_CHECKING:
@@ -118,14 +118,14 @@ def _pack(graph: onnx.GraphProto, node: NodeProto) -> None:
     missing = [name for name in names if name not in tensors]
     if missing:
         raise PcasegError(f"the weights {', '.join(missing)} of an expert mixing are no constants; report this")
-    weights = Weights(*(torch.from_numpy(numpy_helper.to_array(tensors[name]).copy()) for name in names))
+    weights = ExpertWeights(*(torch.from_numpy(numpy_helper.to_array(tensors[name]).copy()) for name in names))
     experts, mapper = weights.coefficients.shape
     dtype = "fp16" if weights.mapper.dtype == torch.float16 else "fp32"
     point = tuning_points("expert_mix")[PLUGINS[node.op_type].points[dtype]]
     columns = min(point.constexprs["COLUMNS"], weights.parse_even.shape[0])
     packed = f"{names[4]}_vectors"
     graph.initializer.append(numpy_helper.from_array(pack_vectors(weights, columns).numpy(), packed))
-    by_name = dict(zip(Weights._fields, names, strict=True)) | {"vectors": packed}
+    by_name = dict(zip(ExpertWeights._fields, names, strict=True)) | {"vectors": packed}
     inputs = [*node.input[:2], *(by_name[name] for name in PLUGINS[node.op_type].inputs[2:])]
     del node.input[:]
     node.input.extend(inputs)

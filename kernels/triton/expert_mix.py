@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pcaseg.kernels.aot import Variant, arguments_of
-from pcaseg.kernels.expert_mix import MIN_ROWS, NAME, Weights, constexprs_for, groups_of, pack_vectors
+from pcaseg.kernels.expert_mix import MIN_ROWS, NAME, ExpertWeights, constexprs_for, groups_of, pack_vectors
 from pcaseg.kernels.registry import architecture, dtype_name
 from pcaseg.kernels.tuning import TuningPoint, tuning_point
 
@@ -210,7 +210,7 @@ def _expert_mix_kernel(
         linear = next_linear
 
 
-def launch(spatial: Tensor, semantic: Tensor, weights: Weights, out: Tensor, rows: int | None = None) -> None:
+def launch(spatial: Tensor, semantic: Tensor, weights: ExpertWeights, out: Tensor, rows: int | None = None) -> None:
     """Fills out, contiguous, with the kernel; arguments as `expert_mix` checked them, `rows` of a program if given."""
     (B, T, H, W, C), w, dtype = spatial.shape, weights, dtype_name(spatial)
     point = tuning_point(NAME, architecture(spatial), dtype)

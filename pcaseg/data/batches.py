@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Images, names and what is true of them; either `labels` or `areas` is given.
 
     Attributes:
@@ -37,7 +37,7 @@ class Batch:
 class TrainingStream(Protocol):
     """An endless stream of batches."""
 
-    def batch(self, step: int, *, size: int, rank: int, world: int) -> Batch:
+    def batch(self, step: int, *, size: int, rank: int, world: int) -> TrainingBatch:
         """A pure function of the stream's seed, the step and the rank, so that resumed training sees the same.
 
         Args:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from pcaseg.data.augmentation import augmented
-from pcaseg.data.batches import Batch
+from pcaseg.data.batches import TrainingBatch
 from pcaseg.data.folders import NO_LABEL, LabelledFolder
 from pcaseg.errors import PcasegError
 
@@ -37,7 +37,7 @@ class CropStream:
         if not len(self.folder):
             raise PcasegError(f"{self.folder.source}: holds no images; check the download")
 
-    def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> Batch:
+    def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> TrainingBatch:
         """Returns a batch, as `TrainingStream.batch`.
 
         Returns:
@@ -54,7 +54,7 @@ class CropStream:
         crops = [self._crop(index) for index in range(first, first + share)]
         images = torch.from_numpy(np.stack([image for image, _ in crops]).transpose(0, 3, 1, 2).copy())
         labels = torch.from_numpy(np.stack([label for _, label in crops])).long()
-        return Batch(images, (self.folder.names,), labels=labels)
+        return TrainingBatch(images, (self.folder.names,), labels=labels)
 
     def _crop(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Crop `index` of the endless stream."""

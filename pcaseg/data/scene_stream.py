@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pcaseg.data.batches import Batch
+from pcaseg.data.batches import TrainingBatch
 from pcaseg.data.scene_lists import training_list
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError
@@ -35,7 +35,7 @@ class TinyStream:
     long: tuple[int, int] = (24, 53)
     long_share: float = 0.06
 
-    def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> Batch:
+    def batch(self, step: int, *, size: int, rank: int = 0, world: int = 1) -> TrainingBatch:
         """Returns a batch, as `TrainingStream.batch`; scene `step * size + i` of the seed is image i of the whole step.
 
         Every image has a list of its own; all lists of a step have one length.
@@ -58,7 +58,7 @@ class TinyStream:
             lists.append(training_list(scene, length, rng))
         images = np.stack([scene.image for scene in scenes]).transpose(0, 3, 1, 2)
         areas = np.stack([scene.areas(names, AREA_GRID) for scene, names in zip(scenes, lists, strict=True)])
-        return Batch(torch.from_numpy(images.copy()), tuple(lists), areas=torch.from_numpy(areas))
+        return TrainingBatch(torch.from_numpy(images.copy()), tuple(lists), areas=torch.from_numpy(areas))
 
     def list_length(self, step: int) -> int:
         """T of a step, the same for all processes."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pcaseg.deploy.algebra import buffers, compose, fold_batch_norm, weights_of
-from pcaseg.kernels.expert_mix import Weights, expert_mix
+from pcaseg.kernels.expert_mix import ExpertWeights, expert_mix
 from pcaseg.model.epl import EPL
 
 
@@ -14,7 +14,7 @@ class FoldedEPL(nn.Module):
     """Reads cat(s, m) directly: the stream projections, BatchNorms and residual scale are in the weights.
 
     The experts' grouped 3 x 3, which reads channels 2g and 2g + 1, is two depthwise convolutions, one over the even and
-    one over the odd channels of all experts; their outputs are added. The buffers are `expert_mix.Weights`, by name.
+    one over the odd channels of all experts; their outputs are added. The buffers are `ExpertWeights`, by name.
     """
 
     def __init__(self, epl: EPL, grid: tuple[int, int], dtype: torch.dtype) -> None:
@@ -25,7 +25,7 @@ class FoldedEPL(nn.Module):
     def forward(self, spatial: Tensor, semantic: Tensor) -> Tensor:
         """(B, T, HW, C) twice -> (B, T, HW, C), by the operator `expert_mix`."""
         spatial, semantic = (stream.unflatten(2, self.grid).contiguous() for stream in (spatial, semantic))
-        return expert_mix(spatial, semantic, Weights(**dict(self.named_buffers()))).flatten(2, 3)
+        return expert_mix(spatial, semantic, ExpertWeights(**dict(self.named_buffers()))).flatten(2, 3)
 
 
 def fold_epl(epl: EPL) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcaseg.data.batches import Batch
+from pcaseg.data.batches import TrainingBatch
 from pcaseg.model.cost_volume import cost_volume
 from pcaseg.model.inference import resize
 from pcaseg.model.network import PCASeg
@@ -93,7 +93,9 @@ class Learner(nn.Module):
         return total
 
 
-def learner_inputs(batch: Batch, device: torch.device, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+def learner_inputs(
+    batch: TrainingBatch, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, ...]:
     """A batch as `Learner.forward` takes it: images, tokens, index and targets. Each distinct name is encoded once."""
     tokens, index = distinct_names(batch.names, batch.images.shape[0])
     images, targets = batch.images.to(device, dtype), batch.targets(device).to(dtype)

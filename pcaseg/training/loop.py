@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from pcaseg.configs import check_choice
-from pcaseg.data.batches import Batch, TrainingStream
+from pcaseg.data.batches import TrainingBatch, TrainingStream
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.files import remove_partial
 from pcaseg.model.checkpoint import save_model
@@ -251,7 +251,7 @@ class _Trainer:
             if self.options.evaluate_every and state.step % self.options.evaluate_every == 0:
                 self._evaluate(log)
 
-    def _batches(self, stage: Stage, begin: int, end: int) -> Iterator[Batch]:
+    def _batches(self, stage: Stage, begin: int, end: int) -> Iterator[TrainingBatch]:
         """The batches of some steps in order, made ahead by worker processes if there are any."""
         data = _Steps(self.stream, stage.batch, self.processes.rank, self.processes.world)
         for batch in DataLoader(
@@ -266,7 +266,7 @@ class _Trainer:
                 raise batch
             yield batch
 
-    def _step(self, learner: nn.Module, batch: Batch, stage: Stage, step: int) -> dict[str, float]:
+    def _step(self, learner: nn.Module, batch: TrainingBatch, stage: Stage, step: int) -> dict[str, float]:
         """One step of the optimiser; returns what the log shows of it."""
         state, device = self.state, self.processes.device
         rate = set_rate(state.optimizer, stage, step)
@@ -334,7 +334,7 @@ class _Trainer:
 
 
 @dataclass(frozen=True)
-class _Steps(Dataset["Batch | PcasegError"]):
+class _Steps(Dataset["TrainingBatch | PcasegError"]):
     """A stream as a data set whose items are the batches of one process.
 
     A batch that cannot be made is the error that says why: raised in a worker, it would arrive with a traceback in it.
@@ -345,7 +345,7 @@ class _Steps(Dataset["Batch | PcasegError"]):
     rank: int
     world: int
 
-    def __getitem__(self, step: int) -> Batch | PcasegError:
+    def __getitem__(self, step: int) -> TrainingBatch | PcasegError:
         try:
             return self.stream.batch(step, size=self.size, rank=self.rank, world=self.world)
         except PcasegError as error:

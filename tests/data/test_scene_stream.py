@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pcaseg.data.batches import Batch
+from pcaseg.data.batches import TrainingBatch
 from pcaseg.data.scene_lists import TRAINING_NAMES, evaluation_list, neighbours, training_list
 from pcaseg.data.scene_names import BACKGROUNDS, HELD_OUT, PART_NAMES, SEEN_PAIRS, THINGS, meaning_of
 from pcaseg.data.scene_stream import TinyStream
@@ -95,7 +95,7 @@ def test_neighbours_differ_in_one_word():
 
 def test_targets_of_labels():
     labels = torch.tensor([[[0, 1], [-1, 2]]])
-    targets = Batch(torch.zeros(1, 3, 2, 2), (("a", "b", "c"),), labels=labels).targets(torch.device("cpu"))
+    targets = TrainingBatch(torch.zeros(1, 3, 2, 2), (("a", "b", "c"),), labels=labels).targets(torch.device("cpu"))
     assert targets.shape == (1, 3, 2, 2)
     assert targets[0, :, 1, 0].tolist() == [0, 0, 0] and targets[0, :, 1, 1].tolist() == [0, 0, 1]
     assert targets.sum() == 3

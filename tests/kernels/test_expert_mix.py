@@ -15,7 +15,7 @@ from torch import Tensor
 from pcaseg.deploy.epl import fold_epl
 from pcaseg.errors import PcasegError
 from pcaseg.kernels import registry
-from pcaseg.kernels.expert_mix import Weights, expert_mix, expert_mix_reference
+from pcaseg.kernels.expert_mix import ExpertWeights, expert_mix, expert_mix_reference
 from pcaseg.kernels.triton.expert_mix import _gelu, launch
 from pcaseg.model.epl import EPL
 
@@ -46,7 +46,9 @@ WHOLE_GRIDS = {
 """Shapes for the slow tests; rows are a loop within a program, so the few of the others stand for all."""
 
 
-def inputs(B: int, T: int, H: int, W: int, C: int, experts: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Weights]:
+def inputs(
+    B: int, T: int, H: int, W: int, C: int, experts: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, ExpertWeights]:
     """Streams and weights that leave every part of the result of order one."""
 
     def matrix(*shape: int) -> Tensor:
@@ -56,7 +58,7 @@ def inputs(B: int, T: int, H: int, W: int, C: int, experts: int, dtype: torch.dt
         return random(*shape, dtype=dtype, scale=0.5)
 
     n, mapper = experts * C, C // 4
-    weights = Weights(
+    weights = ExpertWeights(
         *(matrix(n, 2 * C), vector(n)),
         *(matrix(n, 2 * C), vector(n)),
         *(vector(n, 1, 3, 3), vector(n, 1, 3, 3), vector(n)),
@@ -67,18 +69,18 @@ def inputs(B: int, T: int, H: int, W: int, C: int, experts: int, dtype: torch.dt
     return random(B, T, H, W, C, dtype=dtype), random(B, T, H, W, C, dtype=dtype), weights
 
 
-def doubled(weights: Weights) -> Weights:
-    return Weights(*(weight.double() for weight in weights))
+def doubled(weights: ExpertWeights) -> ExpertWeights:
+    return ExpertWeights(*(weight.double() for weight in weights))
 
 
-def run(spatial: Tensor, semantic: Tensor, weights: Weights, rows: int | None = None) -> Tensor:
+def run(spatial: Tensor, semantic: Tensor, weights: ExpertWeights, rows: int | None = None) -> Tensor:
     """The kernel's result in a poisoned buffer."""
     out = poisoned(*spatial.shape, dtype=spatial.dtype)
     launch(spatial, semantic, weights, out, rows)
     return out
 
 
-def check(spatial: Tensor, semantic: Tensor, weights: Weights, rows: int | None = None) -> None:
+def check(spatial: Tensor, semantic: Tensor, weights: ExpertWeights, rows: int | None = None) -> None:
     values = run(spatial, semantic, weights, rows)
     assert_close(values, expert_mix_reference(spatial.double(), semantic.double(), doubled(weights)))
 
@@ -183,7 +185,7 @@ def test_reference_is_what_the_model_computes(grid):
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) + 0.5 if "running_var" in name else torch.randn_like(tensor) / 4)
         spatial, semantic = (torch.randn(2, 3, *grid, 32, dtype=torch.float64) for _ in range(2))
-        values = expert_mix_reference(spatial, semantic, Weights(**fold_epl(epl)))
+        values = expert_mix_reference(spatial, semantic, ExpertWeights(**fold_epl(epl)))
         assert_close(values, epl(spatial, semantic))
 
 
@@ -200,7 +202,7 @@ def test_reference_is_what_the_model_computes(grid):
 )
 def test_refused(change, message):
     spatial, semantic, weights = inputs(1, 3, 5, 6, 32, 4, torch.float32)
-    given = (spatial.cpu(), semantic.cpu(), Weights(*(weight.cpu() for weight in weights)))
+    given = (spatial.cpu(), semantic.cpu(), ExpertWeights(*(weight.cpu() for weight in weights)))
     with pytest.raises(PcasegError, match=message):
         expert_mix(*change(*given))
 

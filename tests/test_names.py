@@ -1,0 +1,41 @@
+"""Names and sizes: a class name means one thing in the whole package, and a file is short enough to be read."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("pcaseg", "kernels", "export", "benchmarks")
+MOST_LINES = 400
+
+
+def sources() -> list[Path]:
+    """Every file of the package once: the links within `pcaseg` are left out."""
+    found = {path.resolve() for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    assert len(found) > 150, "the folders are not where this test looks"
+    return sorted(found)
+
+
+def public_classes(source: str) -> list[str]:
+    """Names of the classes of a module that others may use."""
+    classes = [node.name for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return [name for name in classes if not name.startswith("_")]
+
+
+def test_every_class_has_a_name_of_its_own():
+    places = defaultdict(list)
+    for path in sources():
+        for name in public_classes(path.read_text(encoding="utf-8")):
+            places[name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+
+
+def test_no_file_is_longer_than_can_be_read():
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in sources()}
+    assert {str(path.relative_to(ROOT)): n for path, n in lengths.items() if n > MOST_LINES} == {}
+
+
+def test_classes_within_functions_and_classes_count():
+    assert public_classes("class A:\n    class B: ...\ndef f():\n    class C: ...\nclass _D: ...") == ["A", "B", "C"]
