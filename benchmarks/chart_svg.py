@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from pcaseg.benchmarks.palette import colours
+from pcaseg.benchmarks.chart_colours import colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from pcaseg.benchmarks.chart_colours import colour, marker
 from pcaseg.benchmarks.chart_svg import svg_text
-from pcaseg.benchmarks.palette import colour, marker
 from pcaseg.errors import MissingDependencyError, install_hint
 
 if TYPE_CHECKING:

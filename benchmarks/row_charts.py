@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
+from pcaseg.benchmarks.chart_colours import BACKENDS, STAGES
 from pcaseg.benchmarks.charts import BarsChart, ChartAxis, ChartBar, ChartMark, ChartSeries, MarksChart, short
-from pcaseg.benchmarks.palette import BACKENDS, STAGES
 from pcaseg.benchmarks.rows import BenchRow, Point, Ratio
 from pcaseg.benchmarks.selection import (
     SCOPES,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support_rows import HOSTILE
 
-from pcaseg.benchmarks import charts, compare, palette, report_tables, row_charts, selection, stages
+from pcaseg.benchmarks import chart_colours, charts, compare, report_tables, row_charts, selection, stages
 from pcaseg.benchmarks.charts import BarsChart, ChartAxis, ChartBar, ChartMark, ChartSeries, MarksChart
 from pcaseg.errors import MissingDependencyError
 
@@ -175,7 +175,8 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("blindness", BLINDNESS)
 def test_backends_stay_apart_for_every_eye(scheme, blindness):
     seen = {
-        name: lab(np.array(BLINDNESS[blindness]) @ linear(value[scheme])) for name, value in palette.BACKENDS.items()
+        name: lab(np.array(BLINDNESS[blindness]) @ linear(value[scheme]))
+        for name, value in chart_colours.BACKENDS.items()
     }
     for one, other in itertools.combinations(seen, 2):
         assert np.linalg.norm(seen[one] - seen[other]) > 20, f"{one} and {other} look alike"
@@ -187,13 +188,13 @@ def test_contrast(scheme):
         low, high = sorted(float(XYZ[1] @ linear(colour)) for colour in (one, other))
         return (high + 0.05) / (low + 0.05)
 
-    paper = palette.INK["bg"][scheme]
-    assert all(contrast(value[scheme], paper) >= 3 for value in palette.BACKENDS.values())
-    assert all(contrast(palette.INK[name][scheme], paper) >= 4.5 for name in ("ink", "muted"))
+    paper = chart_colours.INK["bg"][scheme]
+    assert all(contrast(value[scheme], paper) >= 3 for value in chart_colours.BACKENDS.values())
+    assert all(contrast(chart_colours.INK[name][scheme], paper) >= 4.5 for name in ("ink", "muted"))
 
 
 def test_no_two_backends_share_a_marker():
-    assert len({palette.marker(name) for name in palette.BACKENDS}) == len(palette.BACKENDS)
+    assert len({chart_colours.marker(name) for name in chart_colours.BACKENDS}) == len(chart_colours.BACKENDS)
 
 
 @pytest.mark.parametrize("module", [charts, selection, row_charts, report_tables, compare])
@@ -203,9 +204,9 @@ def test_examples(module):
 
 
 def test_every_stage_has_its_colour_and_its_place():
-    assert set(palette.STAGES) == set(stages.STAGES)
+    assert set(chart_colours.STAGES) == set(stages.STAGES)
 
 
 def test_every_light_colour_is_one_variable():
-    light = [pair[0] for pair in palette.colours().values()]
+    light = [pair[0] for pair in chart_colours.colours().values()]
     assert len(light) == len(set(light))
