@@ -93,9 +93,9 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
 
         return OnnxRuntimeBackend(bundle, device=backend.removeprefix("onnxruntime-"), threads=threads)
     if backend == "tensorrt":
-        from pcaseg.runtime.tensorrt_backend import TensorRTBackend
+        from pcaseg.export.tensorrt.refit import open_tensorrt
 
-        return TensorRTBackend(bundle, device=device)
+        return open_tensorrt(bundle, device=device)
     from pcaseg.benchmarks.implementations import Setting, open_implementation
     from pcaseg.export.torch_backend import source_model
     from pcaseg.model.checkpoint import load_saved_model

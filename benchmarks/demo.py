@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for command in commands:
         words = [str(word) for word in command]
         print(f"\n$ pcaseg {shlex.join(words)}", flush=True)
-        code = subprocess.run([sys.executable, "-m", "pcaseg.cli", *words]).returncode
+        code = subprocess.run([sys.executable, "-m", "pcaseg", *words]).returncode
         if code:
             return code
     for folder, shown in (("pairs", "colours and objects"), ("parts", "parts")):

@@ -18,13 +18,13 @@ from pcaseg.benchmarks.rows import BACKENDS, Computation
 from pcaseg.deploy.aggregator import PreparedVocabulary
 from pcaseg.deploy.folded import CPU_MAPS_PER_CHUNK, FoldedPCASeg
 from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.export.tensorrt.refit import open_tensorrt
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
 class SkippedError(Exception):
@@ -158,7 +158,7 @@ def _tensorrt(setting: Setting) -> Implementation:
     if setting.device == "cpu":
         raise SkippedError("TensorRT runs on a GPU; this run is on the CPU")
     precision = _bundle_precision(setting)
-    backend = TensorRTBackend(setting.bundle, device=setting.device)
+    backend = open_tensorrt(setting.bundle, device=setting.device)
     machine, name = backend.machine, backend.name.removeprefix("tensorrt-")
     return Implementation("tensorrt", f"TensorRT {machine.tensorrt} on {machine.gpu}, {name}", precision, backend)
 

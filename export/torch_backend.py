@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-import pcaseg
 from pcaseg.errors import BundleError, PcasegError
 from pcaseg.export.bundle import describe
+from pcaseg.model.checkpoint import load_model
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 
@@ -102,14 +102,14 @@ def source_model(bundle: Bundle) -> PCASeg:
     if weights.path is None and weights.kind not in ("seeded", "shipped"):
         raise BundleError(f"{bundle.path}: was exported from weights in memory; pass the model file with --model")
     try:
-        model = pcaseg.load_model(
+        model = load_model(
             manifest.preset,
             weights.path,
             aggregation=manifest.aggregation,
             dense_mode=manifest.dense_mode,
             seed=weights.seed or 0,
         )
-    except pcaseg.PcasegError as error:
+    except PcasegError as error:
         raise BundleError(
             f"{bundle.path}: its source cannot be loaded ({error}); pass the model with --model"
         ) from error

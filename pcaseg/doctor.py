@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
-from pcaseg.runtime.backends import BACKENDS, backend_class, open_backend
+from pcaseg.runtime.backends import backend_names, backend_opener, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import MIB, open_driver
 from pcaseg.runtime.tensorrt_api import capture_log, import_tensorrt, start
@@ -36,7 +36,7 @@ def diagnose() -> list[Finding]:
 
 def diagnose_bundle(bundle: Bundle) -> list[Finding]:
     """Holds a bundle's files against their hashes, the first finding, and opens it with every backend."""
-    opened = [_tried(f"opens with {name}", partial(_open, name, bundle)) for name in BACKENDS]
+    opened = [_tried(f"opens with {name}", partial(_open, name, bundle)) for name in backend_names()]
     return [_tried("files", partial(_verify, bundle)), *opened]
 
 
@@ -48,12 +48,14 @@ def _tried(subject: str, probe: Callable[[], str]) -> Finding:
 
 
 def _onnxruntime(device: str) -> str:
-    backend_class("onnxruntime")
-    return f"ONNX Runtime {importlib.import_module('pcaseg.runtime.onnxruntime_backend').start_provider(device)}"
+    backend_opener("onnxruntime")  # says which extra is missing
+    from pcaseg.runtime.onnxruntime_backend import start_provider
+
+    return f"ONNX Runtime {start_provider(device)}"
 
 
 def _tensorrt() -> str:
-    backend_class("tensorrt")
+    backend_opener("tensorrt")
     trt = import_tensorrt()
     driver = open_driver(None)
     start(trt.Runtime, capture_log(trt), trt)
@@ -65,7 +67,7 @@ def _tensorrt() -> str:
 
 
 def _torch(device: str) -> str:
-    backend_class("torch")
+    backend_opener("torch")
     torch = importlib.import_module("torch")
     if device == "cpu":
         return f"PyTorch {torch.__version__}"

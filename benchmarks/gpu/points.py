@@ -22,6 +22,7 @@ from pcaseg.environment import flat_environment
 from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.accuracy import Output, compare
 from pcaseg.evaluation.gates import default_gate, gate_failures
+from pcaseg.export.tensorrt.refit import open_tensorrt
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.result import Result
@@ -174,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         bundle = Bundle(options.bundle)
-        backend = TensorRTBackend(bundle, plugin_library=options.plugin_library)
+        backend = open_tensorrt(bundle, plugin_library=options.plugin_library)
         return 0 if measure(bundle, backend, options.references, options.rows) else 1
 
     return reported(work)

@@ -1,14 +1,36 @@
-"""Puts the weights of a bundle into an engine that was built without them."""
+"""The TensorRT backend of bundles whose engines may have been built without weights, which the bundle then gives."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from pcaseg.errors import EngineError
-from pcaseg.export.tensorrt.graphs import graph_of
+from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
-from pcaseg.runtime.engines import EngineKey, source_file
+from pcaseg.runtime.engines import EngineKey, EnginePrecision, source_file
 from pcaseg.runtime.tensorrt_api import import_tensorrt, last_error
+from pcaseg.runtime.tensorrt_backend import TensorRTBackend
+
+
+def open_tensorrt(
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    engine_precision: EnginePrecision | None = None,
+    plugin_library: Path | None = None,
+) -> TensorRTBackend:
+    """Opens a bundle's engines, as the backend `tensorrt` is registered; arguments are those of `TensorRTBackend`.
+
+    Raises:
+        PcasegError: CPU threads are given, which have no meaning here.
+        EngineError: as `TensorRTBackend`.
+    """
+    if threads is not None:
+        raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
+    return TensorRTBackend(
+        bundle, device=device, precision=engine_precision, plugin_library=plugin_library, refit=refit
+    )
 
 
 def refit(engine: Any, key: EngineKey, bundle: Bundle, log: Any) -> None:
@@ -23,6 +45,8 @@ def refit(engine: Any, key: EngineKey, bundle: Bundle, log: Any) -> None:
     Raises:
         EngineError: TensorRT refuses the weights, or some are missing.
     """
+    from pcaseg.export.tensorrt.graphs import graph_of  # only a stripped engine needs onnx
+
     trt = import_tensorrt()
     source = bundle.path / source_file(key.graph, key.plugins)
     graph = graph_of(trt, bundle, key)

@@ -4,20 +4,20 @@ Nothing here imports torch. ONNX Runtime, tokenizers, safetensors and ftfy are i
 """
 
 from pcaseg.images import list_images, read_image
-from pcaseg.runtime.backends import BACKENDS, Backend
+from pcaseg.runtime.backends import Backend, backend_names
 from pcaseg.runtime.bundle import Bundle, Manifest
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
 
 __all__ = [
-    "BACKENDS",
     "Backend",
     "Bundle",
     "Manifest",
     "Result",
     "Segmenter",
     "Vocabulary",
+    "backend_names",
     "list_images",
     "read_image",
     "resolve_names",

@@ -1,10 +1,11 @@
-"""Backends, which run the network: their protocol, and the table of those there are, imported only when chosen."""
+"""Backends, which run the network: their protocol, and those that are registered, each imported only when chosen."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,15 +13,9 @@ from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 
-BACKENDS = {
-    "onnxruntime": "pcaseg.runtime.onnxruntime_backend:OnnxRuntimeBackend",
-    "tensorrt": "pcaseg.runtime.tensorrt_backend:TensorRTBackend",
-    "torch": "pcaseg.export.torch_backend:TorchBackend",
-}
-"""Name, which is also the pip extra, to `module:class`. Each class has `open(bundle, *, device, threads)`."""
-
-OPTIONS = {"tensorrt": ("engine_precision", "plugin_library")}
-"""Further options of `open`, by backend."""
+GROUP = "pcaseg.backends"
+"""The group of entry points in which backends are registered: the name, which of this project's own is the pip extra
+too, and an opener: `open(bundle, *, device, threads)`, with further keyword arguments that it alone understands."""
 
 
 @runtime_checkable
@@ -29,7 +24,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of what really runs, such as `onnxruntime-cpu`."""
+        """What really runs, such as `onnxruntime-cpu`."""
         ...
 
     @property
@@ -56,6 +51,15 @@ class Backend(Protocol):
         ...
 
 
+def backend_names() -> tuple[str, ...]:
+    """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `torch` and those of other packages.
+
+    Raises:
+        MissingDependencyError: none is registered.
+    """
+    return tuple(sorted(_registered()))
+
+
 def open_backend(
     name: str,
     bundle: Bundle,
@@ -67,34 +71,46 @@ def open_backend(
     """Opens a bundle with the backend of that name.
 
     Args:
-        name: one of `BACKENDS`.
+        name: one of `backend_names()`.
         bundle: the bundle to run.
         device: what the backend understands, such as `cpu` or `cuda`; None for its default.
         threads: CPU threads; None for the backend's default.
-        options: what else one backend alone understands, see `OPTIONS`.
+        options: what else one backend alone understands, such as `engine_precision` of `tensorrt`.
 
     Raises:
         PcasegError: no such backend, or an option of another.
         MissingDependencyError: the backend's package is not installed.
     """
-    given = dict(options or {})
-    if foreign := [key for key in given if key not in OPTIONS.get(name, ())]:
+    given, opener = dict(options or {}), backend_opener(name)
+    if foreign := [key for key in given if key not in inspect.signature(opener).parameters]:
         raise PcasegError(f"{foreign[0]}={str(given[foreign[0]])!r}: is not for the backend {name!r}; leave it out")
-    backend: Backend = backend_class(name).open(bundle, device=device, threads=threads, **given)
-    return backend
+    return opener(bundle, device=device, threads=threads, **given)
 
 
-def backend_class(name: str) -> Any:
-    """The class of a backend, imported.
+def backend_opener(name: str) -> Callable[..., Backend]:
+    """What opens a bundle with a backend, imported.
 
     Raises:
         PcasegError: no such backend.
         MissingDependencyError: a package that its module imports is not installed.
     """
-    if name not in BACKENDS:
-        raise PcasegError(f"backend={name!r}: choose one of {', '.join(BACKENDS)}")
-    module, _, attribute = BACKENDS[name].partition(":")
+    known = _registered()
+    if name not in known:
+        raise PcasegError(f"backend={name!r}: choose one of {', '.join(sorted(known))}")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        opener: Callable[..., Backend] = known[name].load()
     except ImportError as error:
-        raise MissingDependencyError(f"backend {name!r} cannot be imported ({error}); {install_hint(name)}") from error
+        owner = known[name].dist
+        hint = install_hint(name) if owner is None or owner.name == "pcaseg" else f"install all that {owner.name} needs"
+        raise MissingDependencyError(f"backend {name!r} cannot be imported ({error}); {hint}") from error
+    return opener
+
+
+def _registered() -> dict[str, EntryPoint]:
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not known:
+        raise MissingDependencyError(
+            "no backend is registered: pcaseg was not installed, or was by an older version; "
+            "in a clone of pcaseg run: pip install -e ."
+        )
+    return known

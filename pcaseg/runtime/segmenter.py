@@ -48,12 +48,12 @@ class Segmenter:
 
         Args:
             source: path of a bundle, or an opened backend, which is used as it is.
-            backend: name of the backend that runs a bundle, see `pcaseg.runtime.backends.BACKENDS`.
+            backend: name of the backend that runs a bundle, see `pcaseg.runtime.backend_names`.
             device: the backend's device, such as `cpu` or `cuda`; None for its default.
             threads: CPU threads; None for the backend's default.
             strategy: `single` (whole image, one pass) or `sliding` (published protocol, five passes); None for the
                 one that the bundle's graph holds, or `single` where it holds none.
-            backend_options: what one backend alone understands, see `pcaseg.runtime.backends.OPTIONS`.
+            backend_options: what one backend alone understands, such as `engine_precision` of `tensorrt`.
             window_batch: windows that run at once; more takes more memory. A graph of labels runs all of its own.
 
         Raises:

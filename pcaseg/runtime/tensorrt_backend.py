@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
 from pcaseg.runtime.engines import (
+    EngineKey,
     EnginePrecision,
     GraphRole,
     Machine,
@@ -30,8 +30,8 @@ from pcaseg.runtime.tensorrt_engine import Array, Engine
 from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
-REFIT = "pcaseg.export.tensorrt.refit:refit"
-"""Function that puts the weights into a weight-stripped engine; imported only for such a one: it needs onnx."""
+Refit = Callable[[Any, EngineKey, Bundle, Any], None]
+"""Puts the weights into a weight-stripped engine: (deserialised engine, its key, bundle, TensorRT's log)."""
 
 
 class TensorRTBackend:
@@ -49,6 +49,7 @@ class TensorRTBackend:
         contexts: int = 1,
         precision: EnginePrecision | None = None,
         plugin_library: Path | None = None,
+        refit: Refit | None = None,
         driver: Driver | None = None,
     ) -> None:
         """Finds the main engine.
@@ -59,6 +60,7 @@ class TensorRTBackend:
             contexts: calls that run at once, each with its own memory.
             precision: of the segmenter's engines; None for the bundle's own, `int8` or `fp8` for quantised ones.
             plugin_library: the C++ plugins, for engines that were built with them.
+            refit: for engines that were built without weights; `pcaseg.export.tensorrt.refit` is such a one.
             driver: of the GPU; None for the real one.
 
         Raises:
@@ -68,7 +70,7 @@ class TensorRTBackend:
         """
         if contexts < 1:
             raise PcasegError(f"contexts={contexts}: give 1 or more")
-        self._bundle, self._contexts, self._precision = bundle, contexts, precision
+        self._bundle, self._contexts, self._precision, self._refit = bundle, contexts, precision, refit
         self._trt = import_tensorrt()
         self._driver: Driver = driver or open_driver(device)
         gpu = self._driver.gpu
@@ -79,21 +81,6 @@ class TensorRTBackend:
         self._lock = threading.RLock()  # of what is found and opened
         self._found: dict[GraphRole, list[StoredEngine]] = {}
         self._stored("main")
-
-    @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        *,
-        device: str | None = None,
-        threads: int | None = None,
-        engine_precision: EnginePrecision | None = None,
-        plugin_library: Path | None = None,
-    ) -> TensorRTBackend:
-        """The constructor, as the table of backends calls it; CPU threads have no meaning here."""
-        if threads is not None:
-            raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
-        return cls(bundle, device=device, precision=engine_precision, plugin_library=plugin_library)
 
     @property
     def name(self) -> str:
@@ -228,8 +215,11 @@ class TensorRTBackend:
             key = stored.sidecar.key
             raw = deserialize(self._trt, stored.read(), self.log, source=source, host_code=key.version_compatible)
             if key.weight_stripped:
-                module, _, function = REFIT.partition(":")
-                getattr(importlib.import_module(module), function)(raw, key, self._bundle, self.log)
+                if self._refit is None:
+                    raise EngineError(
+                        f"{source}: was built with --strip-weights; open it with refit, or build it anew without"
+                    )
+                self._refit(raw, key, self._bundle, self.log)
             self._open[source] = Engine(
                 raw, key.profiles, driver=self._driver, log=self.log, source=source, contexts=self._contexts
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 
 from pcaseg.class_names import prompt_for
 from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
-from pcaseg.runtime.backends import BACKENDS, Backend, open_backend
+from pcaseg.runtime.backends import GROUP, Backend, backend_names, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.tokenizer import Tokenizer
 
@@ -26,15 +28,62 @@ def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
         open_backend("tflite", Bundle(bundle_path))
 
 
-@pytest.mark.parametrize("name", BACKENDS)
-def test_missing_package_names_the_extra(bundle_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    module = BACKENDS[name].partition(":")[0]
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("onnxruntime", "pcaseg.runtime.onnxruntime_backend"),
+        ("tensorrt", "pcaseg.runtime.tensorrt_backend"),
+        ("torch", "pcaseg.export.torch_backend"),
+    ],
+)
+def test_missing_package_names_the_extra(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str
+) -> None:
     monkeypatch.delitem(sys.modules, module, raising=False)
     monkeypatch.setitem(sys.modules, name, None)  # import of the package now fails
     if name == "torch":
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=rf'pip install "\.\[{name}\]"'):
         open_backend(name, Bundle(bundle_path))
+
+
+def test_backends_are_those_that_the_project_registers() -> None:
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    section = text.partition(f'[project.entry-points."{GROUP}"]')[2].partition("\n[")[0]
+    assert tuple(re.findall(r"^(\w+) = ", section, re.MULTILINE)) == backend_names()
+
+
+def register(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    """Installs a package that registers one backend of its own."""
+    (folder / "other-1.0.dist-info").mkdir()
+    (folder / "other-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
+    (folder / "other-1.0.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\n{line}\n")
+    monkeypatch.syspath_prepend(folder)
+
+
+def test_another_package_adds_a_backend(
+    bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_fake_backend: Callable[[], Any]
+) -> None:
+    register(tmp_path, monkeypatch, "own = other_backend:open_it")
+    assert backend_names() == ("onnxruntime", "own", "tensorrt", "torch")
+    with pytest.raises(MissingDependencyError, match="No module named 'other_backend'.*install all that other needs"):
+        open_backend("own", Bundle(bundle_path))
+    asked = []
+    module = types.ModuleType("other_backend")
+    module.open_it = lambda bundle, *, device, threads, level: (  # type: ignore[attr-defined]
+        asked.append((device, threads, level)) or make_fake_backend()
+    )
+    monkeypatch.setitem(sys.modules, "other_backend", module)
+    backend = open_backend("own", Bundle(bundle_path), threads=2, options={"level": 3})
+    assert backend.name == make_fake_backend().name and asked == [(None, 2, 3)]
+    with pytest.raises(PcasegError, match="colour='red': is not for the backend 'own'"):
+        open_backend("own", Bundle(bundle_path), options={"colour": "red"})
+
+
+def test_nothing_registered_says_how_to_install(bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pcaseg.runtime.backends.GROUP", "pcaseg.no-such-group")
+    with pytest.raises(MissingDependencyError, match="no backend is registered.*pip install -e"):
+        open_backend("onnxruntime", Bundle(bundle_path))
 
 
 def test_logits_for_any_number_of_windows_and_classes(bundle_path: Path, make_fake_backend: Callable[[], Any]) -> None:

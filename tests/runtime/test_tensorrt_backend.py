@@ -17,6 +17,7 @@ from tensorrt_listing import VERSIONS
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.tensorrt.build import build_engines
 from pcaseg.export.tensorrt.builder import BuildOptions
+from pcaseg.export.tensorrt.refit import refit
 from pcaseg.runtime.backends import open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Gpu
@@ -178,12 +179,14 @@ def test_work_that_cannot_be_captured_is_launched(folder, machine):
 def test_a_stripped_engine_gets_its_weights_when_opened(folder, machine):
     driver = machine("10.13")
     build_engines(Bundle(folder), options=BuildOptions(weight_stripped=True), driver=driver)
-    backend = TensorRTBackend(Bundle(folder), driver=driver)
+    backend = TensorRTBackend(Bundle(folder), refit=refit, driver=driver)
     images, text = windows(1), vocabulary(3)
     expected = OnnxRuntimeBackend(Bundle(folder)).logits(images, text)
     np.testing.assert_allclose(backend.logits(images, text), expected, atol=1e-4)
     (opened,) = backend._open.values()
     assert opened.engine._plan["refitted"]
+    with pytest.raises(EngineError, match=r"\.plan: was built with --strip-weights; open it with refit"):
+        TensorRTBackend(Bundle(folder), driver=driver).logits(images, text)
 
 
 def test_engines_of_another_precision_run_where_they_are_asked_for(folder, machine):
