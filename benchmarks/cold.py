@@ -98,9 +98,9 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
         return open_tensorrt(bundle, device=device)
     from pcaseg.benchmarks.implementations import Setting, open_implementation
     from pcaseg.export.torch_backend import source_model
-    from pcaseg.model.checkpoint import load_saved_model
+    from pcaseg.model.checkpoint import open_model
 
-    eager = load_saved_model(model) if model else source_model(bundle)
+    eager = open_model(model) if model else source_model(bundle)
     return open_implementation(backend, Setting(eager, bundle, precision, device, threads)).backend
 
 

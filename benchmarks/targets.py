@@ -19,7 +19,7 @@ from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.torch_backend import source_model
 from pcaseg.images import read_image
-from pcaseg.model.checkpoint import load_model, load_saved_model
+from pcaseg.model.checkpoint import load_model, open_model
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import choose_strategy
@@ -65,7 +65,7 @@ def open_target(
         else:
             bundle = Bundle(name)
             bundle.verify()
-            model = load_saved_model(model_path) if model_path else source_model(bundle)
+            model = open_model(model_path) if model_path else source_model(bundle)
             bundles = {bundle.manifest.precision: bundle}
             wanted = tuple(precisions or bundles)
         manifest = next(iter(bundles.values())).manifest

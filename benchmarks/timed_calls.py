@@ -17,7 +17,7 @@ from pcaseg.benchmarks.stages import STAGES, StageClock, stage_methods
 from pcaseg.benchmarks.timing import OwnTime
 from pcaseg.configs import Strategy
 from pcaseg.evaluation.accuracy import Output
-from pcaseg.evaluation.reference import Recorder
+from pcaseg.evaluation.reference import RecordingBackend
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.images import read_image
 from pcaseg.runtime.manifest import Manifest
@@ -70,7 +70,7 @@ class ImageCall:
             watch: whether to time the parts of the model within its calls.
         """
         self.runs, self.images = implementation.runs, list(images)
-        self._recorder = Recorder(implementation.backend)
+        self._recorder = RecordingBackend(implementation.backend)
         self._segmenter = Segmenter(self._recorder, strategy=strategy)
         self._segmenter.set_vocabulary(names)
         self._methods = stage_methods(implementation.backend) if watch else []

@@ -22,7 +22,7 @@ from pcaseg.export.label_graph import export_label_graph, label_signature
 from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.tokenizer import write_tokenizer
-from pcaseg.files import atomic_path, sha256_of
+from pcaseg.files import atomic_path, refuse_foreign, sha256_of
 from pcaseg.runtime.bundle import (
     MANIFEST_NAME,
     PLUGIN_SEGMENTER_NAME,
@@ -114,6 +114,14 @@ def graph_info(graph: onnx.GraphProto) -> GraphInfo:
     return GraphInfo(len(graph.node), dict(sorted(operators.items())))
 
 
+def _is_bundle(path: Path) -> bool:
+    try:
+        Bundle(path)
+    except BundleError:
+        return False
+    return True
+
+
 def check_destination(out: Path, *, overwrite: bool) -> None:
     """Refuses to write over what may be precious.
 
@@ -122,11 +130,8 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
     """
     if not out.exists():
         return
-    try:
-        listed = {MANIFEST_NAME, *Bundle(out).manifest.files}
-    except BundleError as error:
-        raise OutputError(f"{out}: exists and is not a bundle; choose another name") from error
-    listed |= {ENGINES_NAME}  # built from the bundle, and stale with it
+    refuse_foreign(out, _is_bundle, "a bundle")
+    listed = {MANIFEST_NAME, ENGINES_NAME, *Bundle(out).manifest.files}  # engines are stale with their bundle
     foreign = [path.name for path in out.iterdir() if path.name not in listed] if out.is_dir() else []
     if foreign:
         raise OutputError(f"{out}: exists and holds {foreign[0]}, which is not the bundle's; choose another name")

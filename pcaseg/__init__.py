@@ -13,16 +13,44 @@ from pcaseg.configs import presets
 from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
 
 if TYPE_CHECKING:
+    from pcaseg.benchmarks.benchmark import benchmark
     from pcaseg.deploy.folded import fold
-    from pcaseg.model.checkpoint import load_model
+    from pcaseg.evaluation.check import CheckReport, check_bundle
+    from pcaseg.evaluation.evaluate import Evaluation, evaluate
+    from pcaseg.export.tensorrt.build import build_engines
+    from pcaseg.model.checkpoint import import_checkpoint, load_model, open_model
     from pcaseg.runtime.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["PcasegError", "Segmenter", "class_list", "class_list_names", "fold", "load_model", "presets"]
+__all__ = [
+    "CheckReport",
+    "Evaluation",
+    "PcasegError",
+    "Segmenter",
+    "benchmark",
+    "build_engines",
+    "check_bundle",
+    "class_list",
+    "class_list_names",
+    "evaluate",
+    "fold",
+    "import_checkpoint",
+    "load_model",
+    "open_model",
+    "presets",
+]
 
 _LAZY = {
+    "CheckReport": ("pcaseg.evaluation.check", "benchmarks"),
+    "Evaluation": ("pcaseg.evaluation.evaluate", "runtime"),
+    "benchmark": ("pcaseg.benchmarks.benchmark", "benchmarks"),
+    "build_engines": ("pcaseg.export.tensorrt.build", "tensorrt"),
+    "check_bundle": ("pcaseg.evaluation.check", "benchmarks"),
+    "evaluate": ("pcaseg.evaluation.evaluate", "runtime"),
     "fold": ("pcaseg.deploy.folded", "torch"),
+    "import_checkpoint": ("pcaseg.model.checkpoint", "torch"),
     "load_model": ("pcaseg.model.checkpoint", "torch"),
+    "open_model": ("pcaseg.model.checkpoint", "torch"),
     "Segmenter": ("pcaseg.runtime.segmenter", "runtime"),
 }
 """Public name: (module that holds it, pip extra that the module needs)."""

@@ -16,7 +16,18 @@ from collections.abc import Sequence
 
 import pcaseg
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
-from pcaseg.commands import building, datasets, diagnosing, evaluating, measuring, models, segmenting, training
+from pcaseg.commands import (
+    benching,
+    building,
+    checking,
+    datasets,
+    diagnosing,
+    evaluating,
+    models,
+    reporting,
+    segmenting,
+    training,
+)
 from pcaseg.errors import PcasegError, install_hint
 
 EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"}
@@ -68,9 +79,9 @@ def build_parser() -> argparse.ArgumentParser:
     models.add_import(commands.add_parser("import", help="turn a published checkpoint into a model file"))
     models.add_export(commands.add_parser("export", help="write a bundle that runs without torch"))
     building.add_build(commands.add_parser("build", help="build a bundle's TensorRT engines for this machine"))
-    measuring.add_check(commands.add_parser("check", help="compare a bundle with the eager float32 model"))
-    measuring.add_bench(commands.add_parser("bench", help="measure every backend against the eager float32 model"))
-    measuring.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))
+    checking.add_check(commands.add_parser("check", help="compare a bundle with the eager float32 model"))
+    benching.add_bench(commands.add_parser("bench", help="measure every backend against the eager float32 model"))
+    reporting.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))
     segmenting.add_segment(commands.add_parser("segment", help="segment images or folders of images"))
     segmenting.add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
     training.add_train(commands.add_parser("train", help="train a preset; resumable, also under torchrun"))

@@ -7,11 +7,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pcaseg.errors import OutputError
+from pcaseg.errors import OutputError, PcasegError
 
 
 def cache_folder() -> Path:
@@ -26,6 +26,30 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_foreign(
+    path: Path,
+    is_ours: Callable[[Path], bool],
+    what: str,
+    *,
+    mend: str = "choose another name",
+    error: type[PcasegError] = OutputError,
+) -> None:
+    """Refuses to replace what stands at `path` and is not `what`; nothing may stand there.
+
+    Args:
+        path: what is about to be written.
+        is_ours: whether what stands there may be replaced.
+        what: what that is, such as `a bundle`.
+        mend: what to do instead.
+        error: the class of the error.
+
+    Raises:
+        OutputError: or what `error` says.
+    """
+    if path.exists() and not is_ours(path):
+        raise error(f"{path}: exists and is not {what}; {mend}")
 
 
 @contextmanager

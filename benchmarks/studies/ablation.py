@@ -22,7 +22,7 @@ from pcaseg.data.scene_stream import TinyStream
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.evaluation.scene_suites import SCENES, SuiteName, evaluate_scenes, model_segment
-from pcaseg.model.checkpoint import load_model, load_saved_model
+from pcaseg.model.checkpoint import load_model, open_model
 from pcaseg.model.names import to_published
 from pcaseg.model.network import PCASeg
 from pcaseg.training.log import read_log
@@ -131,7 +131,7 @@ def _trained(model: PCASeg, recipe: Recipe, folder: Path, seed: int) -> PCASeg:
     if not (folder / MODEL).exists():
         run = RunOptions(resume="if-possible", log_every=max(1, min(10, recipe.steps // 10)), progress=True)
         train(model, recipe, TinyStream(seed), folder, data="scenes", seed=seed, options=run)
-    return load_saved_model(folder / MODEL)
+    return open_model(folder / MODEL)
 
 
 if __name__ == "__main__":

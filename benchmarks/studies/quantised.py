@@ -17,8 +17,9 @@ import onnx
 
 from pcaseg.arguments import EXIT_FAILED, EXIT_OK, some_path
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.errors import OutputError, PcasegError, reported
-from pcaseg.evaluation.agreement import check_labelled, is_report, labelled_verdict, write_report
+from pcaseg.errors import PcasegError, reported
+from pcaseg.evaluation.agreement import check_labelled
+from pcaseg.evaluation.check import CheckReport, refuse_foreign_report
 from pcaseg.evaluation.gates import labelled_gate
 from pcaseg.evaluation.labelled_scenes import SOURCE, open_labelled
 from pcaseg.export.tensorrt.graphs import derive_graph
@@ -39,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--labelled", default=SOURCE, help="as of pcaseg check, at most 256 classes (default: scenes)")
     parser.add_argument("--json", type=some_path, required=True, help="report to write")
     options = parser.parse_args(arguments)
-    if options.json.exists() and not is_report(options.json):
-        raise OutputError(f"{options.json}: exists and is not a report of pcaseg check; choose another name")
+    refuse_foreign_report(options.json)
     bundle, precision = Bundle(options.bundle), options.precision
     bundle.verify()
     check_quantisable(bundle, precision)
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise PcasegError(f"{options.labelled}: {len(labelled.names)} classes; take a set of at most {MAX_CLASSES}")
         backend = OnnxRuntimeBackend(write_quantised(bundle, precision, calibration, Path(folder) / "b.pcaseg"))
         scored = check_labelled(model, backend, labelled, "single", bound, progress=True)
-        write_report(options.json, bundle, backend, [], scored, precision=precision)
-    print(labelled_verdict(scored))
+        CheckReport.of(bundle, backend, [], scored, precision=precision, gate={}).write(options.json)
+    print(scored.verdict())
     return EXIT_OK if scored.passed else EXIT_FAILED
 
 

@@ -26,7 +26,7 @@ from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.scene_suites import SCENES, SEED, SUITES, SuiteName, evaluate_scenes, model_segment
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import atomic_path
-from pcaseg.model.checkpoint import SHIPPED, load_saved_model
+from pcaseg.model.checkpoint import SHIPPED, open_model
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.training.loop import MODEL
@@ -71,7 +71,7 @@ def ship(run: Path, *, scenes: int = SCENES) -> None:
     weights, record = run / MODEL, run / RECORD
     if not (weights.is_file() and record.is_file()):
         raise PcasegError(f"{run}: no finished training; give the --out folder of pcaseg train --preset tiny")
-    model = load_saved_model(weights)
+    model = open_model(weights)
     if model.preset.name != "tiny":
         raise PcasegError(f"{run}: a training of {model.preset.name}; only tiny's weights are shipped")
     if weights.stat().st_size > LARGEST_BYTES:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from pcaseg.configs import get_preset, presets
 from pcaseg.errors import OutputError, PcasegError, install_hint
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, refuse_foreign
 
 if TYPE_CHECKING:
     from pcaseg.export.plugins.table import Plugin
@@ -154,8 +154,9 @@ def check_out(out: Path) -> None:
     Raises:
         OutputError: names it.
     """
-    if out.is_dir() or (out.exists() and NAME_INSIDE not in out.read_bytes()):
-        raise OutputError(f"{out}: exists and is not a plugin library of pcaseg; choose another name")
+    refuse_foreign(
+        out, lambda path: not path.is_dir() and NAME_INSIDE in path.read_bytes(), "a plugin library of pcaseg"
+    )
 
 
 def _bytes(text: str) -> str:

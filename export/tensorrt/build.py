@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -61,7 +62,7 @@ class Built:
 
 
 def build_engines(
-    bundle: Bundle,
+    bundle: Bundle | str | os.PathLike[str],
     *,
     precision: EnginePrecision | None = None,
     profile: ProfileSet = "default",
@@ -78,7 +79,7 @@ def build_engines(
     """Makes sure that a bundle has the engines of a profile for this machine.
 
     Args:
-        bundle: of `pcaseg export`.
+        bundle: of `pcaseg export`, or its path.
         precision: None for the bundle's own; any other must be written in its graph, but int8 and fp8, which `quantize`
             writes.
         profile: which graphs and shapes.
@@ -101,6 +102,7 @@ def build_engines(
         EngineError: no GPU, a failed build, a precision that was not met, or `build=False` and something is missing.
         BundleError: the bundle is damaged.
     """
+    bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     wanted = _precision(bundle, precision)
     images = _calibration(bundle, wanted, calibration, plugins, options)
     _check_plugins(bundle, plugins, plugin_library)

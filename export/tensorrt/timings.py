@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, refuse_foreign
 
 TIMING_MARK = b"pcaseg timing cache 1\n"
 """First line of a timing cache, so that no other file is ever taken for one and replaced."""
@@ -38,10 +38,13 @@ def _unusable(path: Path, error: OSError) -> EngineError:
 
 def _timings(path: Path) -> bytes:
     """What TensorRT learned before; nothing where there is no file."""
-    data = path.read_bytes() if path.exists() else TIMING_MARK
-    if not data.startswith(TIMING_MARK):
-        raise EngineError(f"{path}: exists and is not a timing cache of pcaseg; name another file")
-    return data.removeprefix(TIMING_MARK)
+    refuse_foreign(path, _is_timing_cache, "a timing cache of pcaseg", mend="name another file", error=EngineError)
+    return path.read_bytes().removeprefix(TIMING_MARK) if path.exists() else b""
+
+
+def _is_timing_cache(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(TIMING_MARK)) == TIMING_MARK
 
 
 @dataclass

@@ -9,7 +9,6 @@ from typing import get_args
 from pcaseg.arguments import EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
 from pcaseg.commands.options import add_backend, backend_options, refuse_backend_options
 from pcaseg.configs import Strategy
-from pcaseg.errors import PcasegError
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -34,39 +33,35 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 
 def run_evaluate(options: argparse.Namespace) -> int:
-    from pcaseg.data.folders import open_data
-    from pcaseg.evaluation.evaluate import Network, Plan, evaluate
-    from pcaseg.evaluation.results import check_results, markdown, missing_images, report, write_report
+    from pcaseg.evaluation.evaluate import evaluate
+    from pcaseg.evaluation.results import markdown
 
-    networks = []
-    if options.model:
-        networks.append(Network("eager", options.model, None, options.device))
-    if options.bundle:
-        known = backend_options(options)
-        networks.append(Network(options.backend, str(options.bundle), options.backend, options.device, known))
-    else:
+    if not options.bundle:
         refuse_backend_options(options)
-    if not networks:
-        raise PcasegError("--model, --bundle: give one of them, or both to compare")
-    check_results(options.out)
-    plan = Plan(
-        folder=open_data(options.data, options.root, split=options.split),
+    found = evaluate(
+        options.data,
         out=options.out,
+        model=options.model or None,
+        bundle=options.bundle,
+        root=options.root,
+        split=options.split,
         strategy=options.strategy,
         images=options.images,
         shard=options.shard,
         processes=options.processes,
+        backend=options.backend,
+        device=options.device,
         threads=options.threads,
+        backend_options=backend_options(options),
+        progress=True,
     )
-    found = [evaluate(network, plan, progress=True) for network in networks]
-    missing = max(missing_images(plan.out, one) for one in found)
-    if missing:
-        print(f"{plan.out}: {missing} of {found[0].images} images are in other shards; run them into this folder too")
+    if found.results is None:
+        print(
+            f"{found.out}: {found.missing} of {found.images} images are in other shards; run them into this folder too"
+        )
         return EXIT_OK
-    results = report(plan.folder, plan.out, found)
-    paths = write_report(plan.out, results)
-    print(markdown(results).partition("\n| class")[0].rstrip())
-    print(f"\nresults: {paths[0]}\ntables:  {paths[1]}")
+    print(markdown(found.results).partition("\n| class")[0].rstrip())
+    print(f"\nresults: {found.paths[0]}\ntables:  {found.paths[1]}")
     return EXIT_OK
 
 

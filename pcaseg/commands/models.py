@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import get_args
 
 from pcaseg.arguments import EXIT_OK, image_size, natural, some_path
+from pcaseg.commands.options import say_weights
 from pcaseg.configs import (
     OPSET,
     OPSETS,
@@ -19,13 +19,6 @@ from pcaseg.configs import (
     get_preset,
     presets,
 )
-from pcaseg.errors import OutputError, PcasegError
-
-WEIGHTS_NOTES = {
-    "seeded": "note: these weights are drawn from a seed, not trained: the labels mean nothing",
-    "clip-only": "note: CLIP's weights are real, the aggregator's are drawn from a seed: the labels mean nothing",
-    "shipped": "note: these weights know the rendered scenes of `pcaseg datasets scenes` alone, no photographs",
-}
 
 
 def add_import(command: argparse.ArgumentParser) -> None:
@@ -81,28 +74,18 @@ def run_presets(options: argparse.Namespace) -> int:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    from pcaseg.model.checkpoint import load_model, save_model
-    from pcaseg.model.checkpoint_file import read_checkpoint, read_metadata
-    from pcaseg.model.checkpoint_fit import stored_aggregation
+    from pcaseg.model.checkpoint import import_checkpoint
 
-    get_preset(options.preset)
-    if options.out.suffix != ".safetensors":
-        raise PcasegError(f"{options.out}: a model file ends in .safetensors; rename it")
-    if options.out.exists() and Path(options.checkpoint).exists() and options.out.samefile(options.checkpoint):
-        raise PcasegError(f"{options.out}: is the checkpoint itself; choose another name")
-    if options.out.exists() and (options.out.is_dir() or read_metadata(options.out) is None):
-        raise OutputError(f"{options.out}: exists and is not a model file of pcaseg; choose another name")
-    aggregation = options.aggregation or stored_aggregation(read_checkpoint(options.checkpoint)) or "parallel"
-    model = load_model(
-        options.preset,
+    model = import_checkpoint(
         options.checkpoint,
-        aggregation=aggregation,
+        options.out,
+        preset=options.preset,
+        aggregation=options.aggregation,
         dense_mode=options.dense_mode,
         seed=options.seed,
     )
-    save_model(model, options.out)
     count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out}: {options.preset}, {aggregation}, {count / 1e6:.1f} million parameters")
+    print(f"{options.out}: {options.preset}, {model.aggregation}, {count / 1e6:.1f} million parameters")
     say_weights(model.source.kind)
     return EXIT_OK
 
@@ -132,8 +115,3 @@ def run_export(options: argparse.Namespace) -> int:
     )
     say_weights(manifest.weights.kind)
     return EXIT_OK
-
-
-def say_weights(kind: str) -> None:
-    if kind in WEIGHTS_NOTES:
-        print(WEIGHTS_NOTES[kind])

@@ -11,6 +11,14 @@ from pcaseg.class_lists import class_list_names
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
 
+LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
+
+WEIGHTS_NOTES = {
+    "seeded": "note: these weights are drawn from a seed, not trained: the labels mean nothing",
+    "clip-only": "note: CLIP's weights are real, the aggregator's are drawn from a seed: the labels mean nothing",
+    "shipped": "note: these weights know the rendered scenes of `pcaseg datasets scenes` alone, no photographs",
+}
+
 
 def add_network(command: argparse.ArgumentParser, *, default: str | None = None) -> None:
     """`--bundle` or `--model`; where neither is given, `default` is the model, or one of them is required."""
@@ -74,3 +82,9 @@ def gate(text: str) -> dict[str, float]:
         return parse_gate(text)
     except PcasegError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def say_weights(kind: str) -> None:
+    """Says of weights that are no result of a training on photographs what they are."""
+    if kind in WEIGHTS_NOTES:
+        print(WEIGHTS_NOTES[kind])

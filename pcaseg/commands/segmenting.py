@@ -9,8 +9,14 @@ from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, some_path
 from pcaseg.class_names import check_class_names, split_class_names
-from pcaseg.commands.models import say_weights
-from pcaseg.commands.options import add_backend, add_network, add_vocabulary, backend_options, refuse_backend_options
+from pcaseg.commands.options import (
+    add_backend,
+    add_network,
+    add_vocabulary,
+    backend_options,
+    refuse_backend_options,
+    say_weights,
+)
 from pcaseg.configs import Strategy
 from pcaseg.errors import OutputError, PcasegError
 

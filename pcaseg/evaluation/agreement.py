@@ -1,13 +1,10 @@
-"""`pcaseg check`: does a bundle compute what the eager float32 model computes?"""
+"""Agreement of a backend with the eager float32 model: on single images, and in mIoU on labelled ones."""
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -17,15 +14,13 @@ from tqdm import tqdm
 from pcaseg.class_lists import first_names
 from pcaseg.configs import Strategy
 from pcaseg.data.folders import LabelledFolder
-from pcaseg.environment import write_rows
 from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.evaluation.accuracy import compare
 from pcaseg.evaluation.gates import GATES, gate_failures
 from pcaseg.evaluation.labelled import labelled_miou
-from pcaseg.evaluation.reference import EagerRun, Recorder
+from pcaseg.evaluation.reference import EagerRun, RecordingBackend
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend
-from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
 
 T = TypeVar("T")
@@ -35,7 +30,7 @@ PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
 
 
 @dataclass(frozen=True)
-class Case:
+class AgreementCase:
     """One comparison: an image, how many classes, which strategy."""
 
     name: str
@@ -45,7 +40,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Row:
+class AgreementRow:
     """What one case showed.
 
     Attributes:
@@ -73,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class LabelledRow:
+class LabelledAgreement:
     """Mean intersection over union with a labelled set, percent.
 
     Attributes:
@@ -94,7 +89,17 @@ class LabelledRow:
 
     @property
     def passed(self) -> bool:
+        """True where the difference is within the gate."""
         return self.gate is None or abs(self.difference) <= self.gate
+
+    def verdict(self) -> str:
+        """One sentence."""
+        said = "ok" if self.passed else "FAILED"
+        return (
+            f"mIoU on {self.images} labelled images, {self.classes} classes: eager {self.eager_miou:.2f} %, bundle "
+            f"{self.bundle_miou:.2f} %, difference {self.difference:+.3f} points "
+            f"({'no gate' if self.gate is None else f'{said}, gate: {self.gate:g}'})"
+        )
 
 
 def photographs() -> dict[str, np.ndarray]:
@@ -118,13 +123,13 @@ def noise(seed: int, height: int, width: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def cases(
+def agreement_cases(
     images: dict[str, np.ndarray],
     class_counts: Sequence[int],
     strategy: Strategy,
     *,
     image_size: tuple[int, int] | None = None,
-) -> list[Case]:
+) -> list[AgreementCase]:
     """Every class count on one image in turn, and every image at least once, noise last.
 
     Args:
@@ -138,7 +143,7 @@ def cases(
         named = [(name, resized(image, image_size)) for name, image in named]
     rounds = max(len(class_counts), len(named))
     pairs = [(named[i % len(named)], class_counts[i % len(class_counts)]) for i in range(rounds)]
-    return [Case(name, image, count, strategy) for (name, image), count in pairs]
+    return [AgreementCase(name, image, count, strategy) for (name, image), count in pairs]
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -146,7 +151,9 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
-def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float] = GATES["float32"]) -> Row:
+def check_case(
+    model: PCASeg, backend: Backend, case: AgreementCase, gate: Mapping[str, float] = GATES["float32"]
+) -> AgreementRow:
     """Compares a backend with the eager model from pixels and names to labels.
 
     Each side tokenises, embeds, resizes and merges by its own code.
@@ -155,16 +162,16 @@ def check(model: PCASeg, backend: Backend, case: Case, gate: Mapping[str, float]
         model: the eager float32 reference.
         backend: what is checked.
         case: what to run.
-        gate: what it must reach, see `pcaseg.evaluation.accuracy`.
+        gate: what it must reach, see `pcaseg.evaluation.gates`.
     """
     names = first_names(case.classes)
-    eager, recorder = EagerRun(model, names, case.strategy), Recorder(backend)
+    eager, recorder = EagerRun(model, names, case.strategy), RecordingBackend(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)
     eager_s, reference = timed(lambda: eager(case.image))
     bundle_s, result = timed(lambda: segmenter(case.image))
     found = compare(recorder.output(result), reference, names)
-    return Row(
+    return AgreementRow(
         case=case.name,
         classes=case.classes,
         strategy=case.strategy,
@@ -187,7 +194,7 @@ def check_labelled(
     bound: float | None,
     *,
     progress: bool = False,
-) -> LabelledRow:
+) -> LabelledAgreement:
     """The mIoU of both sides on the same labelled images.
 
     Args:
@@ -209,7 +216,7 @@ def check_labelled(
 
             return labelled_miou(segment, labelled)
 
-        return LabelledRow(len(labelled.pairs), len(labelled.names), miou(eager), miou(segmenter), bound)
+        return LabelledAgreement(len(labelled.pairs), len(labelled.names), miou(eager), miou(segmenter), bound)
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:
@@ -217,78 +224,3 @@ def timed(call: Callable[[], T]) -> tuple[float, T]:
     start = time.perf_counter()
     result = call()
     return time.perf_counter() - start, result
-
-
-def write_report(
-    path: str | os.PathLike[str],
-    bundle: Bundle,
-    backend: Backend,
-    rows: Sequence[Row],
-    labelled: LabelledRow | None = None,
-    *,
-    precision: str,
-) -> None:
-    """Writes the rows as JSON, with what they were measured on and in which precision, and the labelled set's if there
-    was one.
-
-    Raises:
-        OutputError: the path cannot be written.
-    """
-    write_rows(
-        path,
-        rows,
-        preset=bundle.manifest.preset,
-        aggregation=bundle.manifest.aggregation,
-        weights=bundle.manifest.weights.kind,
-        precision=precision,
-        graph=backend.manifest.graph,
-        bundle_sha256=bundle.sha256,
-        backend=backend.name,
-        labelled=None if labelled is None else asdict(labelled),
-    )
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is what `write_report` writes."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
-
-
-def verdict(backend: Backend, rows: Sequence[Row], gate: Mapping[str, float]) -> str:
-    """One sentence on all rows."""
-    error = {"logits": "relative error", "labels": "difference of confidence"}[backend.manifest.graph]
-    agree = "agree" if all(row.passed for row in rows) else "DISAGREE"
-    bounds = ", ".join(f"{name} {value:g}" for name, value in gate.items())
-    return (
-        f"{backend.name} and eager float32 {agree}: {error} at most {max(r.relative_error for r in rows):.1e}, "
-        f"same label for at least {min(r.label_agreement for r in rows):.3%} of an image's pixels (gate: {bounds})"
-    )
-
-
-def labelled_verdict(row: LabelledRow) -> str:
-    """One sentence on a labelled set."""
-    said = "ok" if row.passed else "FAILED"
-    return (
-        f"mIoU on {row.images} labelled images, {row.classes} classes: eager {row.eager_miou:.2f} %, bundle "
-        f"{row.bundle_miou:.2f} %, difference {row.difference:+.3f} points "
-        f"({'no gate' if row.gate is None else f'{said}, gate: {row.gate:g}'})"
-    )
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text, for a terminal."""
-    lines = [
-        f"{'image':16} {'classes':>7} {'strategy':8} {'error':>10} {'labels':>8}  "
-        f"{'worst class (IoU)':28} {'eager s':>8} {'bundle s':>8}"
-    ]
-    for row in rows:
-        worst = f"{row.worst_class.split(',')[0][:20]} ({row.worst_iou:.4f})"
-        lines.append(
-            f"{row.case[:16]:16} {row.classes:7} {row.strategy:8} {row.relative_error:10.1e} "
-            f"{row.label_agreement:8.3%}  {worst:28} {row.eager_s:8.1f} {row.bundle_s:8.1f}"
-            f"  {'ok' if row.passed else 'FAILED'}"
-        )
-    return "\n".join(lines)

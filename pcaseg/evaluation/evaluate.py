@@ -1,4 +1,4 @@
-"""`pcaseg evaluate`: one or more networks on a labelled folder, in shards and processes, and the report on them."""
+"""Evaluation of networks on a labelled folder, in shards and processes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
 from pcaseg.configs import Strategy
-from pcaseg.data.folders import LabelledFolder
+from pcaseg.data.folders import LabelledFolder, open_data
 from pcaseg.errors import PcasegError
 from pcaseg.evaluation.counts import Evaluated, chosen_images, evaluate_images, names_sha256, read_counts, shard_path
+from pcaseg.evaluation.results import check_results, collect_results, missing_images, result_paths, write_results
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -29,7 +30,7 @@ _POLL_S = 0.2
 
 
 @dataclass(frozen=True)
-class Network:
+class EvaluatedNetwork:
     """What is evaluated, by name, so that each process opens its own.
 
     Attributes:
@@ -66,7 +67,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """One evaluation.
 
     Attributes:
@@ -92,7 +93,90 @@ class Plan:
         return chosen_images(len(self.folder), self.images)
 
 
-def evaluate(network: Network, plan: Plan, *, progress: bool = False) -> Evaluated:
+@dataclass(frozen=True)
+class Evaluation:
+    """What an evaluation gave.
+
+    Attributes:
+        out: folder of the results.
+        images: how many, over all shards.
+        missing: how many of them no shard in `out` holds yet; there are results once it is 0.
+        results: all measures, as in `results.json`; None while images are missing.
+    """
+
+    out: Path
+    images: int
+    missing: int
+    results: Mapping[str, Any] | None
+
+    @property
+    def paths(self) -> tuple[Path, Path]:
+        """Where `results.json` and `results.md` stand, once there are results."""
+        return result_paths(self.out)
+
+
+def evaluate(
+    data: str | LabelledFolder,
+    *,
+    out: str | os.PathLike[str],
+    model: str | os.PathLike[str] | None = None,
+    bundle: str | os.PathLike[str] | None = None,
+    root: Path | None = None,
+    split: Literal["train", "val"] = "val",
+    strategy: Strategy | None = None,
+    images: int | None = None,
+    shard: tuple[int, int] = (1, 1),
+    processes: int = 1,
+    backend: str = "onnxruntime",
+    device: str | None = None,
+    threads: int | None = None,
+    backend_options: Mapping[str, object] | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Measures how well a model, a bundle or both segment a labelled data set, and writes what was found to `out`.
+
+    A run that was cut off goes on where it stopped; shards of one evaluation add up in one folder.
+
+    Args:
+        data: a name of `pcaseg datasets list`, a folder with `classes.txt`, `images/` and `labels/`, or an opened one.
+        out: folder for counts, `results.json` and `results.md`.
+        model: as `pcaseg.open_model` takes it; evaluated as the eager model.
+        bundle: path of a bundle, run by `backend`.
+        root: folder of all data sets, for a name.
+        split: of a named data set.
+        strategy: `sliding` or `single`; None for the bundle's own, or `sliding`, which is the published protocol.
+        images: so many images, spread over the data set; None for all.
+        shard: (i, n): the i-th of n parts alone, from 1.
+        processes: that share this machine.
+        backend: what runs the bundle, one of `pcaseg.runtime.backend_names()`.
+        device: of the model and the backend; None for their defaults.
+        threads: CPU threads of each process; None shares the processors out.
+        backend_options: what the backend alone understands, such as `engine_precision`.
+        progress: show a progress bar on standard error.
+
+    Raises:
+        OutputError: `out` holds something else.
+        PcasegError: neither model nor bundle is given, or one of them, an image or its labels cannot be used.
+    """
+    networks = []
+    if model is not None:
+        networks.append(EvaluatedNetwork("eager", os.fspath(model), None, device))
+    if bundle is not None:
+        networks.append(EvaluatedNetwork(backend, os.fspath(bundle), backend, device, dict(backend_options or {})))
+    if not networks:
+        raise PcasegError("--model, --bundle: give one of them, or both to compare")
+    check_results(Path(out))
+    folder = data if isinstance(data, LabelledFolder) else open_data(data, root, split=split)
+    plan = EvaluationPlan(folder, Path(out), strategy, images, shard, processes, threads)
+    found = [evaluate_network(network, plan, progress=progress) for network in networks]
+    missing, results = max(missing_images(plan.out, one) for one in found), None
+    if not missing:
+        results = collect_results(folder, plan.out, found)
+        write_results(plan.out, results)
+    return Evaluation(plan.out, found[0].images, missing, results)
+
+
+def evaluate_network(network: EvaluatedNetwork, plan: EvaluationPlan, *, progress: bool = False) -> Evaluated:
     """Evaluates the images of a shard that no file in the folder of results holds yet.
 
     Returns:
@@ -101,7 +185,7 @@ def evaluate(network: Network, plan: Plan, *, progress: bool = False) -> Evaluat
     Raises:
         PcasegError: the network, an image or its labels cannot be used, or `out` holds another evaluation.
     """
-    check_plan(plan)
+    _check_plan(plan)
     if plan.threads is None and plan.processes > 1:
         plan = replace(plan, threads=max(1, (os.cpu_count() or 1) // plan.processes))
     segmenter = network.open(plan.strategy, plan.threads)
@@ -116,7 +200,7 @@ def evaluate(network: Network, plan: Plan, *, progress: bool = False) -> Evaluat
     return evaluated
 
 
-def describe(network: Network, segmenter: Segmenter, plan: Plan) -> Evaluated:
+def describe(network: EvaluatedNetwork, segmenter: Segmenter, plan: EvaluationPlan) -> Evaluated:
     """What is evaluated, as files and reports say it."""
     manifest = segmenter.backend.manifest
     return Evaluated(
@@ -133,7 +217,7 @@ def describe(network: Network, segmenter: Segmenter, plan: Plan) -> Evaluated:
     )
 
 
-def _todo(plan: Plan, evaluated: Evaluated) -> list[int]:
+def _todo(plan: EvaluationPlan, evaluated: Evaluated) -> list[int]:
     """The images of this shard without counts in the folder of results."""
     done = read_counts(plan.out, evaluated)
     first, of = plan.shard
@@ -142,7 +226,7 @@ def _todo(plan: Plan, evaluated: Evaluated) -> list[int]:
 
 def _run(
     segmenter: Segmenter,
-    plan: Plan,
+    plan: EvaluationPlan,
     todo: Sequence[int],
     evaluated: Evaluated,
     shard: tuple[int, int],
@@ -155,7 +239,9 @@ def _run(
     evaluate_images(lambda image: segmenter(image).labels, plan.folder, todo, evaluated, path, advance=advance)
 
 
-def _run_apart(network: Network, plan: Plan, todo: Sequence[int], evaluated: Evaluated, bar: tqdm[Any]) -> None:
+def _run_apart(
+    network: EvaluatedNetwork, plan: EvaluationPlan, todo: Sequence[int], evaluated: Evaluated, bar: tqdm[Any]
+) -> None:
     """Shares `todo` among processes, each a shard of its own; the first error ends all of them."""
     context, (first, of) = get_context("spawn"), plan.shard
     errors, done = context.SimpleQueue(), context.Value("q", 0)
@@ -184,8 +270,8 @@ def _run_apart(network: Network, plan: Plan, todo: Sequence[int], evaluated: Eva
 
 
 def _work(
-    network: Network,
-    plan: Plan,
+    network: EvaluatedNetwork,
+    plan: EvaluationPlan,
     todo: Sequence[int],
     evaluated: Evaluated,
     shard: tuple[int, int],
@@ -206,7 +292,7 @@ def _work(
         sys.exit(1)
 
 
-def check_plan(plan: Plan) -> None:
+def _check_plan(plan: EvaluationPlan) -> None:
     """Refuses numbers that mean nothing.
 
     Raises:

@@ -43,7 +43,7 @@ class EagerRun:
         return logits
 
 
-class Recorder:
+class RecordingBackend:
     """A backend that keeps the logits it passes on, while `recorded` is a list."""
 
     def __init__(self, backend: Backend) -> None:

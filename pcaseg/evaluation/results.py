@@ -1,4 +1,4 @@
-"""The report of `pcaseg evaluate`: JSON with every class, and a Markdown table beside the published results."""
+"""Results of evaluations: JSON with every class, and a Markdown table beside the published results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,17 @@ _MEASURES = (
 )
 
 
+def result_paths(out: Path) -> tuple[Path, Path]:
+    """Where `write_results` writes: `results.json` and `results.md`."""
+    return out / RESULTS[0], out / RESULTS[1]
+
+
 def missing_images(out: Path, evaluated: Evaluated) -> int:
     """How many images of an evaluation no shard in the folder holds yet."""
     return evaluated.images - len(read_counts(out, evaluated))
 
 
-def report(folder: LabelledFolder, out: Path, subjects: Sequence[Evaluated]) -> dict[str, Any]:
+def collect_results(folder: LabelledFolder, out: Path, subjects: Sequence[Evaluated]) -> dict[str, Any]:
     """Everything measured, as JSON, of subjects whose shards are all there.
 
     Raises:
@@ -142,14 +147,14 @@ def _cell(value: float | None) -> str:
 
 
 def check_results(out: Path) -> None:
-    """Refuses a folder in which `write_report` would replace what it did not write.
+    """Refuses a folder in which `write_results` would replace what it did not write.
 
     Raises:
         OutputError: it holds another `results.json`, or a `results.md` alone.
     """
     if out.exists() and not out.is_dir():
         raise OutputError(f"{out}: is a file; give a folder")
-    json_path, markdown_path = (out / name for name in RESULTS)
+    json_path, markdown_path = result_paths(out)
     try:
         found = json.loads(json_path.read_text(encoding="utf-8"))
         ours = isinstance(found, dict) and {"schema_version", "data", "subjects"} <= found.keys()
@@ -161,18 +166,17 @@ def check_results(out: Path) -> None:
         raise OutputError(f"{out}: holds a {' or '.join(RESULTS)} of something else; choose another folder")
 
 
-def write_report(out: Path, found: Mapping[str, Any]) -> tuple[Path, Path]:
+def write_results(out: Path, found: Mapping[str, Any]) -> None:
     """Writes `results.json` and `results.md`.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    json_path, markdown_path = (out / name for name in RESULTS)
+    json_path, markdown_path = result_paths(out)
     texts = {json_path: json.dumps(found, indent=1, ensure_ascii=False) + "\n", markdown_path: markdown(found)}
     for path, text in texts.items():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return json_path, markdown_path
 
 
 def _number(value: float) -> float | None:

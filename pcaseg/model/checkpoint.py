@@ -13,9 +13,9 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
-from pcaseg.errors import CheckpointError
-from pcaseg.files import sha256_of
-from pcaseg.model.checkpoint_file import FORMAT, read_checkpoint, read_metadata, write_tensors
+from pcaseg.errors import CheckpointError, PcasegError
+from pcaseg.files import refuse_foreign
+from pcaseg.model.checkpoint_file import FORMAT, Checkpoint, is_model_file, write_tensors
 from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
 from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.names import SEED_ENTRY, canonical, from_published, to_published
@@ -32,7 +32,7 @@ class SeededWeightsWarning(UserWarning):
 
 def load_model(
     preset: str | Preset,
-    checkpoint: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
+    checkpoint: str | os.PathLike[str] | Checkpoint | Mapping[str, Tensor] | None = None,
     *,
     aggregation: Aggregation = "parallel",
     dense_mode: DenseMode = "csa",
@@ -42,10 +42,10 @@ def load_model(
 
     Args:
         preset: a name of `pcaseg.presets()`, or a `Preset`.
-        checkpoint: a `.pth`, `.pt` or `.safetensors` file, or a mapping, with the published names of a whole
-            PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed); None takes
-            the weights that the package ships for the preset, if it does, and else draws every weight, as an empty
-            mapping does. Drawn weights warn with `SeededWeightsWarning`.
+        checkpoint: a `.pth`, `.pt` or `.safetensors` file, also an opened one, or a mapping, with the published names
+            of a whole PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed);
+            None takes the weights that the package ships for the preset, if it does, and else draws every weight, as
+            an empty mapping does. Drawn weights warn with `SeededWeightsWarning`.
         aggregation: `parallel` (PCA-Seg) or `serial` (CAT-Seg).
         dense_mode: attention of EVA02's last block, `csa` or `qq`; OpenAI's tower has none.
         seed: of drawn weights.
@@ -68,7 +68,8 @@ def load_model(
     elif isinstance(checkpoint, Mapping):
         model = _fill(preset, aggregation, dense_mode, checkpoint, None, seed)
     else:
-        model = _fill_from_file(preset, aggregation, dense_mode, Path(checkpoint), seed)
+        opened = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint.open(checkpoint)
+        model = _fill_from_file(preset, aggregation, dense_mode, opened, seed)
     if model.source.kind not in TRAINED:
         part = "all weights" if model.source.kind == "seeded" else "CLIP's weights are real, those of the aggregator"
         warnings.warn(
@@ -80,13 +81,71 @@ def load_model(
 
 
 def open_model(name_or_path: str | os.PathLike[str]) -> PCASeg:
-    """Opens a preset's shipped or seeded weights by its name, or a model file by its path.
+    """Opens a model by its preset's name or by its file.
+
+    Args:
+        name_or_path: a name of `pcaseg.presets()`, for its shipped or seeded weights; or the path of a model file of
+            `import_checkpoint` or `save_model`, which states preset, aggregation and dense mode.
 
     Raises:
-        CheckpointError: the path is no model file of `save_model`.
+        CheckpointError: the file cannot be read, or does not say of which preset it is, as a published one.
     """
     name = os.fspath(name_or_path)
-    return load_model(name) if name in presets() else load_saved_model(name)
+    if name in presets():
+        return load_model(name)
+    opened = Checkpoint.open(name)
+    if opened.metadata is None:  # its dense mode would be a guess too
+        raise CheckpointError(
+            f"{name}: does not say its preset; import it first: "
+            "pcaseg import CHECKPOINT --preset PRESET --out model.safetensors"
+        )
+    return load_model(
+        opened.metadata["preset"],
+        opened,
+        aggregation=opened.metadata["aggregation"],  # type: ignore[arg-type]  # load_model checks it
+        dense_mode=opened.metadata["dense_mode"],  # type: ignore[arg-type]
+    )
+
+
+def import_checkpoint(
+    checkpoint: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    preset: str,
+    aggregation: Aggregation | None = None,
+    dense_mode: DenseMode = "csa",
+    seed: int = 0,
+) -> PCASeg:
+    """Turns a published checkpoint into a model file, which says what it is of.
+
+    Args:
+        checkpoint: `.pth`, `.pt` or `.safetensors` of PCA-Seg, CAT-Seg, or CLIP alone; it is read once.
+        out: model file to write, `.safetensors`; a former one is replaced.
+        preset: a name of `pcaseg.presets()`.
+        aggregation: None for what the names of the tensors are of, or `parallel`.
+        dense_mode: as of `load_model`.
+        seed: for the aggregator of a checkpoint of CLIP alone.
+
+    Returns:
+        The model that was written.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read or does not fit.
+        OutputError: `out` is something else than a model file, or cannot be written.
+        PcasegError: unknown preset, aggregation or dense mode, or `out` is no name for a model file.
+    """
+    get_preset(preset)
+    source, target = Path(checkpoint), Path(out)
+    if target.suffix != ".safetensors":
+        raise PcasegError(f"{target}: a model file ends in .safetensors; rename it")
+    if target.exists() and source.exists() and target.samefile(source):
+        raise PcasegError(f"{target}: is the checkpoint itself; choose another name")
+    refuse_foreign(target, is_model_file, "a model file of pcaseg")
+    opened = Checkpoint.open(source)
+    chosen = aggregation or opened.aggregation or "parallel"
+    model = load_model(preset, opened, aggregation=chosen, dense_mode=dense_mode, seed=seed)
+    save_model(model, target)
+    return model
 
 
 def save_model(
@@ -115,42 +174,24 @@ def save_model(
     write_tensors({name: t.contiguous().clone() for name, t in published.items()}, path, metadata)
 
 
-def load_saved_model(path: str | os.PathLike[str]) -> PCASeg:
-    """Loads a file that `save_model` wrote, as the preset, aggregation and dense mode that it states.
-
-    Raises:
-        CheckpointError: another file.
-    """
-    metadata = read_metadata(path)
-    if metadata is None:
-        raise CheckpointError(
-            f"{path}: does not say its preset; import it first: "
-            "pcaseg import CHECKPOINT --preset PRESET --out model.safetensors"
-        )
-    return load_model(
-        metadata["preset"],
-        path,
-        aggregation=metadata["aggregation"],  # type: ignore[arg-type]  # load_model checks it
-        dense_mode=metadata["dense_mode"],  # type: ignore[arg-type]
-    )
-
-
-def _shipped(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode) -> Path | None:
+def _shipped(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode) -> Checkpoint | None:
     """The weights that come with the package for this very model; a preset that was changed has none."""
     path = SHIPPED / f"{preset.name}.safetensors"
     if not path.exists() or preset not in map(get_preset, presets()):
         return None
-    metadata = read_metadata(path)
-    fits = metadata is not None and (metadata["aggregation"], metadata["dense_mode"]) == (aggregation, dense_mode)
-    return path if fits else None
+    opened = Checkpoint.open(path)
+    stated = opened.metadata or {}
+    fits = (stated.get("aggregation"), stated.get("dense_mode")) == (aggregation, dense_mode)
+    return opened if fits else None
 
 
-def _fill_from_file(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, path: Path, seed: int) -> PCASeg:
-    metadata = read_metadata(path)
-    _check_metadata(metadata, dense_mode, path)
-    model = _fill(preset, aggregation, dense_mode, read_checkpoint(path), path, seed)
-    if metadata is not None:  # a seeded model that was saved stays one
-        model.source = replace(model.source, **_origin(metadata, path))
+def _fill_from_file(
+    preset: Preset, aggregation: Aggregation, dense_mode: DenseMode, opened: Checkpoint, seed: int
+) -> PCASeg:
+    _check_metadata(opened.metadata, dense_mode, opened.path)
+    model = _fill(preset, aggregation, dense_mode, opened.tensors, opened, seed)
+    if opened.metadata is not None:  # a seeded model that was saved stays one
+        model.source = replace(model.source, **_origin(opened.metadata, opened.path))
     return model
 
 
@@ -159,11 +200,11 @@ def _fill(
     aggregation: Aggregation,
     dense_mode: DenseMode,
     given: Mapping[str, Tensor],
-    path: Path | None,
+    opened: Checkpoint | None,
     seed: int,
 ) -> PCASeg:
     """A model with the given tensors; those of an absent aggregator, or all if none are given, are drawn."""
-    name = str(path or "checkpoint")
+    name = str(opened.path) if opened else "checkpoint"
     model = PCASeg(preset, aggregation=aggregation, dense_mode=dense_mode)
     expected = expected_shapes(model)
     drawn = dict(expected)
@@ -179,9 +220,9 @@ def _fill(
     kind: WeightsKind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
     if SEED_ENTRY in given:
         kind, seed = "seeded", _stored_seed(given[SEED_ENTRY], name)
-    digest = sha256_of(path) if path else tensors_sha256(model.state_dict())
+    digest = opened.sha256 if opened else tensors_sha256(model.state_dict())
     stored_seed = None if kind == "checkpoint" else seed
-    model.source = WeightsSource(kind, str(path.resolve()) if path else None, digest, stored_seed)
+    model.source = WeightsSource(kind, str(opened.path.resolve()) if opened else None, digest, stored_seed)
     return model
 
 
@@ -191,7 +232,7 @@ def _stored_seed(entry: Tensor, name: str) -> int:
     return int(entry)
 
 
-def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
+def _origin(metadata: Mapping[str, str], path: Path) -> dict[str, Any]:
     """Kind and seed of the weights that `save_model` was given."""
     try:
         origin = json.loads(metadata["source"])
@@ -204,7 +245,7 @@ def _origin(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     return {"kind": kind, "seed": seed}
 
 
-def _check_metadata(metadata: dict[str, str] | None, dense_mode: str, path: Path) -> None:
+def _check_metadata(metadata: Mapping[str, str] | None, dense_mode: str, path: Path) -> None:
     if metadata is None:
         return
     stored = metadata["dense_mode"]

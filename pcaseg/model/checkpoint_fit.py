@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pcaseg.configs import Aggregation, get_preset, presets
 from pcaseg.errors import CheckpointError
-from pcaseg.model.names import AGGREGATOR_PREFIX, CLIP_PREFIX, DERIVED, canonical, to_published
+from pcaseg.model.names import CLIP_PREFIX, DERIVED, canonical, to_published
 from pcaseg.model.network import PCASeg
 
 LISTED = 8
@@ -33,16 +33,6 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 def is_clip(name: str) -> bool:
     """Whether a canonical published name belongs to CLIP, and not to what PCA-Seg adds."""
     return name.startswith(CLIP_PREFIX)
-
-
-def stored_aggregation(tensors: Mapping[str, Tensor]) -> Aggregation | None:
-    """Which aggregation a checkpoint's names are of; None when it holds no aggregator."""
-    layers = [name for name in tensors if f"{AGGREGATOR_PREFIX}layers." in name]
-    if not layers:
-        return None
-    if any(".fusion_by_channel_" in name for name in layers):
-        return "parallel"
-    return "added" if any(".swin_block_first." in name for name in layers) else "serial"
 
 
 def check_fit(given: Mapping[str, Tensor], required: Shapes, model: PCASeg, source: str) -> dict[str, Tensor]:

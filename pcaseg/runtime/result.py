@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from pcaseg.configs import WeightsKind
 from pcaseg.errors import OutputError
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, refuse_foreign
 from pcaseg.runtime.overlay import draw_overlay
 
 FORMAT = "pcaseg-segmentation-1"
@@ -97,7 +97,7 @@ class Result:
             raise ValueError(f"details may not replace the summary's own {', '.join(sorted(clash))}")
         paths = output_paths(Path(folder), stem)
         for path in paths.values():
-            _refuse_foreign(path)
+            refuse_foreign(path, _is_output, "an output of pcaseg", mend="move it or choose another folder")
         try:
             paths["summary"].unlink(missing_ok=True)
         except OSError as error:
@@ -170,17 +170,14 @@ def read_summary(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and found.get("format") == FORMAT else None
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Refuses to replace a file that `Result.save` did not write."""
+def _is_output(path: Path) -> bool:
+    """Whether `Result.save` wrote a file; it stops at what is no file by itself."""
     if not path.is_file():
-        return
+        return True
     if path.suffix == ".json":
-        ours = read_summary(path) is not None
-    else:
-        try:
-            with Image.open(path) as picture:
-                ours = picture.info.get("Software") == SOFTWARE
-        except OSError:
-            ours = False
-    if not ours:
-        raise OutputError(f"{path}: exists and is not an output of pcaseg; move it or choose another folder")
+        return read_summary(path) is not None
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get("Software") == SOFTWARE
+    except OSError:
+        return False

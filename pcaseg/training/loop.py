@@ -95,7 +95,7 @@ def train(
         evaluate: called every `evaluate_every` steps and then in the end too, in the first process.
 
     Returns:
-        The file of weights, with the published names, which `load_saved_model` reads; None in all processes but the
+        The file of weights, with the published names, which `open_model` reads; None in all processes but the
         first, which writes it.
 
     Raises:

@@ -63,7 +63,7 @@ def test_only_a_finished_training_of_tiny_is_shipped(package, tmp_path, monkeypa
     save_model(load_model("tiny", {}), run / MODEL, storage="float32")
     with pytest.raises(PcasegError, match="at most 8000000"):
         tiny.ship(run)
-    monkeypatch.setattr(tiny, "load_saved_model", lambda path: small_model())
+    monkeypatch.setattr(tiny, "open_model", lambda path: small_model())
     with pytest.raises(PcasegError, match="only tiny's"):
         tiny.ship(run)
     assert not package.exists()

@@ -21,8 +21,8 @@ from pcaseg.errors import PcasegError
 from pcaseg.evaluation import published
 from pcaseg.evaluation.confusion import Confusion
 from pcaseg.evaluation.counts import ImageCounts, add_counts, read_counts, shard_path
-from pcaseg.evaluation.evaluate import Network, Plan, evaluate
-from pcaseg.evaluation.results import markdown, report
+from pcaseg.evaluation.evaluate import EvaluatedNetwork, EvaluationPlan, evaluate_network
+from pcaseg.evaluation.results import collect_results, markdown
 from pcaseg.model.checkpoint import save_model
 from pcaseg.runtime.segmenter import Segmenter
 
@@ -76,10 +76,10 @@ def test_eager_and_bundle_side_by_side(small, small_preset, bundle, labelled, tm
 
 
 def test_processes_count_what_one_counts(bundle, labelled, tmp_path):
-    network = Network("onnxruntime", str(bundle), "onnxruntime")
-    plan = Plan(open_labelled(labelled), tmp_path / "one", "single", threads=1)
-    alone = evaluate(network, plan)
-    apart = evaluate(network, replace(plan, out=tmp_path / "two", processes=2))
+    network = EvaluatedNetwork("onnxruntime", str(bundle), "onnxruntime")
+    plan = EvaluationPlan(open_labelled(labelled), tmp_path / "one", "single", threads=1)
+    alone = evaluate_network(network, plan)
+    apart = evaluate_network(network, replace(plan, out=tmp_path / "two", processes=2))
     assert alone == apart and shard_path(tmp_path / "two", "onnxruntime", (2, 2)).exists()
     assert read_counts(tmp_path / "two", apart) == read_counts(tmp_path / "one", alone)
 
@@ -145,9 +145,11 @@ def prepared(tmp_path, monkeypatch):
 
 
 def evaluated_of(folder, bundle, out):
-    network = Network("onnxruntime", str(bundle), "onnxruntime")
+    network = EvaluatedNetwork("onnxruntime", str(bundle), "onnxruntime")
     out.mkdir()
-    return replace(evaluate(network, Plan(folder, out, "single", shard=(2, 2), images=1)), images=len(folder))
+    return replace(
+        evaluate_network(network, EvaluationPlan(folder, out, "single", shard=(2, 2), images=1)), images=len(folder)
+    )
 
 
 def test_parts_seen_and_unseen(prepared, bundle, tmp_path):
@@ -157,9 +159,9 @@ def test_parts_seen_and_unseen(prepared, bundle, tmp_path):
     folder = prepared("pascal_part_116", [0, 0], [1, 255], [unseen, unseen], [unseen, unseen])
     evaluated = replace(evaluated_of(folder, bundle, tmp_path / "out"), weights="checkpoint")
     perfect(folder, tmp_path / "out", evaluated, wrong=(3,))
-    (found,) = report(folder, tmp_path / "out", [evaluated])["subjects"]
+    (found,) = collect_results(folder, tmp_path / "out", [evaluated])["subjects"]
     assert found["parts"] == pytest.approx({"seen": 75, "unseen": 50, "harmonic_mean": 60})
-    text = markdown(report(folder, tmp_path / "out", [evaluated]))
+    text = markdown(collect_results(folder, tmp_path / "out", [evaluated]))
     assert "| mIoU unseen | 50.00 |" in text and "| harmonic mean | 60.00 |" in text and "never trained" not in text
 
 
@@ -167,7 +169,7 @@ def test_published_results_stand_beside_a_whole_evaluation(prepared, bundle, tmp
     folder = prepared("voc_20b", [0, 20], [5, 255])
     evaluated = replace(evaluated_of(folder, bundle, tmp_path / "out"), weights="checkpoint")
     perfect(folder, tmp_path / "out", evaluated)
-    found = report(folder, tmp_path / "out", [evaluated])
+    found = collect_results(folder, tmp_path / "out", [evaluated])
     assert found["subjects"][0]["miou"] == 100 and len(found["subjects"][0]["classes"]) == 21
     assert [one["title"] for one in found["published"]] == ["CAT-Seg B", "CAT-Seg L"]
     assert "| CAT-Seg B | 77.3 | its repository |" in markdown(found)
@@ -184,11 +186,11 @@ def test_published_results_name_data_sets():
 
 def test_nothing_labelled_is_no_result(prepared, bundle, tmp_path):
     folder = prepared("voc_20", [255, 255])
-    network = Network("onnxruntime", str(bundle), "onnxruntime")
-    evaluated = evaluate(network, Plan(folder, tmp_path / "out", "single"))
+    network = EvaluatedNetwork("onnxruntime", str(bundle), "onnxruntime")
+    evaluated = evaluate_network(network, EvaluationPlan(folder, tmp_path / "out", "single"))
     assert add_counts(read_counts(tmp_path / "out", evaluated), 20).counts.sum() == 0
     with pytest.raises(PcasegError, match="no pixel is labelled"):
-        report(folder, tmp_path / "out", [evaluated])
+        collect_results(folder, tmp_path / "out", [evaluated])
 
 
 @pytest.mark.parametrize(

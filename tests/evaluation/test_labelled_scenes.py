@@ -16,7 +16,7 @@ from pcaseg.data.scene_names import HELD_OUT
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError
 from pcaseg.evaluation import labelled_scenes
-from pcaseg.evaluation.agreement import LabelledRow, check_labelled, labelled_verdict
+from pcaseg.evaluation.agreement import LabelledAgreement, check_labelled
 from pcaseg.evaluation.gates import labelled_gate
 from pcaseg.evaluation.labelled import labelled_miou
 from pcaseg.evaluation.labelled_scenes import NAMES, open_labelled, write_scenes
@@ -65,10 +65,10 @@ def test_gates():
     assert labelled_gate("float16", "checkpoint") == {"miou_difference": 0.5}
     assert labelled_gate("float32", "seeded") == {"miou_difference": 0.1}
     assert labelled_gate("float16", "seeded") == labelled_gate("bfloat16", "checkpoint") == {}
-    row = LabelledRow(images=4, classes=53, eager_miou=60.0, bundle_miou=59.95, gate=0.1)
-    assert row.passed and "difference -0.050 points (ok, gate: 0.1)" in labelled_verdict(row)
-    assert not replace(row, bundle_miou=60.11).passed and "FAILED" in labelled_verdict(replace(row, bundle_miou=60.11))
-    assert replace(row, bundle_miou=10, gate=None).passed and "no gate" in labelled_verdict(replace(row, gate=None))
+    row = LabelledAgreement(images=4, classes=53, eager_miou=60.0, bundle_miou=59.95, gate=0.1)
+    assert row.passed and "difference -0.050 points (ok, gate: 0.1)" in row.verdict()
+    assert not replace(row, bundle_miou=60.11).passed and "FAILED" in replace(row, bundle_miou=60.11).verdict()
+    assert replace(row, bundle_miou=10, gate=None).passed and "no gate" in replace(row, gate=None).verdict()
 
 
 def test_scenes_are_written_where_nothing_stands(tmp_path, capsys):

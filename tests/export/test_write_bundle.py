@@ -100,10 +100,10 @@ def test_torch_backend_rebuilds_seeded_weights(tmp_path, small_preset, traced_be
 
 
 def test_torch_backend_refuses_changed_weights(tmp_path, small_preset, traced_before):
-    from pcaseg.model.checkpoint import load_saved_model, save_model
+    from pcaseg.model.checkpoint import open_model, save_model
 
     save_model(small_model(seed=4), tmp_path / "m.safetensors")
-    write_bundle(load_saved_model(tmp_path / "m.safetensors"), tmp_path / "b.pcaseg")
+    write_bundle(open_model(tmp_path / "m.safetensors"), tmp_path / "b.pcaseg")
     save_model(small_model(seed=5), tmp_path / "m.safetensors")
     with pytest.raises(BundleError, match="not what it was exported from"):
         Segmenter(tmp_path / "b.pcaseg", backend="torch")

@@ -15,7 +15,7 @@ from support import GOLDENS, SMALL_EVA, SMALL_OPENAI, small_model
 from pcaseg.configs import get_preset
 from pcaseg.errors import CheckpointError, OutputError, PcasegError
 from pcaseg.model import checkpoint_fit
-from pcaseg.model.checkpoint import SeededWeightsWarning, load_model, load_saved_model, save_model
+from pcaseg.model.checkpoint import SeededWeightsWarning, load_model, open_model, save_model
 from pcaseg.model.names import CLIP_PREFIX, DERIVED, to_published
 from pcaseg.model.network import PCASeg
 
@@ -245,7 +245,7 @@ def test_saved_model_remembers_what_it_is(tmp_path, small_preset):
     original = small_model(SMALL_EVA, aggregation="serial", dense_mode="qq", seed=5)
     save_model(original, path)
     with pytest.warns(SeededWeightsWarning):
-        loaded = load_saved_model(path)
+        loaded = open_model(path)
     assert same(original, loaded)
     assert (loaded.aggregation, loaded.dense_mode) == ("serial", "qq")
     assert (loaded.source.kind, loaded.source.seed) == ("seeded", 5)
@@ -284,7 +284,7 @@ def test_the_checkpoint_of_a_training_is_no_model(tmp_path):
     save_file(
         {"learner.x": torch.ones(1)}, tmp_path / "checkpoint.safetensors", metadata={"format": "pcaseg-training-1"}
     )
-    for load in (load_saved_model, lambda path: load_model("tiny", path)):
+    for load in (open_model, lambda path: load_model("tiny", path)):
         with pytest.raises(CheckpointError, match=r"where a training goes on.*take the model\.safetensors beside it"):
             load(tmp_path / "checkpoint.safetensors")
 

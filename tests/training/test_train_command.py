@@ -27,7 +27,7 @@ from support_training import assert_same_weights, files, run_command, the_error
 from pcaseg.data.crop_stream import CropStream, _order
 from pcaseg.data.specs import DataSet, data_set
 from pcaseg.files import sha256_of
-from pcaseg.model.checkpoint import load_saved_model, save_model
+from pcaseg.model.checkpoint import open_model, save_model
 from pcaseg.model.names import CLIP_PREFIX, to_published
 from pcaseg.training.log import LOG, read_log
 from pcaseg.training.loop import MODEL
@@ -116,7 +116,7 @@ def one_step(source, tmp_path_factory) -> Run:
 
 
 def published(path: Path) -> dict[str, torch.Tensor]:
-    return to_published(load_saved_model(path).state_dict(), SMALL_EVA)
+    return to_published(open_model(path).state_dict(), SMALL_EVA)
 
 
 def steps_done(out: Path) -> int:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from support import small_model
 from support_training import files, run_command, the_error
 
-from pcaseg.model.checkpoint import load_saved_model
+from pcaseg.model.checkpoint import open_model
 from pcaseg.training.log import LOG, TrainingLog, read_log
 from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
@@ -40,7 +40,7 @@ def test_tiny_lowers_its_loss(tiny, stage, steps):
 
 def test_weights_of_tiny(tiny):
     """Small, and the running average of the checkpoint, not its last weights."""
-    model, state = load_saved_model(tiny / MODEL), load_file(tiny / CHECKPOINT)
+    model, state = open_model(tiny / MODEL), load_file(tiny / CHECKPOINT)
     assert (tiny / MODEL).stat().st_size < 8e6
     name = "aggregator.decoder.head.weight"
     found = model.state_dict()[name]
