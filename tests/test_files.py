@@ -6,8 +6,8 @@ import os
 
 import pytest
 
-from pcaseg.errors import OutputError
-from pcaseg.files import atomic_path
+from pcaseg.errors import EngineError, OutputError
+from pcaseg.files import atomic_path, refuse_foreign
 
 
 def test_interrupt_between_the_renames_restores_the_folder(tmp_path, monkeypatch):
@@ -48,3 +48,14 @@ def test_failure_in_the_block_leaves_the_old_file(tmp_path):
         path.write_text("half")
         raise OSError(28, "No space left on device")
     assert os.listdir(tmp_path) == ["f"] and (tmp_path / "f").read_text() == "old"
+
+
+def test_what_is_not_ours_is_refused(tmp_path):
+    path = tmp_path / "x"
+    refuse_foreign(path, lambda _: False, "a bundle")  # nothing stands there
+    path.write_text("theirs")
+    refuse_foreign(path, lambda found: found.read_text() == "theirs", "a bundle")
+    with pytest.raises(OutputError, match=r"x: exists and is not a bundle; choose another name$"):
+        refuse_foreign(path, lambda _: False, "a bundle")
+    with pytest.raises(EngineError, match=r"x: exists and is not a cache; name another$"):
+        refuse_foreign(path, lambda _: False, "a cache", mend="name another", error=EngineError)

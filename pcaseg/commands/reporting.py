@@ -63,6 +63,6 @@ def write_page(path: Path, rows: Sequence[BenchRow]) -> None:
 
 
 def _is_page(path: Path) -> bool:
-    from pcaseg.benchmarks.report_page import MARK
+    from pcaseg.benchmarks.report import MARK
 
     return path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import warnings
@@ -14,8 +15,10 @@ from support import GOLDENS, SMALL_EVA, SMALL_OPENAI, small_model
 
 from pcaseg.configs import get_preset
 from pcaseg.errors import CheckpointError, OutputError, PcasegError
-from pcaseg.model import checkpoint_fit
-from pcaseg.model.checkpoint import SeededWeightsWarning, load_model, open_model, save_model
+from pcaseg.files import sha256_of
+from pcaseg.model import checkpoint_file, checkpoint_fit
+from pcaseg.model.checkpoint import SeededWeightsWarning, import_checkpoint, load_model, open_model, save_model
+from pcaseg.model.checkpoint_file import Checkpoint
 from pcaseg.model.names import CLIP_PREFIX, DERIVED, to_published
 from pcaseg.model.network import PCASeg
 
@@ -295,3 +298,49 @@ def test_shipped_weights_are_those_of_the_very_preset():
     for preset, aggregation in ((changed, "parallel"), ("tiny", "serial")):
         with pytest.warns(SeededWeightsWarning):
             assert load_model(preset, aggregation=aggregation).source.kind == "seeded"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_import_reads_its_file_once(tmp_path, small_preset, monkeypatch, suffix):
+    path, model = tmp_path / f"published{suffix}", small_model(SMALL_EVA, aggregation="serial")
+    (save_file if suffix == ".safetensors" else torch.save)(state(model), path)
+    opened = []
+
+    def counted(name, real):
+        def read(*arguments, **options):
+            opened.append((name, str(arguments[0])))
+            return real(*arguments, **options)
+
+        return read
+
+    with monkeypatch.context() as patch:
+        patch.setattr(io, "open", counted("open", io.open))  # what `Path.read_bytes` calls
+        patch.setattr("builtins.open", counted("open", open))
+        patch.setattr(checkpoint_file, "safe_open", counted("safe_open", checkpoint_file.safe_open))
+        patch.setattr(torch, "load", counted("torch.load", torch.load))
+        imported = import_checkpoint(path, tmp_path / "m.safetensors", preset=SMALL_EVA.name)
+    assert [name for name, source in opened if source == str(path)] == ["open"]
+    assert imported.aggregation == "serial" and same(imported, model)
+    assert imported.source.sha256 == sha256_of(path)
+    assert same(open_model(tmp_path / "m.safetensors"), model)
+
+
+def test_a_checkpoint_is_opened_once_and_passed_along(tmp_path, small_preset):
+    model = small_model(SMALL_EVA)
+    save_model(model, tmp_path / "m.safetensors")
+    opened = Checkpoint.open(tmp_path / "m.safetensors")
+    assert (opened.aggregation, opened.metadata["aggregation"]) == ("parallel", "parallel")
+    (tmp_path / "m.safetensors").unlink()
+    loaded = load_model(SMALL_EVA, opened)
+    assert same(loaded, model) and loaded.source.sha256 == opened.sha256
+
+
+def test_models_are_opened_by_name_or_by_file(tmp_path, small_preset):
+    assert open_model("tiny").source.kind == "shipped"
+    with pytest.warns(SeededWeightsWarning):
+        assert open_model(SMALL_EVA.name).preset == SMALL_EVA
+    save_file(state(small_model(SMALL_EVA)), tmp_path / "published.safetensors")
+    with pytest.raises(CheckpointError, match=r"published\.safetensors: does not say its preset; import it first"):
+        open_model(tmp_path / "published.safetensors")
+    with pytest.raises(CheckpointError, match="missing: no such file"):
+        open_model(tmp_path / "missing")
