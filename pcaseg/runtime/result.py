@@ -171,13 +171,13 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 
 
 def _is_output(path: Path) -> bool:
-    """Whether `Result.save` wrote a file; it stops at what is no file by itself."""
+    """True for a file that `Result.save` wrote, and for what is no file, at which it stops by itself."""
     if not path.is_file():
         return True
     if path.suffix == ".json":
         return read_summary(path) is not None
     try:
         with Image.open(path) as picture:
-            return picture.info.get("Software") == SOFTWARE
+            return bool(picture.info.get("Software") == SOFTWARE)
     except OSError:
         return False
