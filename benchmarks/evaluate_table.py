@@ -1,15 +1,16 @@
-"""The README's table of accuracy: published results, and those of `pcaseg evaluate` that are stored."""
+"""The table of accuracy: published results, and those of `pcaseg evaluate` that are stored."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pcaseg.benchmarks.stored import stored_reports
 from pcaseg.data.specs import data_set
 from pcaseg.evaluation.published import ORDER, PUBLISHED
 from pcaseg.evaluation.results import network_title
+from pcaseg.text_tables import markdown_table
 
 
 def evaluation_table(results: Path) -> str:
@@ -19,8 +20,7 @@ def evaluation_table(results: Path) -> str:
     """
     rows: dict[str, dict[str, float]] = {f"{one.title} ({one.source})": dict(one.miou) for one in PUBLISHED}
     parts = []
-    for path in sorted(results.glob("evaluate_*.json")):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    for found in stored_reports(results, "evaluate_*.json"):
         if found["images"] != found["published_images"]:
             continue
         for subject in found["subjects"]:
@@ -29,17 +29,15 @@ def evaluation_table(results: Path) -> str:
             if found["data"] in ORDER:
                 rows.setdefault(_title(subject), {})[found["data"]] = subject["miou"]
             elif subject["parts"]:
-                parts.append(_parts_line(found["data"], subject))
-    lines = [_line("mIoU, percent", [data_set(name).title for name in ORDER]), "|---" + "|---:" * len(ORDER) + "|"]
-    for title, values in rows.items():
-        lines.append(_line(title, [f"{values[name]:.1f}" if name in values else "" for name in ORDER]))
+                parts.append(_parts_cells(found["data"], subject))
+    cells = [
+        [title, *(f"{values[name]:.1f}" if name in values else "" for name in ORDER)] for title, values in rows.items()
+    ]
+    tables = [markdown_table(["mIoU, percent", *(data_set(name).title for name in ORDER)], cells, align="lr")]
     if parts:
-        lines += [
-            "",
-            _line("parts", ["data set", "mIoU", "seen", "unseen", "harmonic mean"]),
-            "|---|---" + "|---:" * 4 + "|",
-        ]
-    return "\n".join([*lines, *parts]) + "\n"
+        headers = ["parts", "data set", "mIoU", "seen", "unseen", "harmonic mean"]
+        tables.append(markdown_table(headers, parts, align="llr"))
+    return "\n\n".join(tables)
 
 
 def _title(subject: Mapping[str, Any]) -> str:
@@ -47,11 +45,6 @@ def _title(subject: Mapping[str, Any]) -> str:
     return f"{preset}, {subject['weights_sha256'][:8]}, {rest}"
 
 
-def _parts_line(data: str, subject: Mapping[str, Any]) -> str:
+def _parts_cells(data: str, subject: Mapping[str, Any]) -> list[str]:
     values = [subject["miou"], *(subject["parts"][key] for key in ("seen", "unseen", "harmonic_mean"))]
-    cells = ["" if value is None else f"{value:.1f}" for value in values]
-    return _line(_title(subject), [data_set(data).title, *cells])
-
-
-def _line(first: str, cells: Sequence[str]) -> str:
-    return "| " + " | ".join([first, *cells]) + " |"
+    return [_title(subject), data_set(data).title, *("" if value is None else f"{value:.1f}" for value in values)]

@@ -1,7 +1,7 @@
 """Accuracy of the trained preset `tiny` on fresh scenes: `python -m pcaseg.benchmarks.studies.tiny RUN`.
 
 RUN is the folder of `pcaseg train --preset tiny`. Its weights are evaluated and become those that the package ships,
-with their record: command, commit, recipe, log, and these results. The README's table and curve are made from it.
+with their record: command, commit, recipe, log, and these results. Tables and curve of the docs are made from it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pcaseg.files import atomic_path
 from pcaseg.model.checkpoint import SHIPPED, open_model
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.text_tables import markdown_table
 from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
 
@@ -115,18 +116,14 @@ def read_record() -> dict[str, Any]:
 
 def scenes_table(record: Mapping[str, Any]) -> str:
     """mIoU by suite beside what was aimed at, in Markdown."""
-    lines = [
-        "| names | scenes | names in the list | mIoU | target | pixel accuracy |",
-        "|---|---:|---:|---:|---:|---:|",
-    ]
+    headers = ["names", "scenes", "names in the list", "mIoU", "target", "pixel accuracy"]
+    rows = []
     for suite in SUITES:
         one = record["results"][suite]
         target = f"{TARGETS[suite]:.2f}" if suite in TARGETS else ""
-        lines.append(
-            f"| {TITLES[suite]} | {one['scenes']} | {one['list_length']:.0f} | {one['miou']:.3f} | {target} "
-            f"| {one['pixel_accuracy']:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+        scores = [f"{one['miou']:.3f}", target, f"{one['pixel_accuracy']:.3f}"]
+        rows.append([TITLES[suite], one["scenes"], f"{one['list_length']:.0f}", *scores])
+    return markdown_table(headers, rows, align="lr")
 
 
 def ablation_table(reports: Sequence[Mapping[str, Any]]) -> str:
@@ -136,19 +133,18 @@ def ablation_table(reports: Sequence[Mapping[str, Any]]) -> str:
         raise PcasegError(f"the ablations are of unequal steps or scenes: {sorted(steps)}; run them alike")
     ((tower_steps, whole_steps, scenes),) = steps
     seeds = ", ".join(str(report["seed"]) for report in reports)
-    lines = [
+    setting = (
         f"{tower_steps} steps of the towers, then {whole_steps} of each variant; mIoU on {scenes} scenes per column. "
-        f"Seeds: {seeds}.",
-        "",
-        "| aggregation | parameters | loss | cosine of the streams | as in training | never trained | parts |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+        f"Seeds: {seeds}."
+    )
+    headers = ["aggregation", "parameters", "loss", "cosine of the streams", "as in training", "never trained", "parts"]
+    lines = []
     for rows in zip(*(report["rows"] for report in reports), strict=True):
         cells = [", ".join(f"{row['loss']:.4f}" for row in rows)]
         cells.append(", ".join("" if row["fod"] is None else f"{row['fod'] ** 0.5:.2f}" for row in rows).strip(", "))
         cells += [", ".join(f"{row['miou'][suite]:.3f}" for row in rows) for suite in ("seen", "held_out", "parts")]
-        lines.append(f"| {rows[0]['variant']} | {rows[0]['parameters']:,} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        lines.append([rows[0]["variant"], f"{rows[0]['parameters']:,}", *cells])
+    return f"{setting}\n\n{markdown_table(headers, lines, align='lr')}"
 
 
 def curve(record: Mapping[str, Any]) -> MarksChart:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -261,18 +262,18 @@ def stored(path, data, miou, **changes):
     path.write_text(json.dumps(found))
 
 
-def test_the_readme_table_is_of_stored_results(tmp_path):
+def test_the_table_is_of_stored_results(tmp_path):
     stored(tmp_path / "evaluate_a.json", "ade20k_150", 31.75)
     stored(tmp_path / "evaluate_b.json", "voc_20", 94.6)
     stored(tmp_path / "evaluate_c.json", "voc_20b", 12.0, never_trained="weights never trained")
-    lines = evaluation_table(tmp_path).splitlines()
+    lines = [re.sub(" +", " ", line) for line in evaluation_table(tmp_path).splitlines()]
     assert "| CAT-Seg B (its repository) | 12.0 | 19.0 | 31.8 | 57.5 | 94.6 | 77.3 |" in lines
-    assert "| PCA-Seg L (as listed publicly) | 18.3 | 26.7 | 41.5 | 64.7 | 98.4 |  |" in lines
-    assert "| eva-b-384, abababab, eager, float32, sliding |  |  | 31.8 |  | 94.6 |  |" in lines
+    assert "| PCA-Seg L (as listed publicly) | 18.3 | 26.7 | 41.5 | 64.7 | 98.4 | |" in lines
+    assert "| eva-b-384, abababab, eager, float32, sliding | | | 31.8 | | 94.6 | |" in lines
     assert len(lines) == 6  # what was never trained is no row
 
 
-def test_the_readme_table_has_parts(tmp_path):
+def test_the_table_has_parts(tmp_path):
     parts = {"seen": 50.0, "unseen": 25.0, "harmonic_mean": 33.333}
     stored(tmp_path / "evaluate_p.json", "pascal_part_116", 40.0, parts=parts)
-    assert "Pascal-Part-116 | 40.0 | 50.0 | 25.0 | 33.3 |" in evaluation_table(tmp_path)
+    assert "Pascal-Part-116 | 40.0 | 50.0 | 25.0 | 33.3 |" in re.sub(" +", " ", evaluation_table(tmp_path))

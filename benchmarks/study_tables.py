@@ -1,0 +1,103 @@
+"""Markdown tables of the studies, from their stored rows."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+from pcaseg.benchmarks.stored import stored_reports
+from pcaseg.text_tables import markdown_table
+
+StoredRow = dict[str, Any]
+
+FOLDING = ("eager", "folded", "onnxruntime")
+PRODUCTS = {
+    *("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv"),
+    *("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::_convolution"),
+    *("aten::slow_conv_transpose2d", "aten::_scaled_dot_product_flash_attention_for_cpu"),
+}
+"""Operators whose multiply-adds are counted in GMAC; PyTorch's fused attention is among them, its softmax included."""
+
+
+def folding_table(results: Path) -> str:
+    """Folded against eager, from the rows of `pcaseg.benchmarks.studies.folding`: medians of the rounds."""
+    headers = [
+        *("part", "classes", "GMAC eager", "GMAC folded", "eager s", "folded PyTorch s"),
+        *("ONNX Runtime s", "bound s", "folded x", "ONNX Runtime x"),
+    ]
+    tables = []
+    for report in stored_reports(results, "folding_*.json"):
+        rows = {(row["part"], row["classes"], row["backend"]): row for row in report["rows"]}
+        matmul = rows["matmul", 0, "torch"]
+        rate = matmul["gmac"] / min(matmul["seconds"])
+        versions = report["environment"]["versions"]
+        setting = (
+            f"{report['preset']}, float32, {report['threads']} threads of {report['environment']['cpu']}, "
+            f"PyTorch {versions['torch']}, ONNX Runtime {versions['onnxruntime']}; "
+            f"a product of two matrices of 2048 x 2048 reaches {2 * rate:.0f} GFLOP/s here."
+        )
+        cells = [
+            _folding_cells(*(rows[part, classes, name] for name in FOLDING), rate=rate)
+            for part, classes, backend in rows
+            if backend == "eager"
+        ]
+        tables.append(f"{setting}\n\n{markdown_table(headers, cells, align='lr')}")
+    return "\n\n".join(tables)
+
+
+def _folding_cells(eager: StoredRow, folded: StoredRow, graph: StoredRow, *, rate: float) -> list[str]:
+    eager_s, folded_s, graph_s = (statistics.median(row["seconds"]) for row in (eager, folded, graph))
+    counted = eager["gmac"] is not None
+    return [
+        *(eager["part"], str(eager["classes"])),
+        f"{eager['gmac']:.0f}" if counted else "",
+        f"{folded['gmac']:.1f}" if counted else "",
+        *(f"{eager_s:.2f}", f"{folded_s:.2f}", f"{graph_s:.2f}"),
+        f"{folded['gmac'] / rate:.2f}" if counted else "",
+        *(f"{eager_s / folded_s:.1f}", f"{eager_s / graph_s:.1f}"),
+    ]
+
+
+def operators_table(results: Path) -> str:
+    """Time by operator, from the rows of `pcaseg.benchmarks.studies.operators`."""
+    headers = ["backend", "classes", "s", "in products", "GFLOP/s there", "the largest of the rest"]
+    cells = []
+    for report in stored_reports(results, "operators_*.json"):
+        for row in report["rows"]:
+            total = sum(row["seconds"].values())
+            rest = sorted((-seconds, name) for name, seconds in row["seconds"].items() if name not in PRODUCTS)
+            products = total + sum(seconds for seconds, _ in rest)
+            named = ", ".join(f"{name.removeprefix('aten::')} {-seconds / total:.0%}" for seconds, name in rest[:4])
+            rate = 2 * row["gmac"] / products
+            cells.append(
+                [row["backend"], row["classes"], f"{total:.2f}", f"{products / total:.0%}", f"{rate:.0f}", named]
+            )
+    return markdown_table(headers, cells, align="lrrrrl")
+
+
+def mixed_precision_table(results: Path) -> str:
+    """Errors of float16 inside norms, softmax and sums, from `pcaseg.benchmarks.studies.mixed_precision`."""
+    headers = ["float32 region", "runs", "error with it", "error without it", "largest value inside"]
+    cells = []
+    for report in stored_reports(results, "islands_*.json"):
+        for row in report["rows"]:
+            errors = [f"{row['error']:.1e}", f"{row['error_without']:.1e}"]
+            cells.append([row["island"], row["places"], *errors, f"{row['largest']:.0f}"])
+    return markdown_table(headers, cells, align="lr")
+
+
+def kernels_table(results: Path) -> str:
+    """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.studies.kernels_aot`."""
+    (report,) = stored_reports(results, "kernels_aot.json")
+    archs = list(dict.fromkeys(row["arch"] for row in report["rows"]))
+    found = {(row["name"], row["arch"]): _kernel_cell(row) for row in report["rows"]}
+    names = dict.fromkeys(row["name"] for row in report["rows"])
+    cells = [[name, *(found[name, arch] for arch in archs)] for name in names]
+    legend = f"Triton {report['environment']['versions']['triton']}: registers / spilled bytes / shared KiB."
+    return f"{legend}\n\n{markdown_table(['kernel', *archs], cells, align='lr')}"
+
+
+def _kernel_cell(row: StoredRow) -> str:
+    shared = f"{row['shared_bytes'] / 1024:.0f}"
+    return f"PTX / {shared}" if row["cubin"] is None else f"{row['registers']} / {row['spill_bytes']} / {shared}"
