@@ -75,7 +75,9 @@ def test_table_and_curve_show_the_record():
     rows = [{"step": step, "loss": 1.0, "towers": 1 / step, "stage": "towers"} for step in range(1, 101)]
     rows += [{"step": step, "loss": 1.0, "whole": 0.5, "towers": 0.1, "stage": "whole"} for step in range(101, 201)]
     record = {"results": dict.fromkeys(tiny.SUITES, one), "log": [*rows, {"step": 200, "finish_seconds": 3.0}]}
-    assert "| parts, all names at once | 5 | 20 | 0.812 | 0.65 | 0.900 |" in re.sub(" +", " ", tiny.scenes_table(record))
+    assert "| parts, all names at once | 5 | 20 | 0.812 | 0.65 | 0.900 |" in re.sub(
+        " +", " ", tiny.scenes_table(record)
+    )
     drawn = tiny.curve(record)
     assert "cosines of the towers" in drawn and "logits" in drawn
     assert drawn != tiny.curve(record | {"log": rows[:150]})

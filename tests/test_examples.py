@@ -1,0 +1,101 @@
+"""Each program of `examples/` runs as its docstring says, and answers a bad argument with one sentence."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    return tmp_path_factory.mktemp("examples")
+
+
+def run(name: str, *words: str | Path, code: int = 0) -> tuple[str, str]:
+    """Standard output and standard error of a program."""
+    command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert found.returncode == code, found.stdout + found.stderr
+    return found.stdout, found.stderr
+
+
+@pytest.fixture(scope="module")
+def bundle(out):
+    shown, _ = run("tiny_bundle.py", "--out", out / "tiny.pcaseg")
+    assert shown.strip() == str(out / "tiny.pcaseg")
+    return out / "tiny.pcaseg"
+
+
+def test_first_picture(out):
+    shown, _ = run("first_picture.py", "--out", out / "first")
+    assert (out / "first" / "tiny.pcaseg" / "manifest.json").is_file()
+    assert Image.open(out / "first" / "picture_labels.png").size == (384, 384)
+    assert shown.count("%") > 2
+
+
+def test_camera_loop(out):
+    shown, _ = run("camera_loop.py", "--frames", "3", "--out", out / "camera")
+    assert [line.split(":")[0] for line in shown.splitlines()[:3]] == ["frame 0", "frame 1", "frame 2"]
+    assert shown.splitlines()[3].endswith("of 3 frames")
+
+
+def test_vocabulary_swap(out, bundle):
+    shown, _ = run("vocabulary_swap.py", "--bundle", bundle, "--out", out / "swap")
+    assert shown.strip().endswith("the same labels")
+    assert (out / "swap" / "parts.safetensors").is_file()
+    assert len(list((out / "swap").glob("*_overlay.png"))) == 3
+
+
+def test_folder_batch_goes_on(out, bundle):
+    shown, _ = run("folder_batch.py", "--bundle", bundle, "--out", out / "batch")
+    assert "4 segmented, 0 done before, 0 could not be read" in shown
+    images = out / "batch" / "images"
+    (images / "broken.png").write_bytes(b"no picture")
+    shown, errors = run("folder_batch.py", images, "--bundle", bundle, "--out", out / "batch", code=1)
+    assert "0 segmented, 4 done before, 1 could not be read" in shown
+    assert "broken.png" in errors
+
+
+def test_own_checkpoint(out):
+    shown, _ = run("own_checkpoint.py", "--out", out / "own")
+    assert (out / "own" / "own.pcaseg" / "manifest.json").is_file()
+    assert float(shown.rsplit(" ", 1)[1]) < 1e-4
+
+
+def test_every_program_is_run_here():
+    source = Path(__file__).read_text(encoding="utf-8")
+    programs = {path.name for path in EXAMPLES.glob("*.py")}
+    assert len(programs) == 6
+    assert not [name for name in programs if f'run("{name}"' not in source]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("first_picture.py", "--bundle", "none.pcaseg"), "none.pcaseg"),
+        (("camera_loop.py", "--frames", "0"), "--frames 0: give 1 or more"),
+        (("vocabulary_swap.py", "--bundle", "none.pcaseg"), "none.pcaseg"),
+        (("folder_batch.py", "nowhere", "--bundle", "none.pcaseg"), "none.pcaseg"),
+        (("own_checkpoint.py", "--checkpoint", "none.pth"), "none.pth"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_bad_arguments_are_one_sentence(words, sentence, tmp_path):
+    _, errors = run(*words, "--out", tmp_path / "out", code=2)
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert sentence in errors
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_in_the_way_is_one_sentence(tmp_path):
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    _, errors = run("first_picture.py", "--out", tmp_path / "out", code=2)
+    assert errors.startswith("error: ") and errors.count("\n") == 1
+    assert (tmp_path / "out").read_text(encoding="utf-8") == "mine"
