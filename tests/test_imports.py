@@ -174,3 +174,9 @@ def test_project_speaks_of_itself_alone():
     """No path of a developer's machine in what is shipped."""
     for path in modules().values():
         assert str(ROOT) not in path.read_text(encoding="utf-8"), path
+
+
+def test_every_public_name_is_there():
+    for name in pcaseg.__all__:
+        assert getattr(pcaseg, name).__doc__, name
+    assert set(pcaseg._LAZY) <= set(pcaseg.__all__)

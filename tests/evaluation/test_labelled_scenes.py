@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from support import small_model
 
+import pcaseg
 from pcaseg.cli import main
 from pcaseg.data.scene_names import HELD_OUT
 from pcaseg.data.scenes import render_scene
@@ -126,3 +127,14 @@ def test_seeded_weights_are_not_measured_unasked(copy_bundle, small_preset, tmp_
     assert json.loads((tmp_path / "rows.json").read_text())["labelled"] is None
     assert main([*command, "--gate", "miou_difference=0.1"]) == 2
     assert "give --labelled" in capsys.readouterr().err
+
+
+def test_a_bundle_is_checked_from_python(few, trained_tiny, tmp_path):
+    Image.fromarray(render_scene(0).image).save(tmp_path / "photo.png")
+    asked = {"images": [tmp_path / "photo.png"], "classes": (3,)}
+    report = pcaseg.check_bundle(Bundle(trained_tiny), **asked)
+    assert report.passed and report.backend == "onnxruntime-cpu" and report.weights == "shipped"
+    assert [row.classes for row in report.rows] == [3, 3] and report.labelled.images == 4
+    untrained = small_model("tiny", checkpoint={}, seed=5)
+    failed = pcaseg.check_bundle(trained_tiny, model=untrained, gate={"miou_difference": 100}, **asked)
+    assert not failed.passed and failed.labelled.passed and "DISAGREE" in failed.verdict()
