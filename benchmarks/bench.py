@@ -62,7 +62,7 @@ def bench(target: Target, options: BenchOptions, *, progress: bool = False) -> I
 
 
 class _Run:
-    """What all rows of a run have in common."""
+    """One run: what all its rows have in common."""
 
     def __init__(self, target: Target, options: BenchOptions, progress: Progress) -> None:
         self.target, self.options, self.progress = target, options, progress
@@ -213,6 +213,6 @@ class _Run:
 
 
 def engine_of(implementation: Implementation, classes: int) -> EngineSidecar | None:
-    """What is known of the TensorRT engine that runs so many classes; None of other backends."""
+    """Facts of the TensorRT engine that runs so many classes; None of other backends."""
     backend = implementation.backend
     return backend.engine_in_use(classes).sidecar if isinstance(backend, TensorRTBackend) else None

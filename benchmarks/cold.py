@@ -62,7 +62,7 @@ def measure(
     model: str,
     started: float,
 ) -> Cold:
-    """What the process does; `started` is the time (seconds of `time.time`) when it was asked for."""
+    """Measures within the process; `started` is the time (seconds of `time.time`) when it was asked for."""
     opened_bundle = Bundle(bundle)
     if not backend.startswith(WITHOUT_TORCH):
         import pcaseg.benchmarks.implementations  # noqa: F401 - counted as import

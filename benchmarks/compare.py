@@ -129,7 +129,7 @@ def _change(scope: Scope, before: Latency, after: Latency, threshold: float, com
 
 
 def _other_regressions(before: BenchRow, after: BenchRow) -> list[str]:
-    """What became worse apart from time."""
+    """Losses apart from time."""
     found = []
     if before.status == "ok" and after.status == "failed":
         found.append(f"was right, fails now: {after.reason}")
@@ -154,7 +154,7 @@ def _differences(before: BenchRow, after: BenchRow) -> tuple[tuple[str, str, str
 
 
 def blocks(name: str) -> bool:
-    """Whether latencies measured with different values of this part of the environment cannot be compared.
+    """True where latencies measured with different values of this part of the environment cannot be compared.
 
     >>> blocks("cpu"), blocks("torch"), blocks("git_commit"), blocks("gpu clocks MHz")
     (True, True, False, False)

@@ -1,4 +1,4 @@
-"""What the suites of pytest-benchmark share: the model, its bundle, and what may be chosen on the command line.
+"""Fixtures and options of the suites of pytest-benchmark: the model and its bundle, chosen on the command line.
 
 `pytest benchmarks/bench_images.py --benchmark-autosave`, and later the same with `--benchmark-compare`.
 """

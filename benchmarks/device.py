@@ -1,4 +1,4 @@
-"""What a benchmark needs of a GPU: events, graph replay, memory, energy. On a CPU the plain equivalents.
+"""GPU services of a benchmark: events, graph replay, memory, energy. On a CPU the plain equivalents.
 
 PyTorch does the timing and counts its own memory; NVML (the package nvidia-ml-py), where it is installed, gives driver,
 clocks, the memory of all libraries together, and energy.

@@ -62,7 +62,7 @@ def counted_macs(call: Callable[[], Any]) -> int:
 
 
 def _frame(preset: Preset, T: int) -> int:
-    """What both do alike: guidance of one image, cost volume and its embedding."""
+    """Multiply-adds that both do alike: guidance of one image, cost volume and its embedding."""
     C, HW, D = preset.hidden, preset.grid**2, preset.embed_dim
     taps = sum(
         scale**2 * HW * 9 * width * reduced

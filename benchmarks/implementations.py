@@ -33,7 +33,7 @@ class SkippedError(Exception):
 
 @dataclass(frozen=True)
 class Setting:
-    """What an implementation is opened with.
+    """Model, bundle and settings that an implementation is opened with.
 
     Attributes:
         model: the eager float32 model, shared by those that need it.
@@ -176,7 +176,7 @@ _OPENERS = (
     *(_onnxruntime("cpu"), _onnxruntime("cuda"), _onnxruntime("tensorrt"), _tensorrt),
 )
 IMPLEMENTATIONS: dict[str, Callable[[Setting], Implementation]] = dict(zip(BACKENDS, _OPENERS, strict=True))
-"""What opens each, or raises `SkippedError`."""
+"""Functions that open each, or raise `SkippedError`."""
 
 NOT_BY_DEFAULT = {
     "eager-compiled": "compiling takes minutes; ask for it with --backends all",
@@ -185,7 +185,7 @@ NOT_BY_DEFAULT = {
 
 
 def computation_of(name: str) -> Computation:
-    """What a backend does for its result: the eager ones compute as published."""
+    """Computation that a backend does for its result: the eager ones compute as published."""
     return "published" if name.startswith("eager") else "folded"
 
 
@@ -215,7 +215,7 @@ def open_implementation(name: str, setting: Setting) -> Implementation:
 
 
 def weight_bytes(model: PCASeg, precision: str) -> int:
-    """Of what one call of the network reads: all but the text tower."""
+    """Bytes of the weights that one call of the network reads: all but the text tower."""
     parts = (model.image_tower, model.tap_upsample, model.aggregator)
     count = sum(parameter.numel() for part in parts for parameter in part.parameters())
     return count * getattr(torch, precision).itemsize

@@ -22,8 +22,8 @@ from pcaseg.benchmarks.timing import LEAST_ROUNDS
 LEVEL = 0.95
 
 WIDEST_INTERVAL = 0.25
-"""Of a ratio, over the ratio. "4 x" with such an interval is 3.5 x to 4.5 x; wider ones support no statement, whether
-for few rounds or for unsteady ones."""
+"""Width of a ratio's interval over the ratio. "4 x" with such an interval is 3.5 x to 4.5 x; wider ones support no
+statement, whether for few rounds or for unsteady ones."""
 
 WIDEST_SPREAD = 0.5
 """From the 10th to the 90th percentile of the rounds' medians, over their median."""

@@ -25,15 +25,15 @@ from pcaseg.images import read_image
 from pcaseg.runtime.segmenter import Segmenter
 
 TIMING_STEPS = 10
-"""Of the progress bar, while calls take turns."""
+"""Steps of the progress bar, while calls take turns."""
 
 FAILURES = (PcasegError, RuntimeError, MemoryError)
-"""What a backend may raise that cannot do what it is asked to; torch's and ONNX Runtime's errors are RuntimeErrors."""
+"""Errors of a backend that cannot do what it is asked to; torch's and ONNX Runtime's errors are RuntimeErrors."""
 
 
 @dataclass
 class Measured:
-    """What is known of one backend at one point."""
+    """Results of one backend at one point."""
 
     runs: str
     accuracy: Accuracy | None = None
@@ -52,7 +52,7 @@ class Mious:
         self._known: dict[tuple[str, Strategy], float] = {}
 
     def __call__(self, implementation: Implementation | None, strategy: Strategy) -> float | None:
-        """Of an implementation, or of the eager reference; None without a labelled set."""
+        """mIoU of an implementation, or of the eager reference; None without a labelled set."""
         if self._labelled is None:
             return None
         key = (implementation.runs if implementation else "", strategy)
@@ -112,7 +112,7 @@ class PointMeasurement:
 
     @cached_property
     def _batches(self) -> list[np.ndarray]:
-        """What all calls of the engine alone run on."""
+        """Inputs that all calls of the engine alone share."""
         manifest = self.target.bundle(self.point.precision).manifest
         return network_batches(manifest, self.point.strategy, self.target.images, self.point.images)
 

@@ -1,4 +1,4 @@
-"""What `pcaseg bench` is asked to measure."""
+"""Options and targets of `pcaseg bench`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pcaseg.runtime.bundle import Bundle
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """What to measure; every combination of the sequences is a point.
+    """Options of a run; every combination of the sequences is a point.
 
     Attributes:
         classes: sizes of the vocabularies.
@@ -57,7 +57,7 @@ class BenchOptions:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of all backends that rows are about, skipped ones too."""
+        """Names of all backends that rows are about, skipped ones too."""
         return self.backends or tuple(IMPLEMENTATIONS)
 
     @property
@@ -74,7 +74,7 @@ class BenchOptions:
 
 @dataclass(frozen=True)
 class Target:
-    """What is measured.
+    """A model, its bundles and images to measure.
 
     Attributes:
         model: the eager float32 model.

@@ -48,7 +48,7 @@ class RowsError(PcasegError):
 
 @dataclass(frozen=True)
 class Point:
-    """What all backends of a comparison run.
+    """Settings that all backends of a comparison share.
 
     Attributes:
         classes: T.
@@ -138,7 +138,7 @@ class Cold:
 @final
 @dataclass(frozen=True)
 class MachineRates:
-    """What the machine reached in this run: the roofline that calls are held against.
+    """Rates that the machine reached in this run: the roofline that calls are held against.
 
     Attributes:
         matmul_gflops: a float32 product of two square matrices, 10^9 operations per second.
@@ -152,7 +152,7 @@ class MachineRates:
 @final
 @dataclass(frozen=True)
 class EngineFacts:
-    """What a TensorRT engine is made of, by its sidecar.
+    """Facts of a TensorRT engine, by its sidecar.
 
     Attributes:
         tensorrt: version that built it.
@@ -166,7 +166,7 @@ class EngineFacts:
 
     @classmethod
     def of(cls, sidecar: EngineSidecar) -> EngineFacts:
-        """What rows keep of a sidecar."""
+        """Facts of a sidecar that rows keep."""
         return cls(sidecar.key.tensorrt, sidecar.layers, sidecar.build_seconds)
 
 
@@ -288,7 +288,7 @@ def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[BenchRow]:
 
 
 def _check_values(row: BenchRow, source: str) -> None:
-    """What types cannot say: times, ratios and sizes are finite and above 0, samples make whole rounds."""
+    """Checks what types cannot say: times, ratios and sizes are finite and above 0, samples make whole rounds."""
     for scope in ("engine", "end_to_end"):
         timing: Timing | None = getattr(row, scope)
         if timing is None:

@@ -38,7 +38,7 @@ class RowGroup:
 
 
 def key_of(row: BenchRow) -> Key:
-    """What two rows have in common when they measure the same thing."""
+    """Values that two rows have in common when they measure the same thing."""
     return row.preset, row.aggregation, row.backend, row.computation, row.precision, row.point
 
 
@@ -89,7 +89,7 @@ def name_of(row: BenchRow) -> str:
 
 
 def is_eager(row: BenchRow) -> bool:
-    """Whether a row is what all others are compared with: the eager model in float32."""
+    """True where a row is what all others are compared with: the eager model in float32."""
     return row.backend == "eager" and row.precision == "float32"
 
 

@@ -1,4 +1,4 @@
-"""Where a call's time goes: the parts of the model, timed by wrapping their methods while a measurement runs.
+"""Time of a call by parts of the model, found by wrapping their methods while a measurement runs.
 
 A stage's time is its own: that of stages within it is theirs. On a GPU every boundary waits for the device, so stages
 are then timed in a pass of their own; on a CPU the wrapping costs microseconds and they come from the timed calls.
@@ -54,7 +54,7 @@ class StageClock:
         return _replaced(methods, self._timed)
 
     def take(self) -> dict[str, float]:
-        """What has been summed, and begins anew."""
+        """Returns what has been summed, and begins anew."""
         taken = {stage: self._ms[stage] for stage in STAGES if stage in self._ms}
         self._ms.clear()
         return taken
@@ -77,7 +77,7 @@ class StageClock:
 
 
 def first_calls(methods: list[StageMethod], run: Callable[[], object]) -> dict[str, Callable[[], Any]]:
-    """What a run calls first at each stage, with its arguments, to be called alone: all of the stage that is within."""
+    """First calls of a run at each stage, with their arguments, to be called alone: all of the stage that is within."""
     calls: dict[str, Callable[[], Any]] = {}
 
     def kept(method: Callable[..., Any], stage: str) -> Callable[..., Any]:
@@ -107,7 +107,7 @@ def _replaced(
 
 
 def stage_methods(backend: object) -> list[StageMethod]:
-    """What can be told apart within a backend: nothing but the engine where it runs a graph."""
+    """Stages that can be told apart within a backend: nothing but the engine where it runs a graph."""
     model = getattr(backend, "model", None)
     if not isinstance(backend, TorchBackend) or not isinstance(model, (PCASeg, FoldedPCASeg)):
         return []

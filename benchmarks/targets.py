@@ -56,23 +56,28 @@ def open_target(
     """
     with tempfile.TemporaryDirectory(prefix="pcaseg-bench-") as temporary:
         folder = Path(temporary)
-        if name in presets():
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                model = load_model(name)
-            wanted = tuple(precisions or ("float32",))
-            bundles = _export(model, wanted, folder)
-        else:
-            bundle = Bundle(name)
-            bundle.verify()
-            model = open_model(model_path) if model_path else source_model(bundle)
-            bundles = {bundle.manifest.precision: bundle}
-            wanted = tuple(precisions or bundles)
+        model, bundles = _open(name, model_path, precisions, folder)
+        wanted = tuple(precisions or bundles)
         manifest = next(iter(bundles.values())).manifest
         chosen = tuple(choose_strategy(manifest, strategy) for strategy in strategies or (None,))
         size = _size(manifest.image_size, image_size)
         images = write_images(folder, photos, size)
         yield Target(model, bundles, images, model_path or ""), wanted, chosen
+
+
+def _open(
+    name: str, model_path: str | None, precisions: Sequence[str] | None, folder: Path
+) -> tuple[PCASeg, dict[str, Bundle]]:
+    """The eager model and its bundles by precision; a preset's are exported into the folder."""
+    if name in presets():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = load_model(name)
+        return model, _export(model, precisions or EXPORTED[:1], folder)
+    bundle = Bundle(name)
+    bundle.verify()
+    model = open_model(model_path) if model_path else source_model(bundle)
+    return model, {bundle.manifest.precision: bundle}
 
 
 def _export(model: PCASeg, precisions: Sequence[str], folder: Path) -> dict[str, Bundle]:

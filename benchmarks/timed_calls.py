@@ -30,10 +30,10 @@ _LAPS = {"read": "decode", "prepare": "preprocess", "network": "engine", "labels
 
 
 class TimedCall(Protocol):
-    """What the benchmark drives."""
+    """One implementation at one point, as the benchmark drives it."""
 
     runs: str
-    """What really runs."""
+    """Text that says what really runs."""
 
     def first(self) -> Output:
         """The first call, with its result."""

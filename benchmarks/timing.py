@@ -31,7 +31,7 @@ MOST_REPEATS = 10
 
 @dataclass
 class Round:
-    """What one backend did in one round: milliseconds of its calls, and of all of them together."""
+    """Times of one backend in one round: milliseconds of its calls, and of all of them together."""
 
     samples_ms: list[float]
     wall_ms: float
@@ -39,7 +39,7 @@ class Round:
 
 @dataclass(frozen=True)
 class OwnTime:
-    """What a call returns that took its time itself, nearer to the device than a timer around it can."""
+    """Result of a call that took its time itself, nearer to the device than a timer around it can."""
 
     ms: float
 

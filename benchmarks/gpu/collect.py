@@ -23,7 +23,7 @@ from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
 
 PRESET, GPU = "eva-b-384", "H200"
-"""What the targets are of."""
+"""Preset and GPU of the targets."""
 
 Verdict = Literal["met", "missed", "not measured"]
 
@@ -117,7 +117,7 @@ def _single(rows: Sequence[BenchRow], most_ms: float) -> TargetOutcome:
 
 
 def _within(target: str, times: Sequence[tuple[bool, float, str]], most_ms: float) -> TargetOutcome:
-    """Of the rows that are right the fastest, on the target's GPU if there is one."""
+    """The fastest of the rows that are right, on the target's GPU if there is one."""
     if not times:
         return _judged(target, None)
     _, ms, gpu = min(times)

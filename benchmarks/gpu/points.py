@@ -71,7 +71,7 @@ class PointRun:
                 yield replace(row, status="failed", reason=str(error))
 
     def key(self, point: GpuPoint) -> tuple[str, Point]:
-        """What a row of this point has in common with any other of the same engine."""
+        """Values that a row of this point has in common with any other of the same engine."""
         return self.backend.engine_in_use(point.classes).sidecar.sha256, self._at(point)
 
     def _at(self, point: GpuPoint) -> Point:
@@ -127,7 +127,7 @@ def end_to_end(segment: Callable[[], object]) -> list[timing.Round]:
 
 
 def expected_output(reference: Reference, graph: str) -> Output:
-    """What a backend's output is held against."""
+    """Output that a backend's is held against."""
     if reference.labels.size == 0:
         return of_logits(reference.logits)
     return Output(reference.labels, reference.confidence, None if graph == "labels" else reference.logits)

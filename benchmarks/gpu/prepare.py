@@ -29,12 +29,12 @@ PRECISIONS = ("float32", "float16")
 
 
 def model_name(model: str) -> str:
-    """What files of a model are called: a preset's name, or a model file's without its ending."""
+    """Name of a model's files: a preset's name, or a model file's without its ending."""
     return Path(model).name.removesuffix(".safetensors")
 
 
 def bundle_path(out: Path, model: str, precision: str, kind: str) -> Path:
-    """Where a bundle lies."""
+    """Path of a bundle."""
     return out / steps.BUNDLES / f"{model_name(model)}-{precision}-{kind}.pcaseg"
 
 

@@ -1,4 +1,4 @@
-"""What eager float32 makes of the inputs of all points, as files that a process without PyTorch can read."""
+"""Results of eager float32 on the inputs of all points, as files that a process without PyTorch can read."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def write_references(
 
 
 def make_reference(model: PCASeg, manifest: Manifest, frame: np.ndarray, point: GpuPoint) -> Reference:
-    """What eager float32 makes of a frame, (H, W, 3) uint8, or of several that are shifted against each other."""
+    """Results of eager float32 on a frame, (H, W, 3) uint8, or of several that are shifted against each other."""
     from pcaseg.evaluation.reference import EagerRun
 
     eager = EagerRun(model, first_names(point.classes), point.strategy)

@@ -92,7 +92,7 @@ def run_steps(steps: Sequence[MeasuringStep], out: Path, *, seconds: float) -> i
 
 
 def is_done(step: MeasuringStep, out: Path) -> bool:
-    """Whether this very command has succeeded in this folder before."""
+    """True where this very command has succeeded in this folder before."""
     try:
         note = json.loads((out / DONE / f"{step.name}.json").read_text(encoding="utf-8"))
         return note["command"] == list(step.command)

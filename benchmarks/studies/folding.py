@@ -104,7 +104,7 @@ class FoldingBackends:
         self.folder, self.threads = folder, threads
 
     def calls(self, part: Part, T: int) -> dict[str, Call]:
-        """What to time, by backend."""
+        """Calls to time, by backend."""
         text = self.text[:T]
         vocabulary = self.folded.prepare_vocabulary(text)
         session = self.session(part)
@@ -132,14 +132,14 @@ class FoldingBackends:
         return onnxruntime.InferenceSession(self.folder / f"{part}.onnx", options, providers=["CPUExecutionProvider"])
 
     def feeds(self, part: Part, T: int) -> dict[str, np.ndarray]:
-        """What a part's graph takes."""
+        """Inputs of a part's graph."""
         text = {"text": self.text[:T, 0].numpy()}
         if part == "image":
             return {"image": self.image.numpy()} | text
         return {name: tensor.numpy() for name, tensor in self._of_the_image().items()} | text
 
     def _of_the_image(self) -> dict[str, Tensor]:
-        """What the aggregator's graph takes beside the text; the features are the spatial guidance too."""
+        """Inputs of the aggregator's graph beside the text; the features are the spatial guidance too."""
         return dict(zip(("features", "first", "second"), (self.features, *self.guidance[1:]), strict=True))
 
     def _export_aggregator(self, path: Path) -> None:
