@@ -62,7 +62,7 @@ def run_bench(options: argparse.Namespace) -> int:
         if options.out and options.out.resolve() == options.html.resolve():
             raise OutputError(f"{options.out}: rows and report are two files; give two names")
     rows = benchmark(
-        options.subject,
+        options.target,
         model=options.model,
         classes=options.classes,
         batch=options.batch,
