@@ -88,7 +88,7 @@ class ChartBar:
 
 @dataclass(frozen=True)
 class Chart:
-    """What all charts have: a title that is shown and read out, and a description that is read out."""
+    """Base of all charts: a title that is shown and read out, and a description that is read out."""
 
     title: str
     description: str

@@ -133,5 +133,5 @@ def _nvml_handle() -> tuple[Any, Any] | None:
 
 
 def rotation(count_bytes: int, *, beyond: int = 1 << 29, most: int = 64) -> int:
-    """How many inputs of a size must take turns until they are beyond the caches; at most `most`."""
+    """Number of inputs of a size that take turns until they are beyond the caches; at most `most`."""
     return int(np.clip(-(-beyond // max(count_bytes, 1)), 2, most))

@@ -1,4 +1,4 @@
-"""Who takes part in `pcaseg bench`: every way to run the model, each opened as a `Backend`, or a reason why not."""
+"""Participants of `pcaseg bench`: every way to run the model, each opened as a `Backend`, or a reason why not."""
 
 from __future__ import annotations
 

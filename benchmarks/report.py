@@ -50,7 +50,7 @@ class ReportFigure:
 
 @dataclass(frozen=True)
 class ReportAnswer:
-    """What a reader in a hurry needs: the fastest right backend of a group, or in `instead` why there is none."""
+    """Answer for a reader in a hurry: the fastest right backend of a group, or in `instead` why there is none."""
 
     instead: str = ""
     classes: str = ""
@@ -182,7 +182,7 @@ def _duration(ms: float) -> str:
 
 
 def _facts(found: Sequence[RowGroup]) -> list[tuple[str, int, str]]:
-    """How many backends are right, noisy, failed and skipped: name, number and class of the style sheet."""
+    """Numbers of backends that are right, noisy, failed and skipped: name, number and class of the style sheet."""
     rows = [row for group in found for row in group.rows]
     by_backend: dict[str, Counter[str]] = {}
     for row in rows:

@@ -119,7 +119,7 @@ def skipped_table(rows: Sequence[BenchRow]) -> ReportTable:
 
 
 def environment_table(rows: Sequence[BenchRow]) -> ReportTable:
-    """What the rows were measured on; several values where the rows differ."""
+    """Environment that the rows were measured in; several values where the rows differ."""
     found: dict[str, set[str]] = {}
     for row in rows:
         facts = [*row.environment.items(), ("weights", row.weights)]
@@ -137,7 +137,7 @@ def environment_table(rows: Sequence[BenchRow]) -> ReportTable:
 
 
 def engine_table(rows: Sequence[BenchRow]) -> ReportTable:
-    """What the TensorRT engines are made of, each once."""
+    """Contents of the TensorRT engines, each once."""
     found = {(row.engine_sha256, row.precision): row.engine_facts for row in rows if row.engine_facts}
     cells = (
         (

@@ -81,7 +81,7 @@ def _sweep_chart(
 
 
 def speedup_chart(groups: Iterable[tuple[str, Sequence[BenchRow], Scope]], subtitle: str) -> BarsChart | None:
-    """How many times as fast as eager, with intervals.
+    """Speed as a multiple of eager's, with intervals.
 
     Args:
         groups: heading, rows and scope of each group of bars; rows without a ratio are left out.
@@ -105,7 +105,7 @@ def speedup_chart(groups: Iterable[tuple[str, Sequence[BenchRow], Scope]], subti
 
 
 def stages_chart(rows: Sequence[BenchRow], point: Point, unit: Unit) -> BarsChart | None:
-    """Where the time of one image goes, a bar per backend, in milliseconds or as shares."""
+    """Shares of one image's time, a bar per backend, in milliseconds or as shares."""
     staged = [row for row in rows if row.point == point and row.status == "ok" and sum(_held(row).values()) > 0]
     if not staged:
         return None

@@ -1,4 +1,4 @@
-"""Which rows belong together: groups of a report, sweeps of one quantity, the point to speak of first."""
+"""Rows that belong together: groups of a report, sweeps of one quantity, the point to speak of first."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def latency_of(row: BenchRow, scope: Scope) -> Latency | None:
 
 
 def ratio_of(row: BenchRow, scope: Scope) -> Ratio | None:
-    """How many times faster than eager a row is; None where it is not right."""
+    """Speed of a row as a multiple of eager's; None where it is not right."""
     timing = timing_of(row, scope)
     return timing.ratio if timing and row.status == "ok" else None
 

@@ -54,7 +54,7 @@ _REPORT = "report this with your torch version"
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph takes and returns, in the manifest's words: an axis is a length or the name of a dynamic one."""
+    """Inputs and outputs of a graph, in the manifest's words: an axis is a length or the name of a dynamic one."""
 
     inputs: dict[str, TensorSpec]
     outputs: dict[str, TensorSpec]
@@ -75,7 +75,7 @@ class SegmenterGraph(nn.Module):
 
 
 def segmenter_signature(preset: Preset) -> Signature:
-    """Of the segmenter graph that ends in logits."""
+    """Signature of the segmenter graph that ends in logits."""
     R, side = preset.image_px, 4 * preset.grid
     image = TensorSpec(("N", 3, R, R), "float32", "RGB windows in 0..255")
     logits = TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")
@@ -83,7 +83,7 @@ def segmenter_signature(preset: Preset) -> Signature:
 
 
 def text_spec(preset: Preset) -> TensorSpec:
-    """Of the vocabulary, as every segmenter graph takes it."""
+    """Specification of the vocabulary, as every segmenter graph takes it."""
     prompts = () if preset.prompts == 1 else (preset.prompts,)
     return TensorSpec(("T", *prompts, preset.embed_dim), "float32", "class embeddings of unit norm")
 
@@ -204,7 +204,7 @@ def _write_older_reductions(graph: onnx.GraphProto) -> None:
 
 
 def example_inputs(signature: Signature) -> tuple[Tensor, ...]:
-    """What a module is traced with: ones, dynamic axes as `EXAMPLE_LENGTHS` has them."""
+    """Inputs to trace a module with: ones, dynamic axes as `EXAMPLE_LENGTHS` has them."""
     return tuple(
         torch.ones([axis if isinstance(axis, int) else EXAMPLE_LENGTHS[axis] for axis in spec.shape]).to(
             getattr(torch, spec.dtype)

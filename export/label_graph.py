@@ -123,7 +123,7 @@ def resize(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def label_signature(preset: Preset, image_size: tuple[int, int] | None) -> Signature:
-    """Of a label graph for images of (height, width) `image_size`, or of any size."""
+    """Signature of a label graph for images of (height, width) `image_size`, or of any size."""
     frame: tuple[int | str, ...] = ("N", *(image_size or ("H", "W")))
     return Signature(
         {"image": TensorSpec((*frame, 3), "uint8", "RGB images"), "text": text_spec(preset)},

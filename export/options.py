@@ -1,4 +1,4 @@
-"""What `pcaseg export` may be asked for, checked before a model is loaded for it."""
+"""Options of `pcaseg export`, checked before a model is loaded for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PluginGraph = Literal["without", "with"]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How a segmenter graph is written; what it computes is the same up to rounding.
+    """Options of a segmenter graph; what it computes is the same up to rounding.
 
     Attributes:
         graph: `logits` of windows, for any strategy, or `labels` of whole images, all steps in the graph.
@@ -68,7 +68,7 @@ class ExportOptions:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the folded model's weights."""
+        """The type of the folded model's weights."""
         return torch.float32 if self.precision == "float32" else torch.float16
 
 

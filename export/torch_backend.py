@@ -62,7 +62,7 @@ class TorchBackend:
 
     @property
     def manifest(self) -> Manifest:
-        """What a bundle of this model would say; it lists no files."""
+        """Manifest of a bundle of this model; it lists no files."""
         return self._manifest
 
     def encode_text(self, names: Sequence[str]) -> np.ndarray:

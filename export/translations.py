@@ -1,4 +1,4 @@
-"""How some of PyTorch's operators are written in a graph: attention, norms and softmax.
+"""Translations of some of PyTorch's operators to a graph: attention, norms and softmax.
 
 In a float16 graph these are the float32 regions: float32 from a Cast at their input to a Cast at their output, whatever
 the engine would choose. `python -m pcaseg.benchmarks.studies.mixed_precision` measures the reason of each. (The cost

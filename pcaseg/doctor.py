@@ -1,4 +1,4 @@
-"""What can run on this machine, found by trying it: every backend on its devices, and a bundle with every backend."""
+"""Diagnosis of this machine, by trying: every backend on its devices, and a bundle with every backend."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement was made on, stored with its rows."""
+"""Environment of a measurement, stored with its rows."""
 
 from __future__ import annotations
 

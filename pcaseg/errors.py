@@ -52,7 +52,7 @@ def reported(work: Callable[[], int]) -> int:
 
 
 def install_hint(extra: str) -> str:
-    """How to install a pip extra of this project.
+    """Advice on installing a pip extra of this project.
 
     >>> install_hint("torch")
     'in a clone of pcaseg run: pip install ".[torch]"'

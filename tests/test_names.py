@@ -39,3 +39,20 @@ def test_no_file_is_longer_than_can_be_read():
 
 def test_classes_within_functions_and_classes_count():
     assert public_classes("class A:\n    class B: ...\ndef f():\n    class C: ...\nclass _D: ...") == ["A", "B", "C"]
+
+
+NO_NOUN_OR_VERB = ("How", "Of", "What", "When", "Where", "Whether", "Which", "Who")
+
+
+def docstrings(source: str) -> list[str]:
+    """First lines of the docstrings of a module, its classes and its functions."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    found = [ast.get_docstring(node) for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return [text.partition("\n")[0] for text in found if text]
+
+
+def test_docstrings_begin_with_a_noun_or_a_verb():
+    assert docstrings('"""What it is."""\nclass A:\n    """Of a."""') == ["What it is.", "Of a."]
+    lines = {str(path.relative_to(ROOT)): docstrings(path.read_text(encoding="utf-8")) for path in sources()}
+    wrong = [(path, line) for path, found in lines.items() for line in found if line.split()[0] in NO_NOUN_OR_VERB]
+    assert wrong == []

@@ -83,7 +83,7 @@ def _judged(target: str, value: tuple[str, bool, str] | None) -> TargetOutcome:
 
 
 def _faster(rows: Sequence[BenchRow], backend: str, least: float) -> TargetOutcome:
-    """How many times faster the five windows run than another way on the same GPU: medians of the engine."""
+    """Speed of the five windows as a multiple of another way's on the same GPU: medians of the engine."""
     target = f"five windows of 150 classes in float16: {least:g} x {backend}"
     others = [row for row in rows if row.backend == backend and _at(row, 150, "sliding")]
     ours, theirs = _fastest(_engines(rows, 150, "sliding")), _fastest(others)

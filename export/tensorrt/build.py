@@ -255,7 +255,7 @@ class _Job:
         return None
 
     def _missing(self, machine: Machine) -> str:
-        """Which field keeps the nearest engine of this graph from being the one asked for."""
+        """Field that keeps the nearest engine of this graph from being the one asked for."""
         others = [
             engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.key.graph
         ]

@@ -28,7 +28,7 @@ _UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "SLICE", "CONCAT
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How engines are built.
+    """Options of a build.
 
     Attributes:
         workspace_mib: device memory that tactics may use while they are tried and run.
@@ -172,7 +172,7 @@ def _wanted(trt: Any, kinds: Any, name: str, what: str) -> Any:
 
 
 def _constrain(trt: Any, network: Any, config: Any, precision: EnginePrecision) -> None:
-    """Where networks are weakly typed: allow half precision, and hold every layer to the type it has in the graph."""
+    """Allows half precision where networks are weakly typed, and holds every layer to the type it has in the graph."""
     weak = hasattr(trt.BuilderFlag, "OBEY_PRECISION_CONSTRAINTS") and not _strongly_typed(trt)
     if not weak or precision == "fp32":
         return

@@ -74,7 +74,7 @@ def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str, frames
 
 
 def _read_frames(graph: onnx.GraphProto, frames: Frames) -> None:
-    """Where images are bytes, nothing but the cast to numbers reads them: parsers ask the shape of no uint8."""
+    """Lets nothing but the cast to numbers read images of bytes: parsers ask the shape of no uint8."""
     (image,) = [value for value in graph.input if value.name == "image"]
     if image.type.tensor_type.elem_type != onnx.TensorProto.UINT8:
         return
@@ -146,7 +146,7 @@ class _Graph:
             getattr(self.graph, field).extend(kept)
 
     def _depends(self, name: str, on: str) -> bool:
-        """Whether a value is computed from another, through at most a few nodes that change its shape."""
+        """True where a value is computed from another, through at most a few nodes that change its shape."""
         while name in self.maker and name != on:
             name = self.maker[name].input[0]
         return name == on

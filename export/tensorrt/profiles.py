@@ -19,7 +19,7 @@ Range = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Ranges:
-    """Of one graph under one set: classes, images of one call in each profile, and sides of frames of a free size."""
+    """Ranges of one graph under one set: classes, images of a call in each profile, sides of frames of a free size."""
 
     classes: Range
     images: dict[str, Range]

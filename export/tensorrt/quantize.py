@@ -175,7 +175,7 @@ def _to_float8(graph: onnx.GraphProto) -> None:
 
 
 def _reader(bundle: Bundle, role: GraphRole, calibration: Calibration, *, progress: bool) -> Any:
-    """What ONNX Runtime asks for one input after the other."""
+    """Reader that ONNX Runtime asks for one input after the other."""
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):

@@ -37,7 +37,7 @@ def _unusable(path: Path, error: OSError) -> EngineError:
 
 
 def _timings(path: Path) -> bytes:
-    """What TensorRT learned before; nothing where there is no file."""
+    """Timings from former builds; nothing where there is no file."""
     refuse_foreign(path, _is_timing_cache, "a timing cache of pcaseg", mend="name another file", error=EngineError)
     return path.read_bytes().removeprefix(TIMING_MARK) if path.exists() else b""
 
@@ -49,7 +49,7 @@ def _is_timing_cache(path: Path) -> bool:
 
 @dataclass
 class Timings:
-    """What TensorRT learned of its tactics, as its own bytes."""
+    """Timings of TensorRT's tactics, as its own bytes."""
 
     data: bytes
 

@@ -50,7 +50,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
 
 
 def backend_options(options: argparse.Namespace) -> dict[str, object]:
-    """What was given of the options that one backend alone understands."""
+    """Options given that one backend alone understands."""
     given = {"engine_precision": options.engine_precision, "plugin_library": options.plugin_library}
     return {name: value for name, value in given.items() if value is not None}
 

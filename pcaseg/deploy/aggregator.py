@@ -55,12 +55,12 @@ class FoldedAggregator(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The weights' type."""
         return self.cost_embedding.weight.dtype
 
     @property
     def map_bytes(self) -> int:
-        """Of one class map, HW x C numbers; some are float32 whatever the weights are."""
+        """Bytes of one class map, HW x C numbers; some are float32 whatever the weights are."""
         size = torch.promote_types(self.dtype, torch.float32).itemsize
         return self.grid[0] * self.grid[1] * self.cost_embedding.out_channels * size
 
@@ -152,14 +152,14 @@ class FoldedAggregator(nn.Module):
 
 
 class Step(nn.Module):
-    """What half a layer has: a spatial and a semantic stream on a grid."""
+    """Half of a layer: a spatial and a semantic stream on a grid."""
 
     def __init__(self, spatial: FoldedSpatialStream, semantic: FoldedSemanticStream, grid: tuple[int, int]) -> None:
         super().__init__()
         self.spatial, self.semantic, self.grid = spatial, semantic, grid
 
     def attention(self, z: Tensor, share: Tensor, chunk: int | None) -> Callable[[slice], Tensor]:
-        """What the semantic stream makes of a slice of z's classes; in chunks, the sums over all are made first."""
+        """Semantic stream of a slice of z's classes; in chunks, the sums over all are made first."""
         if chunk is None:
             whole = self.semantic(z, share)
             return lambda part: whole[:, part]
@@ -222,7 +222,7 @@ class SerialStep(Step):
 
 
 def by_chunks(x: Tensor, chunk: int | None, compute: Callable[[slice], Tensor]) -> Tensor:
-    """What `compute` makes of x, (B, T, ...), all classes at once or chunk by chunk, then in x's own memory."""
+    """Applies `compute` to x, (B, T, ...), all classes at once or chunk by chunk, then in x's own memory."""
     if chunk is None:
         return compute(slice(None))
     for part in chunks(x.shape[1], chunk):

@@ -25,7 +25,7 @@ class FoldedUpBlock(nn.Module):
         buffers(self, dtype, conv=weights_of(block.conv[3])[0], **fold_upsampling(block, grid))  # type: ignore[arg-type]
 
     def share(self, guidance: Tensor) -> Tensor:
-        """What guidance and bias add before the first norm: (B, G, 2h, 2w) -> (B, C', 2h, 2w), once per image."""
+        """Share of guidance and bias before the first norm: (B, G, 2h, 2w) -> (B, C', 2h, 2w), once per image."""
         return F.conv2d(guidance, self.guidance, padding=1) + self.border
 
     def forward(self, x: Tensor, share: Tensor) -> Tensor:

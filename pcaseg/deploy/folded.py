@@ -47,7 +47,7 @@ def fold(model: PCASeg, *, dtype: torch.dtype | None = None, memory_mib: float |
 
 
 class FoldedPCASeg(nn.Module):
-    """What `PCASeg` computes, with everything removed that can be removed exactly."""
+    """The computation of `PCASeg`, with everything removed that can be removed exactly."""
 
     def __init__(self, model: PCASeg, dtype: torch.dtype, *, memory_mib: float | None = None) -> None:
         super().__init__()

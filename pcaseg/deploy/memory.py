@@ -1,4 +1,4 @@
-"""How much memory the folded aggregator's intermediates take, and how many classes at a time fit a budget.
+"""Memory of the folded aggregator's intermediates, and the number of classes at a time that fits a budget.
 
 The unit is one class map, HW x C numbers. Counted over all live tensors of a run with the published sizes (C = 128,
 decoder widths 64 and 32), without the weights and the inputs; `tests/deploy/test_memory.py` counts again.
@@ -42,7 +42,7 @@ def peak_mib(images: int, classes: int, chunk: int | None, *, map_bytes: int) ->
 
 
 def largest_chunk(memory_mib: float, images: int, classes: int, *, map_bytes: int) -> int:
-    """How many classes at a time stay within a budget: the largest chunk with `peak_mib` of at most `memory_mib`.
+    """Classes at a time within a budget: the largest chunk with `peak_mib` of at most `memory_mib`.
 
     Raises:
         PcasegError: not even one class at a time does; the message names the least budget.

@@ -22,7 +22,7 @@ from pcaseg.model.semantic_stream import SemanticStream
 
 @dataclass(frozen=True)
 class ClassSums:
-    """What attention over all classes needs of them: matrix (B, HW, h, d, d) and normaliser (B, HW, h, d).
+    """Sums over all classes that attention needs: matrix (B, HW, h, d, d) and normaliser (B, HW, h, d).
 
     Float32 or float64, whatever the weights are: they grow with the number of classes.
     """
@@ -60,7 +60,7 @@ class FoldedSemanticStream(nn.Module):
         buffers(self, torch.promote_types(dtype, torch.float32), **padding_constants(stream))
 
     def share(self, guidance: Tensor) -> Tensor:
-        """What a class's text adds to q and k, with their biases: (..., T, C) -> (..., T, 2C); once per vocabulary."""
+        """Share of a class's text in q and k, with their biases: (..., T, C) -> (..., T, 2C); once per vocabulary."""
         return F.linear(guidance, self.guidance, self.guidance_bias)
 
     def padding(self, T: int) -> ClassSums:
@@ -108,7 +108,7 @@ def fold_class_attention(stream: SemanticStream) -> dict[str, Tensor]:
 
 
 def padding_constants(stream: SemanticStream) -> dict[str, Tensor]:
-    """What one padding token adds to the sums: phi(k0)^T v0 (h, d, d) and phi(k0) (h, d); zeros without padding."""
+    """Share of one padding token in the sums: phi(k0)^T v0 (h, d, d) and phi(k0) (h, d); zeros without padding."""
     attention, C = stream.attention, stream.attention.v.in_features
     if not stream.padding:
         zeros = weights_of(attention.v)[1].unflatten(0, (attention.heads, -1)).mul(0)

@@ -34,7 +34,7 @@ class FoldedSpatialStream(nn.Module):
         self.block_2 = FoldedSwinBlock(stream.block_2, stream.guidance_norm, grid, dtype)
 
     def shares(self, guidance: Tensor) -> list[Share]:
-        """What the guidance adds to q and k, once per image: (B, HW, C) -> twice (B, 1, HW, C) for each block."""
+        """Share of the guidance in q and k, once per image: (B, HW, C) -> twice (B, 1, HW, C) for each block."""
         normed = F.layer_norm(guidance, guidance.shape[-1:])
         return [self.block_1.share(normed), self.block_2.share(normed)]
 

@@ -1,4 +1,4 @@
-"""How far a backend's result is from eager float32: logits, labels, borders, the worst class, and labelled images."""
+"""Distance of a backend's result from eager float32's: logits, labels, borders, worst class, labelled images."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BORDER_PX = 2
 
 @dataclass(frozen=True)
 class Output:
-    """What one backend made of one image.
+    """Result of one backend for one image.
 
     Attributes:
         labels: (H, W) integers.
@@ -61,7 +61,7 @@ def compare(
     miou: float | None = None,
     reference_miou: float | None = None,
 ) -> Accuracy:
-    """How far an output is from eager float32's of the same image; mIoU in percent, of a labelled set."""
+    """Distance of an output from eager float32's of the same image; mIoU in percent, of a labelled set."""
     worst, iou = worst_class(reference.labels, output.labels)
     return Accuracy(
         relative_error=relative_error(output, reference),

@@ -41,7 +41,7 @@ class AgreementCase:
 
 @dataclass(frozen=True)
 class AgreementRow:
-    """What one case showed.
+    """Outcome of one case.
 
     Attributes:
         relative_error: largest difference of a logit over the largest eager logit (both in absolute value); a

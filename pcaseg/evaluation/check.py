@@ -41,7 +41,7 @@ CLASS_COUNTS = (59, 20, 5, 1)
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What a check showed.
+    """Outcome of a check.
 
     Attributes:
         preset, aggregation, weights, bundle_sha256: of the bundle.
@@ -211,7 +211,7 @@ def refuse_foreign_report(path: Path) -> None:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether a file is what `CheckReport.write` writes."""
+    """True for a file that `CheckReport.write` wrote."""
     try:
         report = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -220,7 +220,7 @@ def _is_report(path: Path) -> bool:
 
 
 def _gate(bundle: Bundle, precision: str, asked: Mapping[str, float]) -> dict[str, float]:
-    """What is to be reached: by precision and weights, and what was asked for."""
+    """Thresholds to reach: by precision and weights, and what was asked for."""
     weights = bundle.manifest.weights.kind
     gate = {**default_gate(precision, weights), **labelled_gate(precision, weights), **asked}
     if not gate.keys() - {"miou_difference"}:
@@ -231,7 +231,7 @@ def _gate(bundle: Bundle, precision: str, asked: Mapping[str, float]) -> dict[st
 
 
 def _labelled_source(asked: str | None, manifest: Manifest, gate: Mapping[str, float]) -> str | None:
-    """What to measure mIoU on: what was asked for, or the scenes for a bundle that was trained on such."""
+    """Source of labelled images for mIoU: what was asked for, or the scenes for a bundle that was trained on such."""
     if asked is None and manifest.preset == "tiny" and manifest.weights.kind in TRAINED:
         asked = None if manifest.image_size else SOURCE
     if asked is None and "miou_difference" in gate:

@@ -1,4 +1,4 @@
-"""How well predicted label maps agree with true ones: confusion matrix and what is read from it."""
+"""Agreement of predicted label maps with true ones: confusion matrix and what is read from it."""
 
 from __future__ import annotations
 

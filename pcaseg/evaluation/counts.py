@@ -29,7 +29,7 @@ Labeller = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What is evaluated; files with equal ones add up.
+    """Description of an evaluation; files with equal ones add up.
 
     Attributes:
         subject: `eager` or the backend of a bundle.
@@ -59,7 +59,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class ImageCounts:
-    """What one image adds: cells of the confusion matrix, flat, with their pixels."""
+    """Counts of one image: cells of the confusion matrix, flat, with their pixels."""
 
     image: str
     cells: tuple[int, ...]
@@ -84,7 +84,7 @@ def names_sha256(folder: LabelledFolder, indices: Sequence[int]) -> str:
 
 
 def shard_path(out: Path, subject: str, shard: tuple[int, int]) -> Path:
-    """Where a shard's counts stand: shard (1, 4) is the first of four."""
+    """File of a shard's counts: shard (1, 4) is the first of four."""
     return out / f"{subject}.{shard[0]}of{shard[1]}.jsonl"
 
 

@@ -31,7 +31,7 @@ _POLL_S = 0.2
 
 @dataclass(frozen=True)
 class EvaluatedNetwork:
-    """What is evaluated, by name, so that each process opens its own.
+    """Network to evaluate, by name, so that each process opens its own.
 
     Attributes:
         subject: what files and tables call it.
@@ -95,7 +95,7 @@ class EvaluationPlan:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation gave.
+    """Outcome of an evaluation.
 
     Attributes:
         out: folder of the results.
@@ -111,7 +111,7 @@ class Evaluation:
 
     @property
     def paths(self) -> tuple[Path, Path]:
-        """Where `results.json` and `results.md` stand, once there are results."""
+        """Paths of `results.json` and `results.md`, once there are results."""
         return result_paths(self.out)
 
 
@@ -201,7 +201,7 @@ def evaluate_network(network: EvaluatedNetwork, plan: EvaluationPlan, *, progres
 
 
 def describe(network: EvaluatedNetwork, segmenter: Segmenter, plan: EvaluationPlan) -> Evaluated:
-    """What is evaluated, as files and reports say it."""
+    """Describes an evaluation as files and reports say it."""
     manifest = segmenter.backend.manifest
     return Evaluated(
         subject=network.subject,

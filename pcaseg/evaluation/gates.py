@@ -1,4 +1,4 @@
-"""What a backend must reach to count as right."""
+"""Gates: thresholds that a backend must reach to count as right."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AT_LEAST = ("label_agreement", "boundary_agreement", "worst_iou")
 
 
 def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
-    """What a backend of a precision must reach.
+    """Thresholds for a backend of a precision.
 
     Weights that were never trained leave the classes near ties: below float32 their labels then say nothing about the
     backend, and only the logits are bounded; in eight bits nothing is.
@@ -39,7 +39,7 @@ def default_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
 
 
 def labelled_gate(precision: str, weights: WeightsKind) -> dict[str, float]:
-    """What else a backend must reach where a labelled set was measured; with untrained weights in float32 alone."""
+    """Further thresholds where a labelled set was measured; with untrained weights in float32 alone."""
     if precision not in MIOU_DIFFERENCES or (precision != "float32" and weights not in TRAINED):
         return {}
     return {"miou_difference": MIOU_DIFFERENCES[precision]}
@@ -68,7 +68,7 @@ def parse_gate(text: str) -> dict[str, float]:
 
 
 def gate_failures(accuracy: Accuracy, gate: Mapping[str, float]) -> str:
-    """What an accuracy misses of a gate, in words; empty where it passes."""
+    """Describes what an accuracy misses of a gate; empty where it passes."""
     misses = []
     for name, bound in gate.items():
         value = getattr(accuracy, name)

@@ -30,12 +30,12 @@ _MEASURES = (
 
 
 def result_paths(out: Path) -> tuple[Path, Path]:
-    """Where `write_results` writes: `results.json` and `results.md`."""
+    """Paths that `write_results` writes: `results.json` and `results.md`."""
     return out / RESULTS[0], out / RESULTS[1]
 
 
 def missing_images(out: Path, evaluated: Evaluated) -> int:
-    """How many images of an evaluation no shard in the folder holds yet."""
+    """Number of images of an evaluation that no shard in the folder holds yet."""
     return evaluated.images - len(read_counts(out, evaluated))
 
 
@@ -87,7 +87,7 @@ def _subject(folder: LabelledFolder, out: Path, evaluated: Evaluated) -> dict[st
 
 
 def _parts(folder: LabelledFolder, found: Scores) -> dict[str, float | None] | None:
-    """Of parts: mIoU of names seen in training, of the others, and their harmonic mean."""
+    """Scores of parts: mIoU of names seen in training, of the others, and their harmonic mean."""
     if folder.seen is None:
         return None
     members = [name in folder.seen for name in folder.label_names]
@@ -128,7 +128,7 @@ def _measure_lines(subjects: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def network_title(subject: Mapping[str, Any]) -> str:
-    """What tables call a subject."""
+    """Title of a subject in tables."""
     return f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}"
 
 

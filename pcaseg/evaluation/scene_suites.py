@@ -1,4 +1,4 @@
-"""How well a model segments fresh scenes: seen names, held-out pairs, parts and plain names, in lists with hard
+"""Accuracy of a model on fresh scenes: seen names, held-out pairs, parts and plain names, in lists with hard
 distractors and with all names at once."""
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ backgrounds."""
 
 @dataclass(frozen=True)
 class SceneScores:
-    """What a suite showed, shares from 0 to 1.
+    """Scores of a suite, shares from 0 to 1.
 
     Attributes:
         miou: mean over the scored names that occur, of intersection over union in all scenes together.

@@ -73,7 +73,7 @@ class Checkpoint:
 
     @property
     def aggregation(self) -> Aggregation | None:
-        """Which aggregation the names of its tensors are of; None where it holds no aggregator."""
+        """Aggregation that the names of its tensors are of; None where it holds no aggregator."""
         layers = [name for name in self.tensors if f"{AGGREGATOR_PREFIX}layers." in name]
         if not layers:
             return None
@@ -83,7 +83,7 @@ class Checkpoint:
 
 
 def is_model_file(path: Path) -> bool:
-    """Whether `save_model` wrote a file.
+    """True for a file that `save_model` wrote.
 
     Raises:
         CheckpointError: a damaged safetensors file, or one of a training that goes on.

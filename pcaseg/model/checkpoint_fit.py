@@ -1,4 +1,4 @@
-"""Whether a checkpoint fits a model, and if not, all of what does not fit in one message."""
+"""Fit of a checkpoint to a model, and if there is none, all of what does not fit in one message."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shapes_of(tensors: Mapping[str, Tensor]) -> Shapes:
 
 
 def is_clip(name: str) -> bool:
-    """Whether a canonical published name belongs to CLIP, and not to what PCA-Seg adds."""
+    """True where a canonical published name belongs to CLIP, and not to what PCA-Seg adds."""
     return name.startswith(CLIP_PREFIX)
 
 

@@ -20,7 +20,7 @@ from pcaseg.model.positions import ROTARY_REFERENCE_GRID, resize_position_embedd
 
 
 class ImageTower(nn.Module):
-    """What both towers share; `forward` is the public call.
+    """Base of both towers; `forward` is the public call.
 
     Subclasses give `forward_tokens` and say through `normalised_features` whether features have unit norm.
     """

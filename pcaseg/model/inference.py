@@ -79,7 +79,7 @@ def sliding_scores(image: Tensor, logits: Logits, input_px: int, sliding: Slidin
 
 
 def sliding_inputs(image: Tensor, input_px: int, sliding: Sliding) -> Tensor:
-    """What the network sees of (1, 3, H, W): the windows, then the whole image, (windows, 3, R, R)."""
+    """Inputs of the network from (1, 3, H, W): the windows, then the whole image, (windows, 3, R, R)."""
     canvas, window = resize(image, sliding.image_px), sliding.window_px
     crops = [canvas[..., top : top + window, left : left + window] for top, left in sliding.origins()]
     return resize(torch.cat([*crops, resize(image, window)]), input_px)

@@ -19,7 +19,7 @@ from pcaseg.model.text_tower import TextTower
 
 @dataclass(frozen=True)
 class WeightsSource:
-    """Where a model's weights came from.
+    """Origin of a model's weights.
 
     Attributes:
         kind: labels of any but `checkpoint` mean nothing, though shapes and speed are real.

@@ -116,7 +116,7 @@ def from_windows(windows: Tensor, window: int, grid: tuple[int, int]) -> Tensor:
 
 
 def shifted_window_mask(grid: tuple[int, int], window: int, shift: int) -> Tensor:
-    """What to add to the attention of shifted windows: -100 between positions that were not neighbours.
+    """Mask to add to the attention of shifted windows: -100 between positions that were not neighbours.
 
     Returns:
         (n, window * window, window * window) float32.

@@ -24,7 +24,7 @@ class Backend(Protocol):
 
     @property
     def name(self) -> str:
-        """What really runs, such as `onnxruntime-cpu`."""
+        """Name of what really runs, such as `onnxruntime-cpu`."""
         ...
 
     @property
@@ -88,7 +88,7 @@ def open_backend(
 
 
 def backend_opener(name: str) -> Callable[..., Backend]:
-    """What opens a bundle with a backend, imported.
+    """Opener of bundles with a backend, imported.
 
     Raises:
         PcasegError: no such backend.

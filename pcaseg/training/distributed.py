@@ -17,7 +17,7 @@ from pcaseg.errors import PcasegError
 
 @dataclass(frozen=True)
 class Processes:
-    """Who this process is among all; `device` is its own."""
+    """Place of this process among all; `device` is its own."""
 
     rank: int
     world: int
