@@ -1,21 +1,23 @@
-"""The graph with plugin nodes computes what the plain one computes, node by node and by the kernels themselves."""
+"""The graph with plugin nodes computes what the folded model computes, by the kernels themselves."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
-from support import small_model
+from support import SMALL_EVA, small_model
 
-from pcaseg.export.graphs import export_segmenter
+from pcaseg.deploy.folded import fold
+from pcaseg.export.graphs import SegmenterGraph, segmenter_signature
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS, Integers, fixed_for
-from pcaseg.model.checkpoint import load_model
+from pcaseg.kernels.registry import recording
 
 
 def run_kernel(name: str, inputs: tuple[np.ndarray, ...], attributes: dict[str, int]) -> np.ndarray:
@@ -48,6 +50,9 @@ def operator_of(name: str) -> type:
 calls: list[str] = []
 
 
+SMALLER = replace(SMALL_EVA, image_px=48, window=3, vision_blocks=3, taps=(0, 1))
+"""A grid of 6 x 6, for the interpreter, and few nodes, for the exporter."""
+
 OLD = {"opset": 17, "layer_norm": "decomposed"}
 
 
@@ -56,33 +61,35 @@ OLD = {"opset": 17, "layer_norm": "decomposed"}
     [(OLD, (1, 3), 2e-5), ({"precision": "float16"}, (3,), 1e-2)],
     ids=["float32-opset17", "float16"],
 )
-def test_the_graph_with_kernels_equals_the_plain_one(tmp_path, form, class_counts, tolerance):
+def test_the_graph_with_kernels_computes_what_the_folded_model_does(tmp_path, form, class_counts, tolerance):
     options = ExportOptions(**form)
-    plain = export_segmenter(small_model(), tmp_path / "plain.onnx", options=options)
-    plugins = export_plugin_segmenter(small_model(), tmp_path / "plugins.onnx", options=options)
-    assert [value.name for value in plugins.graph.input] == [value.name for value in plain.graph.input]
-    session = onnxruntime.InferenceSession(plain.SerializeToString())
+    plain = SegmenterGraph(fold(small_model(SMALLER)))
+    plugins = export_plugin_segmenter(small_model(SMALLER), tmp_path / "plugins.onnx", options=options)
+    assert [value.name for value in plugins.graph.input] == list(segmenter_signature(SMALLER).inputs)
     evaluator = ReferenceEvaluator(plugins, new_ops=[operator_of(name) for name in PLUGINS])
     assert [entry.version for entry in plugins.opset_import if entry.domain == ""] == [options.opset]
     rng = np.random.default_rng(0)
     for T in class_counts:
         text = rng.standard_normal((T, 64)).astype(np.float32)
         text /= np.linalg.norm(text, axis=1, keepdims=True)
-        feed = {"image": rng.uniform(0, 255, (1, 3, 96, 96)).astype(np.float32), "text": text}
+        feed = {"image": rng.uniform(0, 255, (1, 3, 48, 48)).astype(np.float32), "text": text}
         calls.clear()
-        (expected,), (found,) = session.run(None, feed), evaluator.run(None, feed)
+        with torch.no_grad(), recording() as computed:
+            expected = plain(*map(torch.from_numpy, feed.values())).numpy()
+        assert {path for _, path in computed} == {"reference"}
+        (found,) = evaluator.run(None, feed)
         assert sorted(calls) == sorted(["PcasegCostVolume", *["PcasegClassAttention", "PcasegExpertMix"] * 2])
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
 
 def test_a_model_without_padding_has_no_class_attention(tmp_path):
-    proto = export_plugin_segmenter(load_model("tiny", {}), tmp_path / "tiny.onnx")
+    proto = export_plugin_segmenter(small_model(replace(SMALLER, class_padding=0)), tmp_path / "unpadded.onnx")
     found = {node.op_type for node in proto.graph.node if node.domain == NAMESPACE}
     assert found == {"PcasegCostVolume", "PcasegExpertMix"}
 
 
 def test_a_serial_model_has_no_expert_mixing(tmp_path):
-    proto = export_plugin_segmenter(small_model(aggregation="serial"), tmp_path / "serial.onnx")
+    proto = export_plugin_segmenter(small_model(SMALLER, aggregation="serial"), tmp_path / "serial.onnx")
     found = {node.op_type for node in proto.graph.node if node.domain == NAMESPACE}
     assert found == {"PcasegCostVolume", "PcasegClassAttention"}
     standard = {schema.name for schema in onnx.defs.get_all_schemas()}
