@@ -8,7 +8,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 CPU := not slow and not gpu and not trt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all coverage lint demo clean
+.PHONY: test test-all coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -19,12 +19,15 @@ test-all: lint
 	$(PYTEST) -m "$(ALONE)"
 
 coverage: $(READY)
-	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov=pcaseg --cov-report=term
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=term
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/mkdocs build --strict
 
 demo: $(READY)
 	$(BIN)/python -m pcaseg.benchmarks.demo --out demo
@@ -38,4 +41,4 @@ $(READY): setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo site build *.egg-info

@@ -108,6 +108,15 @@ def test_modules_that_are_run_exist():
         assert '__name__ == "__main__"' in path.read_text(encoding="utf-8") or path.name == "__main__.py", module
 
 
+def test_targets_of_make_exist():
+    targets = set(
+        re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)[1].split()
+    )
+    named = {target for text in TEXTS.values() for target in re.findall(r"\bmake ([a-z-]+)`", text)}
+    assert len(named) > 4
+    assert named <= targets
+
+
 def test_python_blocks_name_what_exists():
     blocks = [block for block in BLOCKS if block.language == "python"]
     assert len(blocks) > 4
@@ -141,8 +150,13 @@ def test_functions_and_tests_that_the_design_page_names_exist():
     pairs = re.findall(r"`(pcaseg/[\w/]+\.py)`: `(\w+)`(?:, `(\w+)`)?", text)
     pairs += [
         (f"pcaseg/deploy/{module}.py", name)
-        for module, name in re.findall(r"`(algebra|spatial|semantic|epl|decoder)\.(\w+)`", text)
+        for module, name in re.findall(r"`(algebra|spatial|semantic|epl|decoder)\.((?!py`)\w+)`", text)
     ]
+    for row in re.findall(
+        r"^\|(.+\.py.+)\|$", text.split("## Where the network computes")[1].split("##")[0], re.MULTILINE
+    ):
+        for folder, cell in zip(("pcaseg/model", "pcaseg/deploy", "kernels"), row.split("|")[1:], strict=True):
+            assert not cell.strip() or (ROOT / folder / cell.strip(" `")).is_file(), cell
     pairs += [("tests/deploy/test_rewrites.py", name) for name in re.findall(r"`(test_\w+)`", text)]
     assert len(pairs) > 20
     for path, *names in pairs:

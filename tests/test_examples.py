@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pcaseg.export.bundle import write_bundle
+from pcaseg.model.checkpoint import load_model
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -28,14 +31,20 @@ def run(name: str, *words: str | Path, code: int = 0) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def bundle(out):
-    shown, _ = run("tiny_bundle.py", "--out", out / "tiny.pcaseg")
-    assert shown.strip() == str(out / "tiny.pcaseg")
+    """Of `tiny`, exported here once: to trace it takes most of a minute."""
+    write_bundle(load_model("tiny"), out / "tiny.pcaseg")
     return out / "tiny.pcaseg"
 
 
-def test_first_picture(out):
-    shown, _ = run("first_picture.py", "--out", out / "first")
-    assert (out / "first" / "tiny.pcaseg" / "manifest.json").is_file()
+def test_a_bundle_that_stands_is_taken(bundle):
+    written = (bundle / "manifest.json").stat().st_mtime_ns
+    shown, _ = run("tiny_bundle.py", "--out", bundle)
+    assert shown.strip() == str(bundle)
+    assert (bundle / "manifest.json").stat().st_mtime_ns == written
+
+
+def test_first_picture(out, bundle):
+    shown, _ = run("first_picture.py", "--bundle", bundle, "--out", out / "first")
     assert Image.open(out / "first" / "picture_labels.png").size == (384, 384)
     assert shown.count("%") > 2
 
@@ -44,6 +53,7 @@ def test_camera_loop(out):
     shown, _ = run("camera_loop.py", "--frames", "3", "--out", out / "camera")
     assert [line.split(":")[0] for line in shown.splitlines()[:3]] == ["frame 0", "frame 1", "frame 2"]
     assert shown.splitlines()[3].endswith("of 3 frames")
+    assert (out / "camera" / "camera.pcaseg" / "manifest.json").is_file()
 
 
 def test_vocabulary_swap(out, bundle):
