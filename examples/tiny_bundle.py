@@ -8,16 +8,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pcaseg
 from pcaseg.errors import reported
-from pcaseg.export.bundle import write_bundle
-from pcaseg.export.options import ExportOptions
+
+if TYPE_CHECKING:
+    from pcaseg.export.options import ExportOptions
 
 
 def tiny_bundle(path: Path, *, options: ExportOptions | None = None) -> Path:
-    """Exports `tiny`, unless a bundle stands there already; returns its path."""
+    """Exports `tiny`, unless a bundle stands there already; returns its path. PyTorch is imported to export alone."""
     if not path.exists():
+        from pcaseg.export.bundle import write_bundle
+        from pcaseg.export.options import ExportOptions
+
         write_bundle(pcaseg.load_model("tiny"), path, options=options or ExportOptions())
     return path
 
