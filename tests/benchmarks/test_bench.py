@@ -203,7 +203,7 @@ def test_an_interrupted_run_leaves_no_empty_file(target, small_preset, tmp_path,
     def interrupted(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pcaseg.benchmarks.bench.machine", interrupted)
+    monkeypatch.setattr("pcaseg.benchmarks.bench.machine_rates", interrupted)
     assert main(["bench", str(target.bundles["float32"].path), "--no-cold", "--out", str(stored)]) == 130
     assert "interrupted" in capsys.readouterr().err and not stored.exists()
 
