@@ -155,10 +155,21 @@ def test_decoder():
     assert_same(folded(x.flatten(2, 3), folded.shares(*guidance)), decoder(x, guidance))
 
 
-@pytest.mark.parametrize("preset", [SMALL_EVA, SMALL_OPENAI], ids=["eva", "openai"])
-@pytest.mark.parametrize("aggregation", ["parallel", "serial"])
+SETTINGS = [(1, (1, 1), None), (7, (2, 2), 3), (20, (1, 1), 8)]
+MANY = (258, (1, 1), 100)
+"""Classes, pooling and chunk: above 256 classes the best are chosen for each image."""
+
+
 @pytest.mark.parametrize(
-    ("T", "pooling", "chunk"), [(1, (1, 1), None), (7, (2, 2), 3), (20, (1, 1), 8), (258, (1, 1), 100)]
+    ("preset", "aggregation", "T", "pooling", "chunk"),
+    [
+        *((SMALL_EVA, aggregation, *setting) for aggregation in ("parallel", "serial") for setting in SETTINGS),
+        *((SMALL_OPENAI, aggregation, *setting) for aggregation in ("parallel", "serial") for setting in SETTINGS),
+        (SMALL_EVA, "parallel", *MANY),
+        (SMALL_OPENAI, "serial", *MANY),
+        pytest.param(SMALL_EVA, "serial", *MANY, marks=pytest.mark.slow),
+        pytest.param(SMALL_OPENAI, "parallel", *MANY, marks=pytest.mark.slow),
+    ],
 )
 def test_whole_model(preset, aggregation, T, pooling, chunk):
     model = small_model(preset, aggregation=aggregation).double()
