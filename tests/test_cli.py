@@ -29,8 +29,7 @@ def bundle(copy_bundle, tmp_path_factory) -> Path:
 @pytest.fixture
 def photo(tmp_path) -> Path:
     path = tmp_path / "photo.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(path)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(path)
     return path
 
 
@@ -51,8 +50,7 @@ def assert_refused(answer: tuple[int, str, str], *fragments: object) -> None:
     assert code == 2 and out == ""
     lines = [line for line in err.replace("\r", "\n").splitlines() if line.startswith("error: ")]
     assert len(lines) == 1 and "Traceback" not in err
-    for fragment in fragments:
-        assert str(fragment) in lines[0]
+    assert [fragment for fragment in fragments if str(fragment) not in lines[0]] == [], lines
 
 
 def files_in(folder: Path) -> list[str]:
