@@ -52,8 +52,17 @@ def inputs(T: int, N: int, form: str = "logits") -> dict[str, np.ndarray]:
     return {"image": rng.uniform(0, 255, (N, 3, 96, 96)).astype(np.float32), "text": text}
 
 
-@pytest.mark.parametrize("form", ["logits", "logits-old", "logits-old-half"])
-@pytest.mark.parametrize(("role", "counts"), [("main", (1, 7, 255, 256)), ("large", (257, 300, 847))])
+@pytest.mark.parametrize(
+    ("form", "role", "counts"),
+    [
+        ("logits", "main", (1, 7, 255, 256)),
+        ("logits", "large", (257, 847)),
+        ("logits-old", "main", (1, 256)),
+        ("logits-old", "large", (257,)),
+        ("logits-old-half", "main", (1, 256)),
+        ("logits-old-half", "large", (300,)),
+    ],
+)
 def test_derived_graphs_compute_the_same(graphs, form, role, counts):
     proto = graphs(form)
     whole, derived = session(proto), session(derive_graph(proto, role, source="x"))
