@@ -143,10 +143,10 @@ def _take(array: np.ndarray, used: np.ndarray, *, axis: int) -> np.ndarray:
 
 def _label_tile(scores: np.ndarray, rows: Taps, columns: Taps) -> tuple[np.ndarray, np.ndarray]:
     """`label_map` of one tile; `scores` `(T, r, c)` holds just the points that the taps read."""
-    contenders = np.arange(len(scores))
+    candidates = np.arange(len(scores))
     if 4 * scores[0].size <= len(rows.low) * len(columns.low):  # else finding them costs more than it saves
-        contenders = _contenders(scores)
-        scores = scores[contenders]
+        candidates = _candidates(scores)
+        scores = scores[candidates]
     values = rows.blend(columns.blend(scores, axis=2), axis=1)
     best = values[0]
     winner = np.zeros(best.shape, np.intp)
@@ -154,10 +154,10 @@ def _label_tile(scores: np.ndarray, rows: Taps, columns: Taps) -> tuple[np.ndarr
         better = value > best  # strictly: of equals the lowest index stays
         np.copyto(best, value, where=better)
         np.copyto(winner, index, where=better)
-    return contenders[winner], best
+    return candidates[winner], best
 
 
-def _contenders(scores: np.ndarray) -> np.ndarray:
+def _candidates(scores: np.ndarray) -> np.ndarray:
     """Indices of the classes that may be the best somewhere between the grid points of `scores` `(T, r, c)`.
 
     Within a cell of four points a blended score lies between the least and the greatest of the four, so a class
