@@ -31,6 +31,7 @@ def test_folding_compares_before_it_times(opened, monkeypatch):
     assert rows["aggregator", 3, "eager"].gmac > 5 * rows["aggregator", 3, "folded"].gmac
 
 
+@pytest.mark.timing
 def test_a_delay_is_measured_where_it_is(opened, monkeypatch):
     calls = opened.calls("aggregator", 2)
     slow = lambda call: lambda: (time.sleep(0.5), call())[1]  # noqa: E731

@@ -119,6 +119,7 @@ def test_stages_add_up_to_the_whole(target, backend, stages):
     assert "forward" not in vars(target.model.aggregator)  # the wrapping is gone
 
 
+@pytest.mark.timing
 def test_a_planted_delay_is_found_in_the_engine(target, spoil):
     spoil(delay_s=0.3)
     rows = run(target, backends=("eager", "onnxruntime-cpu", "spoilt"))
