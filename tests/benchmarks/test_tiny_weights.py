@@ -78,9 +78,9 @@ def test_table_and_curve_show_the_record():
     assert "| parts, all names at once | 5 | 20 | 0.812 | 0.65 | 0.900 |" in re.sub(
         " +", " ", tiny.scenes_table(record)
     )
-    drawn = tiny.curve(record)
+    drawn = tiny.curve(record).svg()
     assert "cosines of the towers" in drawn and "logits" in drawn
-    assert drawn != tiny.curve(record | {"log": rows[:150]})
+    assert drawn != tiny.curve(record | {"log": rows[:150]}).svg()
 
 
 def test_ablation_trains_its_variants_and_goes_on(tmp_path, capsys):
