@@ -35,7 +35,10 @@ if WORKER:
 
 @pytest.fixture(scope="session", autouse=True)
 def thread_per_worker():
-    """A worker computes on one thread, and so does what its tests start: the other cores are other workers'."""
+    """A worker computes on one thread, and so does what its tests start: the other cores are other workers'.
+
+    A pytest that a test starts is no worker: pytest-benchmark writes nothing in one.
+    """
     if not WORKER:
         yield
         return
@@ -48,6 +51,7 @@ def thread_per_worker():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.delenv("PYTEST_XDIST_WORKER")
         patch.setattr(onnxruntime.InferenceSession, "__init__", on_one_thread)
         yield
 
