@@ -1,8 +1,8 @@
 """Translations of some of PyTorch's operators to a graph: attention, norms and softmax.
 
 In a float16 graph these are the float32 regions: float32 from a Cast at their input to a Cast at their output, whatever
-the engine would choose. `python -m pcaseg.benchmarks.studies.mixed_precision` measures the reason of each. (The cost
-volume and the sums of linear attention are float32 in the folded model itself.)
+the engine would choose. `python -m pcaseg.benchmarks.studies.mixed_precision` measures the reason of each. (Unit
+norms, the cost volume and the sums of linear attention are float32 in the model itself.)
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ def translations(precision: Precision, layer_norm: LayerNormForm) -> Translation
         table |= {
             aten.softmax.int: _softmax,
             aten.group_norm.default: _group_norm,
-            aten.linalg_vector_norm.default: _vector_norm,
         }
     return table
 
@@ -98,11 +97,6 @@ def _group_norm(
     shape = op.Constant(value_ints=[-1, 1, 1])
     weight, bias = (op.Reshape(_wide(tensor, input), shape) for tensor in (weight, bias))
     return _narrow(op.Add(op.Mul(normed, weight), bias), input)
-
-
-def _vector_norm(self: Any, ord: float, dim: Sequence[int], keepdim: bool = False, dtype: int | None = None) -> Any:
-    assert ord == 2
-    return _narrow(op.ReduceL2(_wide(self, self), op.Constant(value_ints=list(dim)), keepdims=int(keepdim)), self)
 
 
 def _wide(tensor: Any, like: Any) -> Any:

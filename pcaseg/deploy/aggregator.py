@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.deploy.algebra import wide
 from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
 from pcaseg.deploy.semantic import FoldedSemanticStream
@@ -22,6 +21,7 @@ from pcaseg.kernels.cost_volume import cost_volume
 from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
 from pcaseg.model.cost_volume import cost_volume as model_cost_volume
 from pcaseg.model.cost_volume import rank_classes, restore_classes, take_classes
+from pcaseg.model.precision import unit_norm, wide
 from pcaseg.model.semantic_stream import pool_positions, upsample_positions
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -73,9 +73,9 @@ class FoldedAggregator(nn.Module):
         if text.dim() not in (3, 4):
             raise ValueError(f"text of shape {tuple(text.shape)}: expected (T, P, D) or (B, T, P, D)")
         text = wide(text)
-        mean = F.normalize(text.mean(dim=-2), dim=-1)
+        mean = unit_norm(text.mean(dim=-2), dim=-1)
         words = F.relu(self.text_guidance(mean.to(self.dtype)))
-        return PreparedVocabulary(F.normalize(text, dim=-1), tuple(step.semantic.share(words) for step in self.steps))
+        return PreparedVocabulary(unit_norm(text, dim=-1), tuple(step.semantic.share(words) for step in self.steps))
 
     def forward(
         self,

@@ -64,8 +64,3 @@ def buffers(module: nn.Module, dtype: torch.dtype, **tensors: Tensor) -> None:
     """Registers tensors as buffers of `module` in `dtype`."""
     for name, tensor in tensors.items():
         module.register_buffer(name, tensor.to(dtype).contiguous())
-
-
-def wide(tensor: Tensor) -> Tensor:
-    """The tensor in float32 at least: for sums that float16 would lose or overflow."""
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

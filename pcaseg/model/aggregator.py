@@ -11,6 +11,7 @@ from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes,
 from pcaseg.model.decoder import Decoder
 from pcaseg.model.epl import EPL
 from pcaseg.model.fod import fod
+from pcaseg.model.precision import unit_norm
 from pcaseg.model.semantic_stream import SemanticStream
 from pcaseg.model.spatial_stream import SpatialStream
 
@@ -191,7 +192,7 @@ class Aggregator(nn.Module):
         """
         spatial, *taps = guidance
         image = F.relu(self.image_guidance(spatial)).permute(0, 2, 3, 1)
-        words = F.relu(self.text_guidance(F.normalize(text.mean(dim=2), dim=-1)))
+        words = F.relu(self.text_guidance(unit_norm(text.mean(dim=2), dim=-1)))
         first, second = (F.relu(project(tap)) for project, tap in zip(self.decoder_guidance, taps, strict=True))
         return image, words, (first, second)
 

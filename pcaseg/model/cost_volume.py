@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pcaseg.configs import DROPPED_LOGIT, MAX_CLASSES
+from pcaseg.model.precision import unit_norm
 
 
 def cost_volume(features: Tensor, text: Tensor) -> Tensor:
@@ -21,8 +21,8 @@ def cost_volume(features: Tensor, text: Tensor) -> Tensor:
     """
     B, _, H, W = features.shape
     T, P = text.shape[1:3]
-    features = F.normalize(features, dim=1).flatten(2)
-    text = F.normalize(text, dim=-1).transpose(1, 2).flatten(1, 2)
+    features = unit_norm(features, dim=1).flatten(2)
+    text = unit_norm(text, dim=-1).transpose(1, 2).flatten(1, 2)
     return (text @ features).reshape(B, P, T, H, W)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pcaseg.configs import DenseMode, Preset
 from pcaseg.model.positions import ROTARY_REFERENCE_GRID, resize_position_embedding, rotary_table
+from pcaseg.model.precision import unit_norm
 
 
 class ImageTower(nn.Module):
@@ -46,7 +47,7 @@ class ImageTower(nn.Module):
         dense, taps = self.forward_tokens(images)
         features = dense[:, 1:]
         if self.normalised_features:
-            features = F.normalize(features, dim=-1)
+            features = unit_norm(features, dim=-1)
         return features, (taps[0][:, 1:], taps[1][:, 1:])
 
     def forward_tokens(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from open_clip.tokenizer import tokenize
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from pcaseg.class_names import check_class_names, prompt_for
 from pcaseg.configs import CONTEXT_LENGTH, Preset
 from pcaseg.model.fingerprint import tensors_sha256
+from pcaseg.model.precision import unit_norm
 
 VOCABULARY_TOKENS = 49408
 
@@ -50,7 +50,7 @@ class TextTower(nn.Module):
         x = text.token_embedding(tokens) + text.positional_embedding[:length]
         x = text.ln_final(text.transformer(x, attn_mask=text.attn_mask[:length, :length]))
         end = tokens.argmax(dim=-1)[:, None, None].expand(-1, 1, x.shape[-1])
-        return F.normalize(x.gather(1, end)[:, 0] @ text.text_projection, dim=-1)
+        return unit_norm(x.gather(1, end)[:, 0] @ text.text_projection, dim=-1)
 
     def fingerprint(self) -> str:
         """SHA-256 of the tower's weights: embeddings of another fingerprint do not fit."""

@@ -15,9 +15,11 @@ from support import SMALL_EVA, SMALL_OPENAI, small_model
 
 import pcaseg.export.graphs
 from pcaseg.errors import PcasegError
-from pcaseg.export.graphs import export_segmenter, export_text_encoder
+from pcaseg.export.graphs import Signature, export_graph, export_segmenter, export_text_encoder
 from pcaseg.export.label_graph import export_label_graph
 from pcaseg.export.options import ExportOptions
+from pcaseg.model.precision import unit_norm
+from pcaseg.runtime.manifest import TensorSpec
 
 FLOAT32_OPS = ("LayerNormalization", "Softmax", "InstanceNormalization", "ReduceL2", "ReduceSum")
 FLOAT32_ERROR = 1e-4
@@ -32,8 +34,8 @@ VARIANTS = {
     "float16, opset 17 in parts": ExportOptions(precision="float16", opset=17, layer_norm="decomposed"),
     "float16, newest": ExportOptions(precision="float16", opset=25),
 }
-SLOW = ("opset 17", "float16, newest")
-"""They mix what others have."""
+SLOW = ("opset 17", "float16, newest", "float16, opset 17 in parts")
+"""They mix what others have; of the last the tests of engines run graphs."""
 
 
 @pytest.fixture(
@@ -72,6 +74,35 @@ def test_agrees_with_eager(variant):
     assert_agrees(model, path, FLOAT32_ERROR if options.precision == "float32" else FLOAT16_ERROR)
 
 
+def test_an_image_of_one_colour(variant):
+    """Nothing in it varies."""
+    options, model, path, _ = variant
+    text = F.normalize(torch.randn(3, model.preset.embed_dim, generator=torch.Generator().manual_seed(3)), dim=-1)
+    for value in (0.0, 255.0):
+        images = torch.full((1, 3, 96, 96), value)
+        logits = logits_of(path, images, text)
+        assert np.isfinite(logits).all()
+        with torch.no_grad():
+            reference = model(images, text[:, None]).numpy()
+        allowed = FLOAT32_ERROR if options.precision == "float32" else FLOAT16_ERROR
+        assert np.abs(logits - reference).max() <= allowed * np.abs(reference).max()
+
+
+class _UnitNorm(torch.nn.Module):
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return unit_norm(image.half(), dim=1).float()
+
+
+def test_zero_has_a_unit_norm_in_float16(tmp_path):
+    spec = TensorSpec(("N", 8), "float32", "vectors")
+    export_graph(_UnitNorm(), tmp_path / "n.onnx", Signature({"image": spec}, {"logits": spec}))
+    session = onnxruntime.InferenceSession(tmp_path / "n.onnx", quiet())
+    rows = np.zeros((3, 8), np.float32)
+    rows[1], rows[2] = 1e-7, 200  # the second's square is no float16, the third's sum is none
+    (found,) = session.run(None, {"image": rows})
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), [0, 1, 1], atol=2e-3)
+
+
 def test_is_what_was_asked_for(variant):
     options, _, path, proto = variant
     onnx.checker.check_model(path, full_check=True)
@@ -99,12 +130,14 @@ def test_types_are_in_the_graph(variant):
     assert regions and [name for name, read in regions.items() if types[read] != TensorProto.FLOAT] == []
 
 
+@pytest.mark.slow
 def test_float16_of_the_other_tower(tmp_path):
     model = small_model(SMALL_OPENAI)
     export_segmenter(model, tmp_path / "s.onnx", options=ExportOptions(precision="float16"))
     assert_agrees(model, tmp_path / "s.onnx", FLOAT16_ERROR, cases=((1, 20),))
 
 
+@pytest.mark.slow
 def test_labels_in_float16_for_an_old_parser(tmp_path):
     model, path = small_model(SMALL_EVA), tmp_path / "labels.onnx"
     options = ExportOptions(graph="labels", strategy="sliding", precision="float16", opset=17, layer_norm="decomposed")
