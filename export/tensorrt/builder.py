@@ -22,6 +22,7 @@ from pcaseg.runtime.tensorrt_api import last_error, start
 SHUNNED_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 """External libraries that TensorRT does not need; left out, engines neither load nor depend on them."""
 
+_REPORT = "report this with your TensorRT version"
 _UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "SLICE", "CONCATENATION", "GATHER", "SELECT", "TOPK")
 """Layer types that compute nothing in floating point: they follow their inputs."""
 
@@ -92,15 +93,29 @@ def build_plan(
     _configure(trt, config, options)
     _constrain(trt, network, config, precision)
     for profile in profiles:
-        config.add_optimization_profile(_profile(builder, profile))
-    cache = config.create_timing_cache(timing_cache)
-    config.set_timing_cache(cache, False)
-    began = len(log.errors)
+        if config.add_optimization_profile(_profile(builder, profile)) < 0:
+            raise EngineError(f"{source}: TensorRT {trt.__version__} refuses profile {profile.name}: {last_error(log)}")
+    _use_timings(trt, config, timing_cache, log, source)
+    began = log.error_count
     with _progress(trt, config, source, show=progress):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise EngineError(f"{source}: TensorRT {trt.__version__} builds no engine: {_reasons(log, began)}")
     return bytes(plan), bytes(config.get_timing_cache().serialize())
+
+
+def _use_timings(trt: Any, config: Any, timing_cache: bytes, log: Any, source: str) -> None:
+    """Takes the timings of former builds.
+
+    Raises:
+        EngineError: they are of another GPU or version, or damaged.
+    """
+    cache = config.create_timing_cache(timing_cache)
+    if cache is None or not config.set_timing_cache(cache, False):
+        raise EngineError(
+            f"{source}: TensorRT {trt.__version__} refuses the timing cache ({last_error(log)}); name another with "
+            "--timing-cache, or delete it"
+        )
 
 
 def _network_flags(trt: Any) -> int:
@@ -120,13 +135,15 @@ def _strongly_typed(trt: Any) -> bool:
 def _parse(trt: Any, network: Any, onnx_bytes: bytes, log: Any, source: str) -> None:
     parser = trt.OnnxParser(network, log)
     if parser.parse(onnx_bytes):
+        if network.num_layers == 0:
+            raise EngineError(
+                f"{source}: TensorRT {trt.__version__} finds no layer in the graph; export the bundle anew"
+            )
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     described = "; ".join(_parser_error(error) for error in errors[:3]) or last_error(log)
-    raise EngineError(
-        f"{source}: the parser of TensorRT {trt.__version__} refuses the graph: {described}; for TensorRT 8.5 export "
-        "with --opset 17 --layer-norm decomposed"
-    )
+    mend = "install a newer TensorRT" if _strongly_typed(trt) else "export with --opset 17 --layer-norm decomposed"
+    raise EngineError(f"{source}: the parser of TensorRT {trt.__version__} refuses the graph: {described}; {mend}")
 
 
 def _parser_error(error: Any) -> str:
@@ -147,7 +164,8 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
     config.clear_flag(trt.BuilderFlag.TF32)  # float32 in the manifest means float32
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     tactics = trt.TacticSource.__members__.items()
-    config.set_tactic_sources(sum(1 << int(value) for name, value in tactics if name not in SHUNNED_TACTICS))
+    if not config.set_tactic_sources(sum(1 << int(value) for name, value in tactics if name not in SHUNNED_TACTICS)):
+        raise EngineError(f"TensorRT {trt.__version__} refuses to leave out {', '.join(SHUNNED_TACTICS)}; {_REPORT}")
     if hasattr(config, "builder_optimization_level"):
         config.builder_optimization_level = options.optimization_level
     for name in ("FASTER_DYNAMIC_SHAPES_0805", "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"):
@@ -201,8 +219,9 @@ def _profile(builder: Any, profile: ShapeProfile) -> Any:
 
 
 def _reasons(log: Any, began: int) -> str:
-    """The last errors that TensorRT logged since the build began, and what may help."""
-    errors = log.errors[began:] or log.problems
+    """The last errors that TensorRT logged since it had logged `began` of them, and what may help."""
+    new = log.error_count - began
+    errors = log.errors[-new:] if new else log.problems
     said = "; ".join(" ".join(message.split()) for message in errors[-3:]) or "it gives no reason"
     text = said.lower()
     if "memory" in text or "workspace" in text:

@@ -36,7 +36,8 @@ def capture_log(trt: Any, path: Path | None = None) -> Any:
         path: a file that gets every message, one a line; None for none.
 
     Returns:
-        An `ILogger` with `problems`, the last warnings and errors, newest last, and `errors`, the last errors.
+        An `ILogger` with `problems`, the last warnings and errors, newest last, `errors`, the last errors, and
+        `error_count`, the number of all.
     """
 
     class Log(trt.ILogger):  # type: ignore[misc]
@@ -44,6 +45,7 @@ def capture_log(trt: Any, path: Path | None = None) -> Any:
             trt.ILogger.__init__(self)
             self.problems: list[str] = []
             self.errors: list[str] = []
+            self.error_count = 0
             self.file = None if path is None else open(path, "a", encoding="utf-8")  # noqa: SIM115
 
         def log(self, severity: Any, message: str) -> None:
@@ -55,6 +57,7 @@ def capture_log(trt: Any, path: Path | None = None) -> Any:
                 self.problems = [*self.problems[1 - _KEPT_MESSAGES :], message]
             if level <= int(trt.ILogger.Severity.ERROR):
                 self.errors = [*self.errors[1 - _KEPT_MESSAGES :], message]
+                self.error_count += 1
 
         def close(self) -> None:
             if self.file is not None:

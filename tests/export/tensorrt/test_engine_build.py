@@ -16,9 +16,10 @@ from pcaseg.cli import main
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.bundle import check_destination
 from pcaseg.export.tensorrt.build import build_engines
-from pcaseg.export.tensorrt.builder import BuildOptions
+from pcaseg.export.tensorrt.builder import BuildOptions, _reasons
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import stored_engines
+from pcaseg.runtime.tensorrt_api import capture_log
 
 
 def test_engines_are_found_again(bundle, machine):
@@ -84,7 +85,7 @@ def test_options_reach_the_builder(bundle, machine, plan_of):
 def test_failures_say_why_and_leave_nothing(bundle, machine):
     trt = machine()
     trt._say = [(17, "node_TopK_3", "Assertion failed: K must be an initializer")]
-    with pytest.raises(EngineError, match=r"node 17 node_TopK_3 \(TopK\): Assertion failed: K must .*--opset 17"):
+    with pytest.raises(EngineError, match=r"node 17 node_TopK_3 \(TopK\): Assertion failed: K must .*a newer TensorRT"):
         build_engines(bundle())
     trt._say = []
     trt._fail = "Out of memory: requested 12345678 bytes"
@@ -93,6 +94,48 @@ def test_failures_say_why_and_leave_nothing(bundle, machine):
     assert not [path for path in (bundle().path / "engines").iterdir() if path.suffix in (".plan", ".json")]
     trt._fail = None
     assert build_engines(bundle())[0].built
+
+
+@pytest.mark.parametrize(("version", "advised"), [("8.5", True), ("10.3", False), ("11.4", False)])
+def test_only_the_oldest_parser_is_said_to_need_old_graphs(bundle, machine, version, advised):
+    machine(version)._say = [(0, "node_Gelu_0", "no importer registered for op: Gelu")]
+    with pytest.raises(EngineError, match="no importer registered") as raised:
+        build_engines(bundle())
+    assert ("--opset 17 --layer-norm decomposed" in str(raised.value)) == advised
+
+
+def _empty(self, model, path=None):
+    return True
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "answer", "said"),
+    [
+        ("IBuilderConfig", "add_optimization_profile", lambda self, profile: -1, "refuses profile default-one"),
+        ("IBuilderConfig", "set_timing_cache", lambda self, cache, ignore: False, "refuses the timing cache"),
+        ("IBuilderConfig", "create_timing_cache", lambda self, data: None, "refuses the timing cache"),
+        ("IBuilderConfig", "set_tactic_sources", lambda self, mask: False, "refuses to leave out CUBLAS"),
+        ("OnnxParser", "parse", _empty, "no layer in the graph"),
+    ],
+)
+def test_an_answer_of_no_is_an_error(bundle, machine, monkeypatch, kind, method, answer, said):
+    monkeypatch.setattr(getattr(machine(), kind), method, answer)
+    with pytest.raises(EngineError, match=said):
+        build_engines(bundle())
+    assert not [path for path in (bundle().path / "engines").iterdir() if path.suffix in (".plan", ".json")]
+
+
+@pytest.mark.parametrize("before", [0, 1, 19, 20, 21, 45])
+def test_the_reasons_are_those_of_the_build(before):
+    trt = fake_tensorrt("10.13", FakeDriver())
+    log = capture_log(trt)
+    for i in range(before):
+        log.log(trt.ILogger.Severity.ERROR, f"former {i}")
+    began = log.error_count
+    log.log(trt.ILogger.Severity.WARNING, "a warning")
+    for i in range(5):
+        log.log(trt.ILogger.Severity.ERROR, f"new {i}")
+    assert _reasons(log, began).startswith("new 2; new 3; new 4; ")
 
 
 def test_a_zipped_bundle_keeps_its_engines_in_the_cache(bundle, machine, tmp_path):
