@@ -7,10 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
+import numpy as np
+
+from pcaseg.errors import BundleError, MissingDependencyError, PcasegError, install_hint
 from pcaseg.runtime.backends import backend_names, backend_opener, open_backend
-from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.cuda import MIB, open_driver
+from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.tensorrt_api import capture_log, import_tensorrt, start
 
 
@@ -35,9 +38,14 @@ def diagnose() -> list[Finding]:
 
 
 def diagnose_bundle(bundle: Bundle) -> list[Finding]:
-    """Holds a bundle's files against their hashes, the first finding, and opens it with every backend."""
-    opened = [_tried(f"opens with {name}", partial(_open, name, bundle)) for name in backend_names()]
-    return [_tried("files", partial(_verify, bundle)), *opened]
+    """Holds a bundle's files against their hashes, the first finding, and labels a frame with every backend.
+
+    A graph that only engines are built of is read.
+    """
+    others = [name for name in bundle.manifest.graphs if name not in (SEGMENTER_NAME, TEXT_ENCODER_NAME)]
+    graphs = [_tried(f"graph {name}", partial(_read_graph, name, bundle)) for name in others]
+    ran = [_tried(f"runs with {name}", partial(_label, name, bundle)) for name in backend_names()]
+    return [_tried("files", partial(_verify, bundle)), *graphs, *ran]
 
 
 def _tried(subject: str, probe: Callable[[], str]) -> Finding:
@@ -90,9 +98,35 @@ def _verify(bundle: Bundle) -> str:
     return f"{manifest.preset}, {manifest.graph}, {manifest.precision}, opset {manifest.opset}; hashes match"
 
 
-def _open(name: str, bundle: Bundle) -> str:
-    return f"as {open_backend(name, bundle).name}"
+def _read_graph(name: str, bundle: Bundle) -> str:
+    try:
+        onnx = importlib.import_module("onnx")
+    except ImportError as error:
+        raise MissingDependencyError(f"onnx cannot be imported ({error}); {install_hint('torch')}") from error
+    try:
+        graph = onnx.load_model_from_string(bundle.read(name)).graph
+    except Exception as error:  # protobuf's own kinds
+        raise BundleError(f"cannot be read ({error}); export the bundle anew") from error
+    written = bundle.manifest.graphs[name].nodes
+    if len(graph.node) != written:
+        raise BundleError(f"has {len(graph.node)} nodes, not {written} as the manifest says; export the bundle anew")
+    return f"{written} nodes; runs in engines alone"
 
+
+def _label(name: str, bundle: Bundle) -> str:
+    """Goes the whole way: tokenizer, text encoder, segmenter and labels."""
+    segmenter = Segmenter(open_backend(name, bundle))
+    segmenter.set_vocabulary(_NAMES)
+    height, width = bundle.manifest.image_size or _FRAME
+    result = segmenter(np.linspace(0, 255, height * width * 3).astype(np.uint8).reshape(height, width, 3))
+    return (
+        f"as {result.backend}: encoded {len(_NAMES)} names, labelled a frame of {width} x {height} in "
+        f"{result.timings_ms['total']:.0f} ms"
+    )
+
+
+_NAMES = ("sky", "grass")
+_FRAME = (120, 160)
 
 _PROBES: dict[str, Callable[[], str]] = {
     "onnxruntime on cpu": partial(_onnxruntime, "cpu"),

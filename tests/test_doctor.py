@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import json
 import shutil
 import subprocess
 import sys
@@ -85,14 +87,48 @@ def test_the_graph_that_is_tried_is_one_node():
     assert [node.op_type for node in proto.graph.node] == ["Identity"]
 
 
-def test_a_bundle_is_opened_with_each(exported, capsys):
+def test_a_bundle_runs_with_each(exported, capsys):
     found = {finding.subject: finding for finding in diagnose_bundle(Bundle(exported))}
     assert found["files"].works and "small-eva, logits, float32" in found["files"].detail
-    assert found["opens with onnxruntime"].detail == "as onnxruntime-cpu"
-    assert not found["opens with tensorrt"].works
+    ran = found["runs with onnxruntime"]
+    assert ran.works and ran.detail.startswith("as onnxruntime-cpu: encoded 2 names, labelled a frame of 160 x 120 in ")
+    assert not found["runs with tensorrt"].works
     assert main(["doctor", str(exported)]) == 0
     out = capsys.readouterr().out
     assert f"\n{exported}\n" in out and "as onnxruntime-cpu" in out
+
+
+def altered(exported, tmp_path, name, data, *, listed=None):
+    """A copy in which a file is another, vouched for by the manifest."""
+    copy = tmp_path / "altered.pcaseg"
+    shutil.copytree(exported, copy)
+    (copy / name).write_bytes(data)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    if listed is not None:
+        manifest["graphs"][name] = listed
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    return copy
+
+
+@pytest.mark.parametrize("name", ["text_encoder.onnx", "tokenizer.json", "segmenter.onnx"])
+def test_every_part_is_tried(exported, tmp_path, capsys, name):
+    copy = altered(exported, tmp_path, name, b"{}")
+    found = {finding.subject: finding for finding in diagnose_bundle(Bundle(copy))}
+    assert found["files"].works and not found["runs with onnxruntime"].works
+    assert name.partition(".")[0].partition("_")[0] in found["runs with onnxruntime"].detail
+    assert main(["doctor", str(copy)]) == 1
+
+
+def test_a_graph_for_engines_alone_is_read(exported, tmp_path):
+    whole = (exported / "text_encoder.onnx").read_bytes()
+    nodes = len(onnx.load_from_string(whole).graph.node)
+    for data, count, said in ((whole, nodes, f"{nodes} nodes"), (whole, 3, "not 3 as"), (whole[:-9], 3, "cannot be")):
+        name = "segmenter.plugins.onnx"
+        copy = altered(exported, tmp_path / said, name, data, listed={"nodes": count, "operators": {"Mul": count}})
+        found = {finding.subject: finding for finding in diagnose_bundle(Bundle(copy))}[f"graph {name}"]
+        assert said in found.detail and found.works == (said == f"{nodes} nodes")
+        assert main(["doctor", str(copy)]) == (0 if found.works else 1)
 
 
 def test_a_damaged_bundle_fails(exported, tmp_path, capsys):

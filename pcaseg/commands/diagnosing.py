@@ -30,9 +30,12 @@ def run_doctor(options: argparse.Namespace) -> int:
     if bundle is None:
         return EXIT_OK if any(finding.works for finding in findings) else EXIT_FAILED
     print(bundle.path)
-    files, *opened = diagnose_bundle(bundle)
-    _print([files, *opened])
-    return EXIT_OK if files.works and any(finding.works for finding in opened) else EXIT_FAILED
+    files, *others = diagnose_bundle(bundle)
+    _print([files, *others])
+    graphs = [finding for finding in others if finding.subject.startswith("graph ")]
+    ran = [finding for finding in others if finding.subject.startswith("runs ")]
+    whole = files.works and all(finding.works for finding in graphs)
+    return EXIT_OK if whole and any(finding.works for finding in ran) else EXIT_FAILED
 
 
 def _print(findings: Sequence[Finding]) -> None:
