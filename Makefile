@@ -8,7 +8,7 @@ PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 CPU := not slow and not gpu and not trt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all coverage lint docs demo clean
+.PHONY: test test-all test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -20,6 +20,12 @@ test-all: lint
 
 coverage: $(READY)
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=term
+
+test-lowest: $(READY)
+	$(BIN)/python tests/lowest.py all
+
+test-lowest-runtime: $(READY)
+	$(BIN)/python tests/lowest.py runtime
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -41,4 +47,4 @@ $(READY): setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) demo site build *.egg-info
+	rm -rf $(VENV) .venv-lowest* demo site build *.egg-info
