@@ -136,14 +136,28 @@ def export_graph(
     Raises:
         PcasegError: of `audit_graph`, or the installed packages cannot write the opset.
     """
-    traced = max(options.opset, OLDEST_TRACED)
+    proto = _to_opset(trace(module.eval(), signature, options, operators), options.opset)
+    _strip_traces(proto)
+    _centre_pixels(proto.graph)
+    audit_graph(proto.graph, signature, permitted=permitted)
+    onnx.save(proto, path)
+    return proto
+
+
+def trace(
+    module: nn.Module,
+    signature: Signature,
+    options: ExportOptions,
+    operators: Mapping[Callable[..., Any], Callable[..., Any]] | None,
+) -> onnx.ModelProto:
+    """The graph as the exporter writes it, cleaned, in the options' opset or `OLDEST_TRACED`; for `export_graph`."""
     tracing = plain_operators() if operators is None else contextlib.nullcontext()
     with torch.no_grad(), tracing, _quiet():
         program = torch.onnx.export(
-            module.eval(),
+            module,
             example_inputs(signature),
             dynamo=True,
-            opset_version=traced,
+            opset_version=max(options.opset, OLDEST_TRACED),
             input_names=list(signature.inputs),
             output_names=list(signature.outputs),
             dynamic_shapes=tuple(_dynamic_axes(spec) for spec in signature.inputs.values()),
@@ -151,12 +165,7 @@ def export_graph(
             verbose=False,
         )
         assert program is not None  # with dynamo=True there always is one
-        proto = onnxslim.slim(program.model_proto)
-    proto = _to_opset(proto, options.opset)
-    _strip_traces(proto)
-    _centre_pixels(proto.graph)
-    audit_graph(proto.graph, signature, permitted=permitted)
-    onnx.save(proto, path)
+        proto: onnx.ModelProto = onnxslim.slim(program.model_proto)
     return proto
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import sys
@@ -18,14 +17,13 @@ import torch
 if not torch.cuda.is_available():  # Triton reads it once, when it is first imported
     os.environ["TRITON_INTERPRET"] = "1"
 
-from support import SMALL_EVA, made_once, published_state, small_model
+from support import SMALL_EVA, content_sha256, made_once, published_state, small_model
 from tensorrt_bindings import Bindings
 
-from pcaseg.export import bundle
+from pcaseg.export import graphs
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.model.checkpoint import load_model
-from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.network import PCASeg
 
 WORKER = "PYTEST_XDIST_WORKER" in os.environ
@@ -65,27 +63,18 @@ def shared_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def traced_once(shared_folder):
-    """A bundle gets the graph that was traced in this run from the same weights with the same options."""
+    """A module that was traced in this run with the same settings is not traced again: most of a minute each time."""
+    trace = graphs.trace
 
-    def once(name: str):
-        export = getattr(bundle, name)
-
-        def write(model: PCASeg, path: Path, *, options: ExportOptions) -> onnx.ModelProto:
-            if name == "export_text_encoder":
-                kind = (options.opset, options.layer_norm, model.preset)
-                weights = tensors_sha256(model.text_tower.state_dict())
-            else:
-                kind = (options, model.preset, model.aggregation, model.dense_mode)
-                weights = tensors_sha256(model.state_dict())
-            key = hashlib.sha256(f"{name} {kind!r} {weights}".encode()).hexdigest()[:16]
-            traced = made_once(shared_folder / f"{key}.onnx", lambda part: export(model, part, options=options))
-            return onnx.load(shutil.copy(traced, path))
-
-        return write
+    def once(module, signature, options, operators):
+        opset = max(options.opset, graphs.OLDEST_TRACED)
+        named = sorted(map(str, operators or ())), operators is None
+        key = content_sha256((module, signature, opset, options.precision, options.layer_norm, named))
+        path = shared_folder / f"{key}.onnx"
+        return onnx.load(made_once(path, lambda part: onnx.save(trace(module, signature, options, operators), part)))
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("export_segmenter", "export_label_graph", "export_text_encoder"):
-            patch.setattr(bundle, name, once(name))
+        patch.setattr(graphs, "trace", once)
         yield
 
 

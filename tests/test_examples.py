@@ -73,6 +73,7 @@ def test_folder_batch_goes_on(out, bundle):
     assert "broken.png" in errors
 
 
+@pytest.mark.slow
 def test_own_checkpoint(out):
     shown, _ = run("own_checkpoint.py", "--out", out / "own")
     assert (out / "own" / "own.pcaseg" / "manifest.json").is_file()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent.parent
 
 CODE = """
@@ -30,11 +32,16 @@ def suite(tmp_path: Path, *words: str) -> str:
     return run.stdout
 
 
-def test_suites_run_and_compare(tmp_path):
-    out = suite(tmp_path, "benchmarks/bench_stages.py", "--benchmark-save=first")
+@pytest.mark.slow
+def test_stages_run(tmp_path):
+    out = suite(tmp_path, "benchmarks/bench_stages.py")
     for stage in ("encoder", "EPL", "decoder"):
         assert f"test_stage[eager-{stage}]" in out and f"test_stage[folded-{stage}]" in out
+
+
+@pytest.mark.slow
+def test_images_run_and_compare(tmp_path):
     out = suite(tmp_path, "benchmarks/bench_images.py", "-k", "onnxruntime-cpu or tensorrt", "--benchmark-save=images")
     assert "test_image[onnxruntime-cpu]" in out and "1 passed, 2 skipped" in out
     out = suite(tmp_path, "benchmarks/bench_images.py", "-k", "onnxruntime-cpu", "--benchmark-compare=*images")
-    assert "test_image[onnxruntime-cpu] (0002_images)" in out
+    assert "test_image[onnxruntime-cpu] (0001_images)" in out

@@ -83,6 +83,7 @@ def test_table_and_curve_show_the_record():
     assert drawn != tiny.curve(record | {"log": rows[:150]}).svg()
 
 
+@pytest.mark.slow
 def test_ablation_trains_its_variants_and_goes_on(tmp_path, capsys):
     words = ["--out", str(tmp_path / "a.json"), "--work", str(tmp_path / "work")]
     words += ["--tower-steps", "2", "--steps", "2", "--scenes", "1"]

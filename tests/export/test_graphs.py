@@ -23,7 +23,10 @@ from pcaseg.runtime.manifest import TensorSpec
 CLASS_COUNTS = (1, 7, 20, 150, 255, 256, 257, 300)
 
 
-@pytest.fixture(scope="module", params=["eva-parallel", "eva-serial", "openai-parallel", "eva-qq"])
+@pytest.fixture(
+    scope="module",
+    params=["eva-parallel", "eva-serial", "openai-parallel", pytest.param("eva-qq", marks=pytest.mark.slow)],
+)
 def exported(request, small, shared_bundle, tmp_path_factory):
     kind = request.param
     if kind == "eva-parallel":

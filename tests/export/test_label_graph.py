@@ -148,7 +148,7 @@ CASES = {
 """For each: numbers of images and classes, and the images' size."""
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module", params=["single", "sliding", pytest.param("sliding, fixed", marks=pytest.mark.slow)])
 def labelled(request, shared_bundle, tmp_path_factory):
     """A row of `MODELS`: its name, the model, and its bundle of labels."""
     preset, strategy, size = MODELS[request.param]

@@ -75,6 +75,7 @@ def distance(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> fl
     return math.sqrt(sum(float((one[name] - other[name]).double().square().sum()) for name in floats))
 
 
+@pytest.mark.slow
 def test_two_processes_end_as_one(tmp_path):
     """Started by torchrun; the first alone writes.
 

@@ -81,7 +81,7 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize("version", ["10.13", "11.4"])
+@pytest.mark.parametrize("version", [pytest.param("10.13", marks=pytest.mark.slow), "11.4"])
 def test_plugins_over_the_real_bindings(real_tensorrt, version):
     C, W, D, E, M, d = 128, 24, 512, 4, 32, 32
     maps = [1, "T", W, W, C]
