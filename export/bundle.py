@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -175,7 +175,6 @@ def describe(
         outputs=signature.outputs,
         graphs=graphs,
         versions=installed_versions(("pcaseg", *RECORDED_PACKAGES)),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=files,
     )
 
@@ -187,4 +186,8 @@ def _entry(path: Path) -> FileEntry:
 def _zip(folder: Path, out: Path) -> None:
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         for path in sorted(folder.iterdir()):
-            archive.write(path, path.name)
+            member = zipfile.ZipInfo(path.name)  # of no date, so that the same bundle is the same bytes
+            member.external_attr = 0o644 << 16
+            member.create_system = 3  # Unix
+            with open(path, "rb") as source, archive.open(member, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 1 << 20)

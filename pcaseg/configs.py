@@ -42,6 +42,9 @@ OPSET = 20
 OPSETS = range(17, 26)
 """17 for old parsers (TensorRT 8.5, with decomposed LayerNorm); the last is the newest that the exporter writes."""
 
+VOCABULARY_FORMAT = "pcaseg.vocabulary"
+"""Value of `format` in the metadata of vocabulary files."""
+
 LARGEST_SIDE_PX = 8192
 """Of images that graphs are fixed to; a bound that no real one comes near, so that no mistake fills the memory."""
 

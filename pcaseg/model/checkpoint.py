@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
 from pcaseg.errors import CheckpointError, PcasegError
@@ -18,7 +19,7 @@ from pcaseg.files import refuse_foreign
 from pcaseg.model.checkpoint_file import FORMAT, Checkpoint, is_model_file, write_tensors
 from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
 from pcaseg.model.fingerprint import tensors_sha256
-from pcaseg.model.names import SEED_ENTRY, canonical, from_published, to_published
+from pcaseg.model.names import DERIVED, SEED_ENTRY, canonical_name, from_published, to_published, unwrapped
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.model.seeded import seeded_state
 
@@ -28,6 +29,17 @@ SHIPPED = Path(__file__).parent.parent / "weights"
 
 class SeededWeightsWarning(UserWarning):
     """Some or all weights are drawn from a seed, not trained: labels mean nothing."""
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Within it, layers are built without drawing weights, which then have to be filled."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return (kwargs or {}).get("tensor", args[0] if args else None)
+        return func(*args, **(kwargs or {}))
 
 
 def load_model(
@@ -161,12 +173,14 @@ def save_model(
     Raises:
         OutputError: the path cannot be written; nothing is left behind.
     """
+    source = model.source
+    file = Path(source.path).name if source.path else None  # not its folder: the same weights are the same bytes
     metadata = {
         "format": FORMAT,
         "preset": model.preset.name,
         "aggregation": model.aggregation,
         "dense_mode": model.dense_mode,
-        "source": json.dumps(asdict(model.source)),
+        "source": json.dumps({"kind": source.kind, "file": file, "sha256": source.sha256, "seed": source.seed}),
     }
     published = to_published(model.state_dict(), model.preset)
     if storage == "float16":
@@ -205,12 +219,13 @@ def _fill(
 ) -> PCASeg:
     """A model with the given tensors; those of an absent aggregator, or all if none are given, are drawn."""
     name = str(opened.path) if opened else "checkpoint"
-    model = PCASeg(preset, aggregation=aggregation, dense_mode=dense_mode)
+    with _Uninitialised():
+        model = PCASeg(preset, aggregation=aggregation, dense_mode=dense_mode)
     expected = expected_shapes(model)
     drawn = dict(expected)
     tensors: dict[str, Tensor] = {}
     if given:
-        clip_only = all(is_clip(key) for key in canonical(given, preset))
+        clip_only = all(is_clip(canonical_name(key, preset)) for key in given if not DERIVED.search(key))
         drawn = {key: shape for key, shape in expected.items() if clip_only and not is_clip(key)}
         required = {key: shape for key, shape in expected.items() if key not in drawn}
         tensors = check_fit(given, required, model, name)
@@ -218,8 +233,9 @@ def _fill(
     names = [key for key in model.state_dict() if not key.endswith("num_batches_tracked")]
     model.load_state_dict(from_published(tensors, names, preset), strict=False)
     kind: WeightsKind = "checkpoint" if not drawn else "clip-only" if given else "seeded"
-    if SEED_ENTRY in given:
-        kind, seed = "seeded", _stored_seed(given[SEED_ENTRY], name)
+    for key in given:
+        if unwrapped(key) == SEED_ENTRY:
+            kind, seed = "seeded", _stored_seed(given[key], name)
     digest = opened.sha256 if opened else tensors_sha256(model.state_dict())
     stored_seed = None if kind == "checkpoint" else seed
     model.source = WeightsSource(kind, str(opened.path.resolve()) if opened else None, digest, stored_seed)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import takewhile
 from typing import get_args
 
 import torch
@@ -39,27 +41,59 @@ def check_fit(given: Mapping[str, Tensor], required: Shapes, model: PCASeg, sour
     """The given tensors under their canonical published names, if they are exactly the required ones.
 
     Raises:
-        CheckpointError: names what is missing, unexpected (with the nearest missing name) and of another shape, and
-            the preset and aggregation that the checkpoint does fit, if any.
+        CheckpointError: two of them are the same entry; or it names, as the file would, what is missing, unexpected
+            (with the nearest missing name) and of another shape, and the preset and aggregation that the checkpoint
+            does fit, if any.
     """
-    tensors = canonical(given, model.preset)
+    tensors, keys = canonical(given, model.preset)
+    for names in keys.values():
+        if len(names) > 1:
+            raise CheckpointError(f"{source}: {names[0]} and {names[1]} are the same entry; leave one of them out")
     shapes = shapes_of(tensors)
     if shapes == required:
         return tensors
+    spelt = _spelling({name: names[0] for name, names in keys.items()})
     missing = [name for name in required if name not in shapes]
     unexpected = [name for name in shapes if name not in required]
     misshaped = [name for name in required if name in shapes and shapes[name] != required[name]]
     fits = _fitting(given)
     mend = f"it is one of {fits}: use that" if fits else "use a checkpoint of this preset"
     parts = (
-        _listing("missing", missing, str),
-        _listing("unexpected", unexpected, lambda name: name + _nearest(name, missing)),
-        _listing("of another shape", misshaped, lambda n: f"{n} {list(shapes[n])} instead of {list(required[n])}"),
+        _listing("missing", missing, spelt),
+        _listing("unexpected", unexpected, lambda name: spelt(name) + _nearest(name, missing, spelt)),
+        _listing(
+            "of another shape", misshaped, lambda n: f"{spelt(n)} {list(shapes[n])} instead of {list(required[n])}"
+        ),
     )
     raise CheckpointError(
         f"{source}: does not fit preset {model.preset.name} with aggregation {model.aggregation}; {mend}. "
         + "; ".join(part for part in parts if part)
     )
+
+
+def _spelling(keys: Mapping[str, str]) -> Callable[[str], str]:
+    """How a file spells a canonical name: as it does; or with the prefixes that it gives to its nearest relatives.
+
+    Args:
+        keys: the file's name by canonical name.
+    """
+    prefixes: dict[str, Counter[str]] = {}
+    for name, key in keys.items():
+        tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name[::-1], key[::-1], strict=False)))
+        ours, theirs = name[: len(name) - tail], key[: len(key) - tail]
+        if ours.endswith(".") or not ours:
+            prefixes.setdefault(ours, Counter())[theirs] += 1
+
+    def spelt(name: str) -> str:
+        if name in keys:
+            key, last = keys[name], name.rpartition(".")[2]
+            return key if key.endswith(last) else f"{last} of {key}"
+        prefix = max((prefix for prefix in prefixes if name.startswith(prefix)), key=len, default=None)
+        if prefix is None:
+            return name
+        return prefixes[prefix].most_common(1)[0][0] + name.removeprefix(prefix)
+
+    return spelt
 
 
 def _listing(what: str, names: list[str], describe: Callable[[str], str]) -> str:
@@ -69,16 +103,16 @@ def _listing(what: str, names: list[str], describe: Callable[[str], str]) -> str
     return f"{len(names)} {what}: {', '.join(describe(name) for name in names[:LISTED])}{more}"
 
 
-def _nearest(name: str, candidates: list[str]) -> str:
+def _nearest(name: str, candidates: list[str], spelt: Callable[[str], str]) -> str:
     near = difflib.get_close_matches(name, candidates, n=1, cutoff=0.8)
-    return f" (nearest: {near[0]})" if near else ""
+    return f" (nearest: {spelt(near[0])})" if near else ""
 
 
 def _fitting(given: Mapping[str, Tensor]) -> str | None:
     """The preset and aggregation that a checkpoint fits, if any."""
     for name in presets():
         preset = get_preset(name)
-        shapes = shapes_of(canonical(given, preset))
+        shapes = shapes_of(canonical(given, preset)[0])
         for aggregation in get_args(Aggregation):
             with torch.device("meta"):  # names and shapes only, no memory
                 expected = expected_shapes(PCASeg(preset, aggregation=aggregation, dense_mode="csa"))

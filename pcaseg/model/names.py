@@ -61,6 +61,28 @@ DERIVED = re.compile(
 """Published entries that are recomputed, counted anew or unused: never required, never loaded."""
 
 
+_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\."
+)
+"""Segments that DistributedDataParallel, `torch.compile`, FSDP, activation checkpointing and Lightning's Fabric write
+before the name of what they wrap, at any depth."""
+
+_HOLDERS = re.compile(r"^(?:(?:model|net|network|ema|ema_model|model_ema)\.)+")
+"""Fields of Lightning modules and of holders of averages, in front of a whole model."""
+
+_OURS = re.compile(r"(image_tower|text_tower|tap_upsample|aggregator)\.")
+"""Beginnings of our own names, as of a `PCASeg`'s state dict."""
+
+
+def unwrapped(name: str) -> str:
+    """A checkpoint's name without what wrapped the model or a part of it.
+
+    >>> unwrapped("model.module._orig_mod.sem_seg_head.predictor.transformer._orig_mod.head.bias")
+    'sem_seg_head.predictor.transformer.head.bias'
+    """
+    return _HOLDERS.sub("", _WRAPPERS.sub("", name))
+
+
 def published_name(name: str, preset: Preset) -> str:
     """The published name of one of our parameters (for OpenAI attention, with `in_proj_weight` still whole)."""
     for pattern, replacement in (_EVA if preset.family == "eva" else _OPENAI) + _COMMON:
@@ -81,33 +103,44 @@ def to_published(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Tenso
     return published
 
 
-def canonical(state: Mapping[str, Tensor], preset: Preset) -> dict[str, Tensor]:
-    """Brings the published variants to the one spelling that `to_published` writes.
+def canonical_name(name: str, preset: Preset) -> str:
+    """The published name of a checkpoint's entry, as `to_published` writes it (but `in_proj_weight` still whole).
 
-    Drops derived entries and the prefix of distributed training; adds the CLIP prefix to CLIP-only files and
-    `text.` to older EVA files; splits whole `in_proj_weight`s of OpenAI files.
+    Leaves out what wrapped the model; adds the CLIP prefix to CLIP-only files and `text.` to older EVA files; turns
+    our own names into the published ones.
     """
-    result = {}
-    for name, tensor in state.items():
-        name = name.removeprefix("module.")
-        if DERIVED.search(name):
+    name = unwrapped(name)
+    if _OURS.match(name):
+        return published_name(name, preset)
+    if not name.startswith(("sem_seg_head.", "upsample1.", "upsample2.")):
+        name = CLIP_PREFIX + name
+    tail = name.removeprefix(CLIP_PREFIX)
+    if preset.family == "eva" and name != tail and not tail.startswith(("visual.", "text.")):
+        name = f"{CLIP_PREFIX}text.{tail}"
+    return name
+
+
+def canonical(state: Mapping[str, Tensor], preset: Preset) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """Brings a checkpoint's entries to the one spelling that `to_published` writes, derived ones left out.
+
+    Returns:
+        The tensors by canonical name, whole `in_proj_weight`s of OpenAI files split; and of each its names in `state`,
+        more than one where a wrapper's prefix hides that they are the same.
+    """
+    tensors: dict[str, Tensor] = {}
+    keys: dict[str, list[str]] = {}
+    for key, tensor in state.items():
+        if DERIVED.search(key):
             continue
-        if not name.startswith(("sem_seg_head.", "upsample1.", "upsample2.")):
-            name = CLIP_PREFIX + name
-        tail = name.removeprefix(CLIP_PREFIX)
-        if preset.family == "eva" and name != tail and not tail.startswith(("visual.", "text.")):
-            name = f"{CLIP_PREFIX}text.{tail}"
-        if (
-            preset.family == "openai"
-            and name.endswith("attn.in_proj_weight")
-            and tensor.ndim
-            and tensor.shape[0] % 3 == 0
-        ):
-            for part, piece in zip(_SPLIT, tensor.chunk(3), strict=True):
-                result[name.replace("in_proj_weight", part)] = piece
-        else:
-            result[name] = tensor
-    return result
+        name = canonical_name(key, preset)
+        pieces = {name: tensor}
+        if preset.family == "openai" and name.endswith("attn.in_proj_weight") and tensor.ndim and len(tensor) % 3 == 0:
+            parts = zip(_SPLIT, tensor.chunk(3), strict=True)
+            pieces = {name.replace("in_proj_weight", part): piece for part, piece in parts}
+        for name, piece in pieces.items():
+            tensors[name] = piece
+            keys.setdefault(name, []).append(key)
+    return tensors, keys
 
 
 def from_published(published: Mapping[str, Tensor], names: list[str], preset: Preset) -> dict[str, Tensor]:

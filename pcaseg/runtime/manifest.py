@@ -113,7 +113,6 @@ class Manifest:
     outputs: dict[str, TensorSpec]
     graphs: dict[str, GraphInfo]
     versions: dict[str, str]
-    created: str
     files: dict[str, FileEntry]
     schema_version: int = SCHEMA_VERSION
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from pcaseg.class_lists import class_list, class_list_names
 from pcaseg.class_names import PROMPT_TEMPLATE, check_class_names, read_class_names
+from pcaseg.configs import VOCABULARY_FORMAT
 from pcaseg.errors import MissingDependencyError, VocabularyError
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, order_header
 
 FORMAT_VERSION = "1"
 
-_FORMAT = "pcaseg.vocabulary"
 _TENSOR = "embeddings"
 _UNIT_NORM_TOLERANCE = 1e-3
 _MAKE_ANEW = "make it anew with pcaseg vocab"
@@ -61,7 +61,7 @@ class Vocabulary:
         from safetensors.numpy import save
 
         metadata = {
-            "format": _FORMAT,
+            "format": VOCABULARY_FORMAT,
             "version": FORMAT_VERSION,
             "names": json.dumps(self.names),
             "template": PROMPT_TEMPLATE,
@@ -70,6 +70,7 @@ class Vocabulary:
         data = save({_TENSOR: self.embeddings}, metadata=metadata)
         with atomic_path(path) as temporary:
             temporary.write_bytes(data)
+            order_header(temporary)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Vocabulary:
@@ -80,7 +81,7 @@ class Vocabulary:
             MissingDependencyError: safetensors is not installed.
         """
         metadata, embeddings = _read_safetensors(path)
-        if metadata.get("format") != _FORMAT or embeddings is None:
+        if metadata.get("format") != VOCABULARY_FORMAT or embeddings is None:
             raise VocabularyError(f"{path}: a safetensors file, but not a vocabulary; make one with pcaseg vocab")
         if metadata.get("version") != FORMAT_VERSION:
             raise VocabularyError(

@@ -37,7 +37,6 @@ def make_manifest(**changes: object) -> Manifest:
         outputs={"logits": TensorSpec(("N", "T", 8, 8), "float32", "before the sigmoid")},
         graphs={},
         versions={"onnx": "1.0"},
-        created="2030-01-01T00:00:00Z",
         files={},
     )
     return replace(manifest, **changes)  # type: ignore[arg-type]

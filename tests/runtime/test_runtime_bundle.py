@@ -237,5 +237,5 @@ def test_a_zip_bomb_is_not_unpacked(folder: Path) -> None:
 
 def test_the_hash_follows_every_change(folder: Path, make_manifest: Callable[..., Manifest]) -> None:
     other = shutil.copytree(folder, folder.parent / "other.pcaseg")
-    (other / "manifest.json").write_text(make_manifest(created="2031").to_json())
+    (other / "manifest.json").write_text(make_manifest(opset=19).to_json())
     assert Bundle(other).sha256 != Bundle(folder).sha256
