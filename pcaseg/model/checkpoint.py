@@ -31,13 +31,17 @@ class SeededWeightsWarning(UserWarning):
     """Some or all weights are drawn from a seed, not trained: labels mean nothing."""
 
 
+_DRAWING = (Tensor.uniform_, Tensor.normal_, Tensor.erfinv_)
+"""What timm draws weights with, beside `torch.nn.init`."""
+
+
 class _Uninitialised(TorchFunctionMode):
     """Within it, layers are built without drawing weights, which then have to be filled."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if getattr(func, "__module__", None) == nn.init.__name__:
+        if getattr(func, "__module__", None) == nn.init.__name__ or func in _DRAWING:
             return (kwargs or {}).get("tensor", args[0] if args else None)
         return func(*args, **(kwargs or {}))
 

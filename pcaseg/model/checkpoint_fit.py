@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from itertools import takewhile
+from functools import cache
 from typing import get_args
 
 import torch
 from torch import Tensor
 
-from pcaseg.configs import Aggregation, get_preset, presets
+from pcaseg.configs import Aggregation, Preset, get_preset, presets
 from pcaseg.errors import CheckpointError
 from pcaseg.model.names import CLIP_PREFIX, DERIVED, canonical, to_published
 from pcaseg.model.network import PCASeg
@@ -79,10 +79,10 @@ def _spelling(keys: Mapping[str, str]) -> Callable[[str], str]:
     """
     prefixes: dict[str, Counter[str]] = {}
     for name, key in keys.items():
-        tail = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name[::-1], key[::-1], strict=False)))
-        ours, theirs = name[: len(name) - tail], key[: len(key) - tail]
-        if ours.endswith(".") or not ours:
-            prefixes.setdefault(ours, Counter())[theirs] += 1
+        ours, theirs = name.split("."), key.split(".")
+        while ours and theirs and ours[-1] == theirs[-1]:
+            ours.pop(), theirs.pop()
+        prefixes.setdefault(_dotted(ours), Counter())[_dotted(theirs)] += 1
 
     def spelt(name: str) -> str:
         if name in keys:
@@ -94,6 +94,10 @@ def _spelling(keys: Mapping[str, str]) -> Callable[[str], str]:
         return prefixes[prefix].most_common(1)[0][0] + name.removeprefix(prefix)
 
     return spelt
+
+
+def _dotted(parts: list[str]) -> str:
+    return "".join(f"{part}." for part in parts)
 
 
 def _listing(what: str, names: list[str], describe: Callable[[str], str]) -> str:
@@ -114,10 +118,15 @@ def _fitting(given: Mapping[str, Tensor]) -> str | None:
         preset = get_preset(name)
         shapes = shapes_of(canonical(given, preset)[0])
         for aggregation in get_args(Aggregation):
-            with torch.device("meta"):  # names and shapes only, no memory
-                expected = expected_shapes(PCASeg(preset, aggregation=aggregation, dense_mode="csa"))
+            expected = _shapes_without_memory(preset, aggregation)
             if shapes == expected:
                 return f"preset {name} with aggregation {aggregation}"
             if shapes == {name: shape for name, shape in expected.items() if is_clip(name)}:
                 return f"preset {name} (CLIP alone)"
     return None
+
+
+@cache
+def _shapes_without_memory(preset: Preset, aggregation: Aggregation) -> Shapes:
+    with torch.device("meta"):
+        return expected_shapes(PCASeg(preset, aggregation=aggregation, dense_mode="csa"))

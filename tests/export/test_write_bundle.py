@@ -92,6 +92,15 @@ def test_zipped_bundle_is_the_same(small, tmp_path, traced_before):
     assert segmenter(np.zeros((5, 5, 3), dtype=np.uint8)).labels.shape == (5, 5)
 
 
+def test_bundles_of_one_model_are_the_same_bytes(small, tmp_path, traced_before):
+    """Wherever they are written; that tracing too repeats itself is shown by `test_exports_of_two_processes`."""
+    for name in ("a.pcaseg", "b/other.pcaseg", "a.pcaseg.zip", "b/c.pcaseg.zip"):
+        write_bundle(small, tmp_path / name)
+    a, b = ({path.name: sha256_of(path) for path in (tmp_path / n).iterdir()} for n in ("a.pcaseg", "b/other.pcaseg"))
+    assert a == b and len(a) == 4
+    assert sha256_of(tmp_path / "a.pcaseg.zip") == sha256_of(tmp_path / "b" / "c.pcaseg.zip")
+
+
 def test_torch_backend_rebuilds_seeded_weights(tmp_path, small_preset, traced_before):
     write_bundle(small_model(seed=4), tmp_path / "b.pcaseg")
     segmenter = Segmenter(tmp_path / "b.pcaseg", backend="torch")

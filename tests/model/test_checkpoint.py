@@ -270,6 +270,14 @@ def test_unknown_options():
         load_model("eva-xl")
 
 
+def test_building_a_model_draws_nothing_from_torch():
+    """Weights are read, or drawn by name: what layers draw for themselves would be thrown away."""
+    before = torch.get_rng_state()
+    model = small_model(seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.isfinite(tensor).all() for tensor in model.state_dict().values())
+
+
 def test_seeded_weights_depend_on_the_seed_alone():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
