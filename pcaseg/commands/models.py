@@ -22,7 +22,7 @@ from pcaseg.configs import (
 
 
 def add_import(command: argparse.ArgumentParser) -> None:
-    command.add_argument("checkpoint", help=".pth, .pt or .safetensors of PCA-Seg, CAT-Seg, or CLIP alone")
+    command.add_argument("checkpoint", help=".pth, .pt, .safetensors or index of shards, of PCA-Seg, CAT-Seg, or CLIP")
     command.add_argument("--preset", required=True, help=f"one of {', '.join(presets())}")
     command.add_argument("--aggregation", choices=get_args(Aggregation), help="left out: as the names say")
     command.add_argument("--dense-mode", choices=get_args(DenseMode), default="csa")

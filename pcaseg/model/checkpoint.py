@@ -1,4 +1,4 @@
-"""Checkpoints in, a model out; never half-loaded, never unpickled."""
+"""Checkpoints in, a model out; never half-loaded, no code in them ever run."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def load_model(
 
     Args:
         preset: a name of `pcaseg.presets()`, or a `Preset`.
-        checkpoint: a `.pth`, `.pt` or `.safetensors` file, also an opened one, or a mapping, with the published names
-            of a whole PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed);
+        checkpoint: a file that `Checkpoint.open` reads, also an opened one, or a mapping, with the published names of
+            a whole PCA-Seg or CAT-Seg model or of a CLIP model alone (then the aggregator is drawn from the seed);
             None takes the weights that the package ships for the preset, if it does, and else draws every weight, as
             an empty mapping does. Drawn weights warn with `SeededWeightsWarning`.
         aggregation: `parallel` (PCA-Seg) or `serial` (CAT-Seg).
@@ -135,7 +135,7 @@ def import_checkpoint(
     """Turns a published checkpoint into a model file, which says what it is of.
 
     Args:
-        checkpoint: `.pth`, `.pt` or `.safetensors` of PCA-Seg, CAT-Seg, or CLIP alone; it is read once.
+        checkpoint: file of PCA-Seg, CAT-Seg, or CLIP alone; it is read once.
         out: model file to write, `.safetensors`; a former one is replaced.
         preset: a name of `pcaseg.presets()`.
         aggregation: None for what the names of the tensors are of, or `parallel`.

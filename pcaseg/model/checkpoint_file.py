@@ -105,7 +105,7 @@ def is_model_file(path: Path) -> bool:
     if not path.is_file():
         return False
     with open(path, "rb") as file:
-        if path.suffix.lower() != ".safetensors" and not _is_safetensors(file.read(9)):
+        if not _is_safetensors(file.read(9)):
             return False
     try:
         with safe_open(path, framework="pt") as opened:
@@ -183,7 +183,7 @@ def _holds_tensors(value: Any) -> bool:
 
 
 def _what_instead(content: Any) -> str:
-    """What a file without tensors by name holds, for a message."""
+    """Words for a message about what a file holds instead of tensors by name."""
     if not isinstance(content, dict):
         return "holds no tensors by name"
     if "param_groups" in content or "optimizer" in content:

@@ -72,7 +72,7 @@ def check_fit(given: Mapping[str, Tensor], required: Shapes, model: PCASeg, sour
 
 
 def _spelling(keys: Mapping[str, str]) -> Callable[[str], str]:
-    """How a file spells a canonical name: as it does; or with the prefixes that it gives to its nearest relatives.
+    """Spelling of canonical names in a file: as it has them, or else with the prefixes of their nearest relatives.
 
     Args:
         keys: the file's name by canonical name.
