@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pcaseg.data.scene_names import BACKGROUNDS, PART_NAMES
 from pcaseg.errors import reported
+from pcaseg.paths import exists, real_path
 
 PRESET = "tiny"
 SCENES = 6
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     scenes, bundle = out / "scenes", out / "tiny.pcaseg"
     pairs = ["--vocabulary", scenes / "classes.txt"]
     commands = [
-        *([] if scenes.exists() else [["datasets", "scenes", "--out", scenes, "--images", SCENES]]),
+        *([] if exists(scenes) else [["datasets", "scenes", "--out", scenes, "--images", SCENES]]),
         ["segment", scenes / "images", *pairs, "--out", out / "eager"],
         ["export", PRESET, "--out", bundle, "--overwrite"],
         ["segment", scenes / "images", "--bundle", bundle, *pairs, "--out", out / "pairs"],
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if code:
             return code
     for folder, shown in (("pairs", "colours and objects"), ("parts", "parts")):
-        print(f"\n{shown}: {(out / folder / '0000_overlay.png').resolve()}", end="")
+        print(f"\n{shown}: {real_path(out / folder / '0000_overlay.png')}", end="")
     print(f"\n{time.perf_counter() - start:.0f} s")
     return 0
 

@@ -12,6 +12,7 @@ from pcaseg.benchmarks.row_charts import latency_chart, speedup_chart
 from pcaseg.benchmarks.rows import BenchRow, RowsError
 from pcaseg.benchmarks.selection import Scope, latency_of, point_text, row_groups, sweeps
 from pcaseg.files import atomic_path
+from pcaseg.paths import is_file
 
 
 def plots(rows: Sequence[BenchRow]) -> dict[str, Chart]:
@@ -61,7 +62,7 @@ def pictures_match(charts: Mapping[str, Chart], folder: str | os.PathLike[str]) 
     """
     for name, chart in charts.items():
         path = Path(folder) / name
-        drawn, _, end = path.read_text(encoding="utf-8").rpartition("<!-- ") if path.is_file() else ("", "", "")
+        drawn, _, end = path.read_text(encoding="utf-8").rpartition("<!-- ") if is_file(path) else ("", "", "")
         whole = end == f"{hashlib.sha256(drawn.encode()).hexdigest()} -->\n"
         if not whole or f' data-source="{chart.source()}"' not in drawn:
             return False

@@ -13,6 +13,7 @@ from typing import Literal, final
 from pcaseg.configs import Strategy, WeightsKind
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation.accuracy import Accuracy
+from pcaseg.paths import size_of
 from pcaseg.runtime.engines import EngineSidecar, LayerShare
 from pcaseg.typed_json import ADDED_LATER, load_typed
 
@@ -234,7 +235,7 @@ def check_destination(path: str | os.PathLike[str]) -> None:
     """
     path = Path(path)
     try:
-        held = path.stat().st_size if path.exists() else 0
+        held = size_of(path, error=OutputError)
         if held:
             read_rows([path])
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,7 +260,7 @@ def append_rows(path: str | os.PathLike[str], rows: Iterable[BenchRow]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "ab", buffering=0) as file:  # one write: two runs may add to one file
-            file.write(text.encode())
+            file.write(text.encode(errors="backslashreplace"))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
@@ -274,7 +275,7 @@ def read_rows(paths: Sequence[str | os.PathLike[str]]) -> list[BenchRow]:
     for path in paths:
         try:
             lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise RowsError(f"{path}: cannot be read ({reason}); give a file of pcaseg bench --out") from error
         if not lines:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pcaseg.benchmarks.rows import BenchRow, read_rows
+from pcaseg.paths import entries
 from pcaseg.text_tables import markdown_table
 
 HEADERS = (
@@ -17,7 +18,7 @@ HEADERS = (
 
 def bench_rows(results: Path) -> list[BenchRow]:
     """All stored rows of `pcaseg bench`."""
-    return read_rows(sorted(results.glob("bench_*.jsonl")))
+    return read_rows(entries(results, "bench_*.jsonl"))
 
 
 def bench_table(results: Path) -> str:

@@ -22,8 +22,9 @@ from pcaseg.benchmarks.studies import tiny
 from pcaseg.benchmarks.study_tables import folding_table, kernels_table, mixed_precision_table, operators_table
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
+from pcaseg.paths import files_under, is_file, real_path
 
-ROOT = Path(__file__).resolve().parent.parent  # the folder may have been reached through a link
+ROOT = real_path(__file__).parent.parent  # the folder may have been reached through a link
 
 Table = Callable[[Path], str]
 
@@ -52,9 +53,9 @@ def pages(root: Path = ROOT) -> list[Path]:
         PcasegError: this is no source checkout.
     """
     readme = root / "README.md"
-    if not readme.is_file():
+    if not is_file(readme):
         raise PcasegError(f"{readme}: not found; run this in a source checkout, with an editable install")
-    return [readme, *sorted((root / "docs").rglob("*.md"))]
+    return [readme, *sorted(page for page in files_under(root / "docs", "*.md") if isinstance(page, Path))]
 
 
 def fill(text: str, tables: Mapping[str, Table] = TABLES, *, results: Path = RESULTS) -> str:

@@ -23,6 +23,7 @@ from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.tokenizer import write_tokenizer
 from pcaseg.files import atomic_path, refuse_foreign, sha256_of
+from pcaseg.paths import entries, exists, is_folder, size_of
 from pcaseg.runtime.bundle import (
     MANIFEST_NAME,
     PLUGIN_SEGMENTER_NAME,
@@ -128,11 +129,11 @@ def check_destination(out: Path, *, overwrite: bool) -> None:
     Raises:
         OutputError: `out` exists and is not a bundle, or is one and `overwrite` is False.
     """
-    if not out.exists():
+    if not exists(out, error=OutputError):
         return
     refuse_foreign(out, _is_bundle, "a bundle")
     listed = {MANIFEST_NAME, ENGINES_NAME, *Bundle(out).manifest.files}  # engines are stale with their bundle
-    foreign = [path.name for path in out.iterdir() if path.name not in listed] if out.is_dir() else []
+    foreign = [path.name for path in entries(out) if path.name not in listed] if is_folder(out) else []
     if foreign:
         raise OutputError(f"{out}: exists and holds {foreign[0]}, which is not the bundle's; choose another name")
     if not overwrite:
@@ -180,12 +181,12 @@ def describe(
 
 
 def _entry(path: Path) -> FileEntry:
-    return FileEntry(sha256=sha256_of(path), bytes=path.stat().st_size)
+    return FileEntry(sha256=sha256_of(path), bytes=size_of(path))
 
 
 def _zip(folder: Path, out: Path) -> None:
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for path in sorted(folder.iterdir()):
+        for path in entries(folder):
             member = zipfile.ZipInfo(path.name)  # of no date, so that the same bundle is the same bytes
             member.external_attr = 0o644 << 16
             member.create_system = 3  # Unix

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pcaseg.errors import PcasegError
-from pcaseg.files import atomic_path, cache_folder
+from pcaseg.files import atomic_path, cache_folder, found_cache
+from pcaseg.paths import exists
 
 PACKAGED = Path(__file__).with_name("tuning.json")
 LAUNCH_OPTIONS = ("num_warps", "num_stages")
@@ -55,13 +56,13 @@ def tuning_point(kernel: str, architecture: str, dtype: str) -> TuningPoint:
     Raises:
         PcasegError: a file is malformed or names a point that does not exist.
     """
-    return _forced.get(kernel) or _tuning_point(kernel, architecture, dtype, user_file())
+    return _forced.get(kernel) or _tuning_point(kernel, architecture, dtype, _found_file())
 
 
 def tuning_points(kernel: str) -> dict[str, TuningPoint]:
     """All named points of a kernel."""
     merged: dict[str, Any] = {}
-    for path in (PACKAGED, user_file()):
+    for path in (PACKAGED, _found_file()):
         merged |= _read(path).get(kernel, {}).get("points", {})
     return {name: _point(name, values) for name, values in merged.items()}
 
@@ -87,14 +88,18 @@ def choose(kernel: str, architecture: str, dtype: str, point: str) -> None:
         raise PcasegError(f"point={point!r}: {kernel} has {', '.join(tuning_points(kernel))}")
     content = _read(user_file())
     content.setdefault(kernel, {}).setdefault("use", {}).setdefault(architecture, {})[dtype] = point
-    user_file().parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(user_file()) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     _tuning_point.cache_clear()
 
 
+def _found_file() -> Path | None:
+    cache = found_cache()
+    return cache and user_file()
+
+
 @functools.cache
-def _tuning_point(kernel: str, architecture: str, dtype: str, user: Path) -> TuningPoint:
+def _tuning_point(kernel: str, architecture: str, dtype: str, user: Path | None) -> TuningPoint:
     points = tuning_points(kernel)
     for path in (user, PACKAGED):
         use = _read(path).get(kernel, {}).get("use", {})
@@ -108,8 +113,8 @@ def _tuning_point(kernel: str, architecture: str, dtype: str, user: Path) -> Tun
     raise PcasegError(f"{PACKAGED}: {kernel} has no point for {dtype}")
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.exists():
+def _read(path: Path | None) -> dict[str, Any]:
+    if path is None or not exists(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -6,16 +6,17 @@ Nothing heavy is imported before a subcommand needs it: `pcaseg segment --bundle
 from __future__ import annotations
 
 import argparse
-import io
-import os
+import importlib.util
 import shlex
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pcaseg
-from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
 from pcaseg.commands import (
     benching,
     building,
@@ -28,7 +29,8 @@ from pcaseg.commands import (
     segmenting,
     training,
 )
-from pcaseg.errors import PcasegError, install_hint
+from pcaseg.errors import PcasegError, install_hint, system_fault
+from pcaseg.streams import drop_rest, guarded_output
 
 EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"}
 """The pip extra that brings a module; every other optional one comes with `torch`."""
@@ -36,17 +38,19 @@ EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 a check failed, 2 input that cannot be used."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter is no reason to fail
     words = sys.argv[1:] if arguments is None else arguments
+    with guarded_output() as output:
+        code = _run(words)
+        return EXIT_BAD_INPUT if output.lost() and code == EXIT_OK else code
+
+
+def _run(words: Sequence[str]) -> int:
     options = build_parser().parse_args(words)
     options.command_line = shlex.join(["pcaseg", *words])
-    former = signal.signal(signal.SIGTERM, signal.default_int_handler)  # leave nothing half-written then either
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _stopped_by_sigterm():
             warnings.simplefilter("ignore")  # each command says itself what its weights are
-            code = options.run(options)
+            code: int = options.run(options)
             sys.stdout.flush()
             return code
     except PcasegError as error:
@@ -54,20 +58,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pcaseg"):
             raise
-        print(
-            f"error: {error.name} is not installed; {install_hint(EXTRA_OF.get(error.name or '', 'torch'))}",
-            file=sys.stderr,
-        )
+        print(f"error: {_missing(error.name or '')}", file=sys.stderr)
     except BrokenPipeError:  # whoever read our output has gone; what was written to files is whole
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_rest(sys.stdout)
     except MemoryError:
         print("error: out of memory; try fewer classes, a smaller image, or --strategy single", file=sys.stderr)
+    except OSError as error:
+        print(f"error: {system_fault(error)}", file=sys.stderr)
     except KeyboardInterrupt:
         print("interrupted; what was finished is whole and kept", file=sys.stderr)
         return EXIT_INTERRUPTED
+    return EXIT_BAD_INPUT
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    """Makes SIGTERM end a command as Ctrl-C does, with nothing half-written; in a thread signals are the program's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     finally:
         signal.signal(signal.SIGTERM, former)
-    return EXIT_BAD_INPUT
+
+
+def _missing(module: str) -> str:
+    """Advice on a module that is not there: its package is not installed, or too old for another that is."""
+    package = module.partition(".")[0]
+    if package != module and importlib.util.find_spec(package) is not None:
+        return f"the installed {package} lacks {module}, so it is too old or too new; pip install --upgrade {package}"
+    return f"{module} is not installed; {install_hint(EXTRA_OF.get(module, 'torch'))}"
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pcaseg.files import atomic_path
+from pcaseg.paths import exists, real_path
 from pcaseg.versions import installed_versions
 
 if TYPE_CHECKING:
@@ -55,8 +56,8 @@ def _load() -> str:
 
 def _commit() -> str:
     """The commit of a source checkout, with `+` where files differ from it; empty for an installed package."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
+    root = real_path(__file__).parent.parent
+    if not exists(root / ".git"):
         return ""
     try:
         run = subprocess.run(
@@ -72,11 +73,8 @@ def _commit() -> str:
 
 def peak_host_mib() -> float:
     """Largest resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss would count what the parent held before this program was loaded
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
+    if peak := _proc("/proc/self/status", "VmHWM"):  # ru_maxrss would count what the parent held before this program
+        return int(peak.split()[0]) / 1024
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -117,8 +115,8 @@ def _cpu_name() -> str:
 
 def _proc(path: str, name: str) -> str:
     """The first value of that name in one of the kernel's tables; empty where there is none."""
-    if Path(path).exists():
-        for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(name):
-                return line.split(":", 1)[1].strip()
-    return ""
+    try:
+        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

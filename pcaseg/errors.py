@@ -6,8 +6,13 @@ line prints it alone and exits with code 2.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+
+from pcaseg.streams import guarded_output
+
+_SYSTEM_MEND = "check the disk or the network drive"
 
 
 class PcasegError(ValueError):
@@ -44,11 +49,26 @@ class MissingDependencyError(PcasegError):
 
 def reported(work: Callable[[], int]) -> int:
     """The exit code of a script: what its work gives, or 2 with the error printed, one line."""
-    try:
-        return work()
-    except PcasegError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    with guarded_output() as output:
+        try:
+            code = work()
+        except PcasegError as error:
+            print(f"error: {error}", file=sys.stderr)
+            code = 2
+        except OSError as error:
+            print(f"error: {system_fault(error)}", file=sys.stderr)
+            code = 2
+        return 2 if output.lost() and not code else code
+
+
+def system_fault(error: OSError) -> str:
+    """A failure of the system that no command foresaw, as one sentence.
+
+    >>> system_fault(OSError(5, "Input/output error", "a.png"))
+    'a.png: Input/output error; check the disk or the network drive'
+    """
+    name = error.filename if error.filename is not None else "the system"
+    return f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror or error}; {_SYSTEM_MEND}"
 
 
 def install_hint(extra: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
 import os
@@ -10,14 +9,35 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.paths import LONGEST_NAME, entries, exists, is_folder, real_path, refusal, short_name, status
+
+_RANDOM = len("..12345678.partial")
+"""Letters that a temporary sibling's name has beside the name of the file."""
 
 
 def cache_folder() -> Path:
-    """The user's cache folder of this project: `pcaseg` in XDG_CACHE_HOME, or in `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcaseg"
+    """The user's cache folder of this project: `pcaseg` in XDG_CACHE_HOME, or in `~/.cache`.
+
+    Raises:
+        OutputError: the user has no home folder, as in a container under a foreign number.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pcaseg"
+    except RuntimeError as error:
+        raise OutputError("the cache: this user has no home folder; set XDG_CACHE_HOME to one for caches") from error
+
+
+def found_cache() -> Path | None:
+    """The cache folder, for reading; None where there is none that can be read."""
+    try:
+        folder = cache_folder()
+        return folder if is_folder(folder) and os.access(folder, os.R_OK | os.X_OK) else None
+    except PcasegError:
+        return None
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:
@@ -61,7 +81,11 @@ def refuse_foreign(
     Raises:
         OutputError: or what `error` says.
     """
-    if path.exists() and not is_ours(path):
+    try:
+        refused = exists(path, error=error) and not is_ours(path)
+    except OSError as reason:
+        raise refusal(path, reason, error) from reason
+    if refused:
         raise error(f"{path}: exists and is not {what}; {mend}")
 
 
@@ -81,10 +105,10 @@ def atomic_path(path: str | os.PathLike[str], *, folder: bool = False, keep: boo
     Raises:
         OutputError: the destination cannot be written.
     """
-    path = Path(os.path.realpath(path))
+    path = real_path(path, error=OutputError)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=_partial_prefix(path), suffix=".partial", dir=path.parent))
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
     target = temporary / path.name
@@ -94,9 +118,10 @@ def atomic_path(path: str | os.PathLike[str], *, folder: bool = False, keep: boo
             yield target
         else:
             target.touch()  # some writers make private files: the mode is that of a plain new one
-            mode = target.stat().st_mode
+            made = status(target, error=OutputError)
             yield target
-            target.chmod(mode)
+            if made is not None:
+                target.chmod(made.st_mode)
         if keep:
             _replace(target, path)
     except OSError as error:
@@ -107,7 +132,7 @@ def atomic_path(path: str | os.PathLike[str], *, folder: bool = False, keep: boo
 
 def _replace(new: Path, path: Path) -> None:
     """Renames `new` to `path`; a folder cannot be renamed over a full one, so that takes two renames."""
-    if not new.is_dir() or not path.exists():
+    if not is_folder(new) or not exists(path):
         os.replace(new, path)
         return
     old = new.parent.with_suffix(".old")
@@ -122,6 +147,11 @@ def _replace(new: Path, path: Path) -> None:
 
 def remove_partial(path: str | os.PathLike[str]) -> None:
     """Removes what killed processes left of `path`: its temporary siblings. No other process may be writing it."""
-    path = Path(os.path.realpath(path))
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+    path = real_path(path, error=OutputError)
+    for left in entries(path.parent, f"{escape(_partial_prefix(path))}*.partial", error=OutputError):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def _partial_prefix(path: Path) -> str:
+    """Beginning of the names of a file's temporary siblings."""
+    return f".{short_name(path.name, LONGEST_NAME - _RANDOM)}."

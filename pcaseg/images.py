@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pcaseg.errors import ImageError
-
-IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""File name endings (any case) that `list_images` takes for images; `read_image` goes by content instead."""
+from pcaseg.image_files import check_image_file
 
 _CONVERTED_MODES = ("1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _UINT16_MAX = 65535
@@ -96,42 +93,6 @@ def as_rgb(image: np.ndarray, *, name: str = "image") -> np.ndarray:
         image = image[:, :, None]
     image = _scale_uint16(image[:, :, :3]) if image.dtype.itemsize == 2 else image[:, :, :3]
     return image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files directly in `folder` (not in its subfolders), sorted by name; hidden files are left out.
-
-    Raises:
-        ImageError: not a readable folder, or no file in it ends in one of `IMAGE_SUFFIXES`.
-    """
-    try:
-        found = [
-            path
-            for path in Path(folder).iterdir()
-            if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
-        ]
-    except OSError as error:
-        raise ImageError(f"{folder}: cannot be listed ({error.strerror}); give a folder of images") from error
-    if not found:
-        raise ImageError(f"{folder}: no images in this folder; put files such as .png or .jpg directly into it")
-    return sorted(found)
-
-
-def check_image_file(path: str | os.PathLike[str]) -> None:
-    """Refuses what cannot be an image file, before anything reads from it.
-
-    Raises:
-        ImageError: no such file, a folder, a device or pipe, or an empty file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise ImageError(f"{path}: is a folder, not an image; name a file in it")
-    if not path.exists():
-        raise ImageError(f"{path}: no such file; check the path")
-    if not path.is_file():
-        raise ImageError(f"{path}: is a device or pipe, not a file; save the image to a file first")
-    if path.stat().st_size == 0:
-        raise ImageError(f"{path}: the file is empty; copy the image again")
 
 
 def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:

@@ -21,6 +21,7 @@ from pcaseg.benchmarks.rows import BenchRow, append_rows, read_rows
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
+from pcaseg.paths import entries, exists
 
 PRESET, GPU = "eva-b-384", "H200"
 """Preset and GPU of the targets."""
@@ -156,16 +157,16 @@ def collect(out: Path, results: Path) -> str:
     Raises:
         PcasegError: there are no rows, or a file of them is damaged.
     """
-    files = sorted((out / steps.ROWS).glob("*.jsonl"))
+    files = entries(out / steps.ROWS, "*.jsonl")
     if not files:
         raise PcasegError(f"{out / steps.ROWS}: holds no rows; run the steps before, see benchmarks/gpu/README.md")
     rows = read_rows(files)
     for preset in sorted({row.preset for row in rows}):
         kept = results / f"gpu_{preset}.jsonl"
-        known = read_rows([kept]) if kept.exists() else []
+        known = read_rows([kept]) if exists(kept) else []
         append_rows(kept, [row for row in rows if row.preset == preset and row not in known])
     for name in ("kernels.json", "aot_launch.json"):
-        if (out / steps.ROWS / name).exists():
+        if exists(out / steps.ROWS / name):
             with atomic_path(results / f"gpu_{name}") as temporary:
                 shutil.copyfile(out / steps.ROWS / name, temporary)
     weights = ", ".join(sorted({row.weights for row in rows if row.preset == PRESET})) or "none"

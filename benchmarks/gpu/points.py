@@ -24,6 +24,7 @@ from pcaseg.evaluation.accuracy import Output, compare
 from pcaseg.evaluation.gates import default_gate, gate_failures
 from pcaseg.export.tensorrt.refit import open_tensorrt
 from pcaseg.images import read_image
+from pcaseg.paths import exists
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
@@ -153,7 +154,7 @@ def measure(bundle: Bundle, backend: TensorRTBackend, references: Path, out: Pat
     Returns:
         Whether all points ran; a row that ran and is not right counts, and says so.
     """
-    held = read_rows([out]) if out.exists() else []
+    held = read_rows([out]) if exists(out) else []
     known = {(row.engine_sha256, row.point) for row in held if row.engine}
     complete, run = True, PointRun(bundle, backend, references)
     for row in run.rows([point for point in points_of(bundle) if run.key(point) not in known]):

@@ -19,6 +19,7 @@ from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
 from pcaseg.images import read_image
+from pcaseg.paths import exists
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.windows import prepare_windows
@@ -96,13 +97,13 @@ def write_references(
     from pcaseg.benchmarks.targets import write_images
 
     frame = folder / FRAME
-    if not frame.exists():
+    if not exists(frame):
         with tempfile.TemporaryDirectory() as temporary:
             photograph = write_images(Path(temporary), None, (FRAME_PX, FRAME_PX))[0].read_bytes()
         with atomic_path(frame) as target:
             target.write_bytes(photograph)
     model.to(device)
-    for point in tqdm([point for point in points if not (folder / point.file).exists()], unit="reference"):
+    for point in tqdm([point for point in points if not exists(folder / point.file)], unit="reference"):
         reference = make_reference(model, bundle.manifest, read_image(frame), point)
         with atomic_path(folder / point.file) as target, open(target, "wb") as file:
             np.savez(file, **vars(reference))

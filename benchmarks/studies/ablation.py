@@ -25,6 +25,7 @@ from pcaseg.evaluation.scene_suites import SCENES, SuiteName, evaluate_scenes, m
 from pcaseg.model.checkpoint import load_model, open_model
 from pcaseg.model.names import to_published
 from pcaseg.model.network import PCASeg
+from pcaseg.paths import exists
 from pcaseg.training.log import read_log
 from pcaseg.training.loop import MODEL, RunOptions, train
 from pcaseg.training.recipes import TINY, Recipe
@@ -128,7 +129,7 @@ def _drawn(towers: dict[str, torch.Tensor], aggregation: Aggregation, seed: int)
 
 def _trained(model: PCASeg, recipe: Recipe, folder: Path, seed: int) -> PCASeg:
     """The model after the recipe; a training that is done is read, one that was stopped goes on."""
-    if not (folder / MODEL).exists():
+    if not exists(folder / MODEL):
         run = RunOptions(resume="if-possible", log_every=max(1, min(10, recipe.steps // 10)), progress=True)
         train(model, recipe, TinyStream(seed), folder, data="scenes", seed=seed, options=run)
     return open_model(folder / MODEL)

@@ -28,6 +28,7 @@ from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.files import atomic_path
 from pcaseg.model.checkpoint import SHIPPED, open_model
 from pcaseg.model.network import PCASeg
+from pcaseg.paths import is_file, size_of
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.text_tables import markdown_table
 from pcaseg.training.loop import MODEL
@@ -70,13 +71,13 @@ def ship(run: Path, *, scenes: int = SCENES) -> None:
         PcasegError: no such training, another preset's, or weights that are too large.
     """
     weights, record = run / MODEL, run / RECORD
-    if not (weights.is_file() and record.is_file()):
+    if not (is_file(weights) and is_file(record)):
         raise PcasegError(f"{run}: no finished training; give the --out folder of pcaseg train --preset tiny")
     model = open_model(weights)
     if model.preset.name != "tiny":
         raise PcasegError(f"{run}: a training of {model.preset.name}; only tiny's weights are shipped")
-    if weights.stat().st_size > LARGEST_BYTES:
-        raise PcasegError(f"{weights}: has {weights.stat().st_size} bytes; at most {LARGEST_BYTES} are shipped")
+    if size_of(weights) > LARGEST_BYTES:
+        raise PcasegError(f"{weights}: has {size_of(weights)} bytes; at most {LARGEST_BYTES} are shipped")
     found = evaluate_scenes(model_segment(model), scenes=scenes, progress=True)
     results = {suite: asdict(scores) for suite, scores in found.items()}
     content = json.loads(record.read_text(encoding="utf-8")) | {

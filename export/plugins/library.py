@@ -8,7 +8,6 @@ needs PyTorch, Triton, CMake and a C++17 compiler; neither a GPU nor the CUDA to
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING
 from pcaseg.configs import get_preset, presets
 from pcaseg.errors import OutputError, PcasegError, install_hint
 from pcaseg.files import atomic_path, refuse_foreign
+from pcaseg.paths import exists, is_folder, real_path, size_of
 
 if TYPE_CHECKING:
     from pcaseg.export.plugins.table import Plugin
@@ -126,13 +126,13 @@ def build_library(include: Path, kernels: Path, out: Path) -> None:
         PcasegError: no headers, no CMake, or the compiler fails; the message ends with what it says.
         OutputError: `out` cannot be written.
     """
-    if not (include / "NvInfer.h").exists():
+    if not exists(include / "NvInfer.h"):
         raise PcasegError(f"{include}: holds no NvInfer.h; name the include folder of TensorRT")
     if shutil.which("cmake") is None:
         raise PcasegError("cmake is not installed; install CMake and a C++17 compiler")
     with tempfile.TemporaryDirectory() as folder:
         configure = ["cmake", "-S", str(SOURCES), "-B", folder, "-DCMAKE_BUILD_TYPE=Release"]
-        configure += [f"-DTENSORRT_INCLUDE={include.resolve()}", f"-DPCASEG_KERNELS={kernels.resolve()}"]
+        configure += [f"-DTENSORRT_INCLUDE={real_path(include)}", f"-DPCASEG_KERNELS={real_path(kernels)}"]
         for command in (configure, ["cmake", "--build", folder]):
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
@@ -155,7 +155,7 @@ def check_out(out: Path) -> None:
         OutputError: names it.
     """
     refuse_foreign(
-        out, lambda path: not path.is_dir() and NAME_INSIDE in path.read_bytes(), "a plugin library of pcaseg"
+        out, lambda path: not is_folder(path) and NAME_INSIDE in path.read_bytes(), "a plugin library of pcaseg"
     )
 
 
@@ -185,7 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: {error.name} is not installed; {install_hint('triton')}", file=sys.stderr)
         return 2
-    print(f"{options.out}: {os.path.getsize(options.out) / 2**20:.1f} MiB")
+    print(f"{options.out}: {size_of(options.out) / 2**20:.1f} MiB")
     return 0
 
 

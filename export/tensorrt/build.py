@@ -18,6 +18,7 @@ from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, lay
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
 from pcaseg.export.tensorrt.timings import check_timing_cache, timing_cache
 from pcaseg.files import atomic_path, cache_folder, sha256_of
+from pcaseg.paths import exists, is_file
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
 from pcaseg.runtime.cuda import Driver, open_driver
 from pcaseg.runtime.engines import (
@@ -140,7 +141,7 @@ def _check_plugins(bundle: Bundle, plugins: Plugins, library: Path | None) -> No
     """Refuses what does not go together, before TensorRT is needed."""
     if (plugins == "library") != (library is not None):
         raise PcasegError(f"plugins={plugins!r}: library, and nothing else, takes a file (--plugin-library)")
-    if library is not None and not library.is_file():
+    if library is not None and not is_file(library):
         raise PcasegError(f"{library}: no such file; make it with python -m pcaseg.export.plugins.library")
     if plugins != "none" and PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
         raise PcasegError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
@@ -244,7 +245,7 @@ class _Job:
         """The engine with this very key, if it is whole; a damaged one is built over."""
         for folder in engine_folders(self.bundle):
             path = folder / f"{self.key.stem}.json"
-            if path.exists():
+            if exists(path, error=EngineError):
                 try:
                     engine = read_engine(path)
                     engine.read()

@@ -27,7 +27,8 @@ from tqdm import tqdm
 from pcaseg.class_lists import class_list
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import EngineError, PcasegError
-from pcaseg.images import list_images, read_image
+from pcaseg.image_files import list_images
+from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import EnginePrecision, GraphRole
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend

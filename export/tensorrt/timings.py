@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from pcaseg.errors import EngineError
 from pcaseg.files import atomic_path, refuse_foreign
+from pcaseg.paths import LONGEST_NAME, exists, short_name
 
 TIMING_MARK = b"pcaseg timing cache 1\n"
 """First line of a timing cache, so that no other file is ever taken for one and replaced."""
@@ -39,7 +40,7 @@ def _unusable(path: Path, error: OSError) -> EngineError:
 def _timings(path: Path) -> bytes:
     """Timings from former builds; nothing where there is no file."""
     refuse_foreign(path, _is_timing_cache, "a timing cache of pcaseg", mend="name another file", error=EngineError)
-    return path.read_bytes().removeprefix(TIMING_MARK) if path.exists() else b""
+    return path.read_bytes().removeprefix(TIMING_MARK) if exists(path, error=EngineError) else b""
 
 
 def _is_timing_cache(path: Path) -> bool:
@@ -59,7 +60,7 @@ def timing_cache(path: Path) -> Iterator[Timings]:
     """The timing cache, for one process at a time; written back whole when a build succeeds."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock", timeout=3600):
+        with FileLock(path.with_name(f"{short_name(path.name, LONGEST_NAME - 5)}.lock"), timeout=3600):
             cache = Timings(_timings(path))
             yield cache
             with atomic_path(path) as temporary:

@@ -20,6 +20,7 @@ from pcaseg.commands.options import LABELLED_HELP, backends, gate, say_weights
 from pcaseg.commands.reporting import check_page, write_page
 from pcaseg.configs import Strategy, TorchPrecision
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.paths import real_path
 
 
 def add_bench(command: argparse.ArgumentParser) -> None:
@@ -59,7 +60,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
     if options.html:
         check_page(options.html)
-        if options.out and options.out.resolve() == options.html.resolve():
+        if options.out and real_path(options.out) == real_path(options.html):
             raise OutputError(f"{options.out}: rows and report are two files; give two names")
     rows = benchmark(
         options.target,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, natural, some_path
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.paths import exists
 
 _SHOWN = 20
 
@@ -68,7 +69,7 @@ def run_scenes(options: argparse.Namespace) -> int:
     from pcaseg.evaluation.labelled_scenes import write_scenes
     from pcaseg.files import atomic_path
 
-    if options.out.exists():
+    if exists(options.out, error=OutputError):
         raise OutputError(f"{options.out}: exists; choose another folder")
     if options.images < 1:
         raise PcasegError("--images: give 1 or more")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pcaseg.arguments import EXIT_FAILED, EXIT_OK, share, some_path
 from pcaseg.errors import PcasegError
 from pcaseg.files import atomic_path, refuse_foreign
+from pcaseg.paths import is_file
 
 if TYPE_CHECKING:
     from pcaseg.benchmarks.rows import BenchRow
@@ -58,11 +59,11 @@ def write_page(path: Path, rows: Sequence[BenchRow]) -> None:
     check_page(path)
     page = html_report(rows)
     with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # names that are not UTF-8
     print(f"report: {path}")
 
 
 def _is_page(path: Path) -> bool:
     from pcaseg.benchmarks.report import MARK
 
-    return path.is_file() and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]
+    return is_file(path) and MARK in path.read_text(encoding="utf-8", errors="replace")[:2000]

@@ -19,6 +19,7 @@ from pcaseg.commands.options import (
 )
 from pcaseg.configs import Strategy
 from pcaseg.errors import OutputError, PcasegError
+from pcaseg.paths import exists, refusal
 
 if TYPE_CHECKING:
     from pcaseg.runtime.segmenter import Segmenter
@@ -50,21 +51,21 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
 
 
 def run_segment(options: argparse.Namespace) -> int:
-    from pcaseg.runtime.batch import expand_images, segment_files
+    from pcaseg.runtime.batch import expand_inputs, segment_files
 
-    images = expand_images(options.images)
+    images, left_out = expand_inputs(options.images)
     segmenter = _open_segmenter(options)
     _make_folder(options.out)
     batch = segment_files(segmenter, images, options.out, progress=len(images) > 1)
+    batch.left_out = left_out
     if batch.last is not None and len(images) == 1:
         result, paths = batch.last
         for name, pixels in sorted(zip(result.classes, result.class_pixels(), strict=True), key=lambda x: -x[1])[:10]:
             print(f"{pixels / result.labels.size:7.1%}  {name}")
         print(f"overlay: {paths['overlay']}\nlabels:  {paths['labels']}\nsummary: {paths['summary']}")
         print(f"{result.backend}, {result.timings_ms['total']:.0f} ms")
-    else:
-        done, skipped = len(batch.done), len(batch.skipped)
-        print(f"{options.out}: {done} segmented, {skipped} done before and skipped, {len(batch.failed)} failed")
+    if len(images) > 1 or batch.last is None or left_out:
+        print(f"{options.out}: {batch.said()}")
     if batch.done:
         say_weights(segmenter.backend.manifest.weights.kind)
     for _, message in batch.failed:
@@ -77,7 +78,7 @@ def run_vocab(options: argparse.Namespace) -> int:
 
     if options.out.suffix != ".safetensors":
         raise PcasegError(f"{options.out}: a vocabulary file ends in .safetensors; rename it")
-    if options.out.exists():
+    if exists(options.out, error=OutputError):
         Vocabulary.load(options.out)  # refuses a file of another kind
     segmenter = _open_segmenter(options)
     assert segmenter.vocabulary is not None  # _open_segmenter sets it
@@ -120,5 +121,5 @@ def _make_folder(out: Path) -> None:
     """Makes the output folder before the work, not after it."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out}: no folder can be made there ({error.strerror}); choose another") from error
+    except (OSError, ValueError) as error:  # ValueError: NUL characters
+        raise refusal(out, error, OutputError) from error

@@ -12,7 +12,9 @@ import numpy as np
 from pcaseg.class_names import read_class_names
 from pcaseg.data.specs import DATA_SETS, DataSet, Split, data_set
 from pcaseg.errors import ImageError, PcasegError
-from pcaseg.images import IMAGE_SUFFIXES, list_images, read_image, read_label_map
+from pcaseg.image_files import image_suffixes, list_images
+from pcaseg.images import read_image, read_label_map
+from pcaseg.paths import entries, exists, is_folder
 
 NO_LABEL = -1
 """Label that `LabelledFolder.item` gives to unlabelled pixels."""
@@ -98,7 +100,7 @@ def open_data(
         if root is None:
             raise PcasegError(f"{data}: its folder is not known; give the root of the data sets with --root")
         return open_prepared(os.fspath(data), root, split=split)
-    if not Path(data).is_dir():
+    if not is_folder(data):
         raise PcasegError(f"{data}: neither a folder nor a data set; the data sets are {', '.join(DATA_SETS)}")
     return open_labelled(data)
 
@@ -151,7 +153,7 @@ def open_labelled(folder: str | os.PathLike[str]) -> LabelledFolder:
     images = list_images(folder / "images")
     pairs = tuple((path, folder / "labels" / f"{path.stem}.png") for path in images)
     for (image, labels), (other, _) in zip(pairs, (*pairs[1:], (Path(), Path())), strict=True):
-        if not labels.exists():
+        if not exists(labels, error=ImageError):
             raise PcasegError(f"{labels}: is missing, though {image.name} is there; add it or take the image away")
         if image.stem == other.stem:
             raise PcasegError(f"{image}: shares its labels with {other.name}; keep one of the two")
@@ -160,20 +162,15 @@ def open_labelled(folder: str | os.PathLike[str]) -> LabelledFolder:
 
 def files_by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """The files directly in a folder by name without ending, sorted; hidden ones are left out, no folder gives none."""
-    try:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.name[0] != "."]
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise ImageError(f"{folder}: cannot be listed ({error.strerror}); check the path") from error
-    return {path.stem: path for path in sorted(found)}
+    found = [path for path in entries(folder, error=ImageError) if path.suffix.lower() in suffixes]
+    return {path.stem: path for path in found if path.name[0] != "."}
 
 
 def match_files(spec: DataSet, split: Split, root: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """The pairs of image and labels of a prepared split, sorted, and what is missing to others, a sentence each."""
     folder = root / split.labels
     labels = files_by_stem(folder, (spec.suffix,))
-    images = files_by_stem(root / split.images, IMAGE_SUFFIXES)
+    images = files_by_stem(root / split.images, image_suffixes())
     if not labels:
         return [], [
             f"{folder}: holds no labels ({spec.suffix} files); run pcaseg datasets prepare {spec.name}, "

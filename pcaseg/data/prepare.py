@@ -15,9 +15,10 @@ from tqdm import tqdm
 from pcaseg.data.folders import NO_LABEL, prepared_folder
 from pcaseg.data.raw import RawItem, raw_items
 from pcaseg.data.specs import DataSet, data_set
-from pcaseg.errors import MissingDependencyError, OutputError, PcasegError
+from pcaseg.errors import ImageError, MissingDependencyError, OutputError, PcasegError
 from pcaseg.files import atomic_path
 from pcaseg.images import read_image
+from pcaseg.paths import is_file
 
 SHORTEST_PX = 512
 """Longest shorter side of the full ADE20K release's images: larger ones are reduced to it, with their labels."""
@@ -97,7 +98,7 @@ def _prepare_item(spec: DataSet, split: str, root: Path, item: RawItem, result: 
 
 def _is_done(spec: DataSet, split: str, item: RawItem, image: Path, labels: Path) -> bool:
     """True where the prepared files of an image are whole: labels that fit the classes, and the image if it is ours."""
-    if not labels.is_file():
+    if not is_file(labels, error=ImageError):
         return False
     folder = prepared_folder(spec, split, [(image, labels)])
     try:

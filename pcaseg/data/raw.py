@@ -20,6 +20,7 @@ from pcaseg.data.folders import files_by_stem
 from pcaseg.data.specs import DataSet, Split
 from pcaseg.errors import ImageError, MissingDependencyError, PcasegError, install_hint
 from pcaseg.images import read_image, read_label_map
+from pcaseg.paths import files_under, is_file
 
 _REFUSED = -1
 
@@ -157,7 +158,9 @@ def _context_json_items(spec: DataSet, split: Split, root: Path) -> Iterator[Raw
 def _ade_full_items(spec: DataSet, split: Split, root: Path) -> Iterator[RawItem]:
     """Images and `_seg.png` files in folders by scene."""
     convert, folder = id_map(spec), root / split.raw
-    for image in folder.rglob("*.jpg"):
+    for image in files_under(folder, "*.jpg"):
+        if isinstance(image, PcasegError):
+            raise image
         if not image.name.startswith("."):
             seg = image.with_name(f"{image.stem}_seg.png")
             yield RawItem(image.stem, partial(_read_ade, seg, convert), image)
@@ -214,7 +217,7 @@ def _read_ade(path: Path, convert: IdMap) -> np.ndarray:
 
 
 def _check_beside(image: Path) -> None:
-    if not image.is_file():
+    if not is_file(image, error=ImageError):
         raise ImageError(f"{image}: is missing, though its labels are listed; complete the download")
 
 

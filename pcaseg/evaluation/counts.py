@@ -18,6 +18,7 @@ import numpy as np
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation.confusion import Confusion, confusion_cells
+from pcaseg.paths import entries, exists
 from pcaseg.typed_json import load_typed
 
 SCHEMA_VERSION = 1
@@ -132,7 +133,7 @@ def read_counts(out: Path, evaluated: Evaluated) -> dict[str, ImageCounts]:
         OutputError: a file is of another evaluation, damaged, or two files differ on an image.
     """
     found: dict[str, ImageCounts] = {}
-    for path in sorted(out.glob(f"{evaluated.subject}.*of*.jsonl")):
+    for path in entries(out, f"{evaluated.subject}.*of*.jsonl", error=OutputError):
         for number, counts in _read_file(path, evaluated):
             held = found.setdefault(counts.image, counts)
             if held != counts:
@@ -152,7 +153,7 @@ def _open_counts(path: Path, evaluated: Evaluated) -> None:
     """Makes the file with its first line; of one that is there, cuts a half-written last line off."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = path.read_bytes() if path.exists() else b""
+        text = path.read_bytes() if exists(path, error=OutputError) else b""
         whole = text.rfind(b"\n") + 1
         if whole:
             _check_header(path, text[:whole].splitlines()[0], evaluated)
@@ -167,7 +168,7 @@ def _open_counts(path: Path, evaluated: Evaluated) -> None:
 def _append(path: Path, entry: dict[str, object]) -> None:
     try:
         with open(path, "ab", buffering=0) as file:  # one write: a process that is killed leaves whole lines
-            line = (json.dumps(entry, ensure_ascii=False) + "\n").encode()
+            line = (json.dumps(entry, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
             if file.write(line) != len(line):
                 raise OSError(28, "No space left on device")
     except OSError as error:

@@ -15,6 +15,7 @@ from pcaseg.evaluation.confusion import Scores, group_miou, harmonic_mean
 from pcaseg.evaluation.counts import SCHEMA_VERSION, Evaluated, add_counts, read_counts
 from pcaseg.evaluation.published import PUBLISHED
 from pcaseg.files import atomic_path
+from pcaseg.paths import exists, is_folder
 
 RESULTS = ("results.json", "results.md")
 
@@ -152,14 +153,14 @@ def check_results(out: Path) -> None:
     Raises:
         OutputError: it holds another `results.json`, or a `results.md` alone.
     """
-    if out.exists() and not out.is_dir():
+    if exists(out, error=OutputError) and not is_folder(out):
         raise OutputError(f"{out}: is a file; give a folder")
     json_path, markdown_path = result_paths(out)
     try:
         found = json.loads(json_path.read_text(encoding="utf-8"))
         ours = isinstance(found, dict) and {"schema_version", "data", "subjects"} <= found.keys()
     except FileNotFoundError:
-        ours = not markdown_path.exists()
+        ours = not exists(markdown_path, error=OutputError)
     except (OSError, ValueError):
         ours = False
     if not ours:
@@ -176,7 +177,7 @@ def write_results(out: Path, found: Mapping[str, Any]) -> None:
     texts = {json_path: json.dumps(found, indent=1, ensure_ascii=False) + "\n", markdown_path: markdown(found)}
     for path, text in texts.items():
         with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # names that are not UTF-8
 
 
 def _number(value: float) -> float | None:

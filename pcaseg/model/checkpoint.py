@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
-from pcaseg.errors import CheckpointError, PcasegError
+from pcaseg.errors import CheckpointError, OutputError, PcasegError
 from pcaseg.files import refuse_foreign
 from pcaseg.model.checkpoint_file import FORMAT, Checkpoint, is_model_file, write_tensors
 from pcaseg.model.checkpoint_fit import check_fit, expected_shapes, is_clip
@@ -22,6 +22,7 @@ from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.names import DERIVED, SEED_ENTRY, canonical_name, from_published, to_published, unwrapped
 from pcaseg.model.network import PCASeg, WeightsSource
 from pcaseg.model.seeded import seeded_state
+from pcaseg.paths import exists, real_path
 
 SHIPPED = Path(__file__).parent.parent / "weights"
 """Folder of the weights that come with the package."""
@@ -154,7 +155,7 @@ def import_checkpoint(
     source, target = Path(checkpoint), Path(out)
     if target.suffix != ".safetensors":
         raise PcasegError(f"{target}: a model file ends in .safetensors; rename it")
-    if target.exists() and source.exists() and target.samefile(source):
+    if exists(source, error=CheckpointError) and real_path(target, error=OutputError) == real_path(source):
         raise PcasegError(f"{target}: is the checkpoint itself; choose another name")
     refuse_foreign(target, is_model_file, "a model file of pcaseg")
     opened = Checkpoint.open(source)
@@ -195,7 +196,7 @@ def save_model(
 def _shipped(preset: Preset, aggregation: Aggregation, dense_mode: DenseMode) -> Checkpoint | None:
     """The weights that come with the package for this very model; a preset that was changed has none."""
     path = SHIPPED / f"{preset.name}.safetensors"
-    if not path.exists() or preset not in map(get_preset, presets()):
+    if not exists(path) or preset not in map(get_preset, presets()):
         return None
     opened = Checkpoint.open(path)
     stated = opened.metadata or {}
@@ -242,7 +243,7 @@ def _fill(
             kind, seed = "seeded", _stored_seed(given[key], name)
     digest = opened.sha256 if opened else tensors_sha256(model.state_dict())
     stored_seed = None if kind == "checkpoint" else seed
-    model.source = WeightsSource(kind, str(opened.path.resolve()) if opened else None, digest, stored_seed)
+    model.source = WeightsSource(kind, str(real_path(opened.path)) if opened else None, digest, stored_seed)
     return model
 
 

@@ -23,6 +23,7 @@ from pcaseg.model.file_kinds import existing_file, refuse_known, unknown_file
 from pcaseg.model.names import AGGREGATOR_PREFIX, DERIVED, unwrapped
 from pcaseg.model.pickled import OddTensor, UnknownFileError, read_pickled
 from pcaseg.model.shards import read_shards, refuse_lone_shard, shards_of
+from pcaseg.paths import is_file
 from pcaseg.typed_json import shown
 
 FORMAT = "pcaseg-model-1"
@@ -102,7 +103,7 @@ def is_model_file(path: Path) -> bool:
     Raises:
         CheckpointError: a damaged safetensors file, or one of a training that goes on.
     """
-    if not path.is_file():
+    if not is_file(path, error=CheckpointError):
         return False
     with open(path, "rb") as file:
         if not _is_safetensors(file.read(9)):

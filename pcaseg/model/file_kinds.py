@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from pcaseg.errors import CheckpointError
+from pcaseg.paths import LONGEST_NAME, entries, exists, is_file, is_folder, short_name
 
 
 class FileKind(NamedTuple):
@@ -117,12 +119,12 @@ def existing_file(path: Path) -> Path:
     Raises:
         CheckpointError: it is absent, a folder, or an unfinished download.
     """
-    if path.is_dir():
+    if is_folder(path, error=CheckpointError):
         raise _refuse_folder(path)
-    if not path.is_file():
-        what = "is a link to what is not there" if path.is_symlink() else "no such file"
+    if not is_file(path, error=CheckpointError):
+        what = "is a link to what is not there" if os.path.islink(path) else "no such file"
         raise CheckpointError(f"{path}: {what}; give the path of a .pth, .pt or .safetensors file")
-    if re.search(_UNFINISHED.pattern, path.name) or path.with_name(f"{path.name}.aria2").exists():
+    if re.search(_UNFINISHED.pattern, path.name) or exists(_beside(path)):
         raise _refused(path, _UNFINISHED)
     return path
 
@@ -162,6 +164,11 @@ def unknown_file(data: bytes, path: Path) -> CheckpointError:
     return CheckpointError(f"{path}: not a checkpoint, or one that is damaged or half-copied; {_DAMAGED}")
 
 
+def _beside(path: Path) -> Path:
+    """The file that aria2 keeps beside an unfinished download."""
+    return path.with_name(f"{short_name(path.name, LONGEST_NAME - len('.aria2'))}.aria2")
+
+
 def _is_text(head: bytes) -> bool:
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
@@ -176,11 +183,13 @@ def _refused(path: Path, kind: FileKind) -> CheckpointError:
 
 def _refuse_folder(path: Path) -> CheckpointError:
     """The error about a folder: of which kind it is, or which files in it may be meant."""
-    names = sorted(found.name for pattern in ("*", "*/*") for found in path.glob(pattern))
+    found = entries(path, error=CheckpointError)
+    inner = [file for folder in found if is_folder(folder) for file in entries(folder, error=CheckpointError)]
+    names = sorted(file.name for file in (*found, *inner))
     for kind in _FOLDERS:
         if any(re.search(kind.pattern, name) for name in names):
             return CheckpointError(f"{path}: is a folder, {kind.what}; {kind.mend}")
-    files = sorted(found.name for found in path.glob("*") if found.is_file())
+    files = [file.name for file in found if is_file(file)]
     held = [name for ending in _READABLE for name in files if name.endswith(ending)]
     meant = f"give a file in it, such as {held[0]}" if held else "give the path of a .pth, .pt or .safetensors file"
     return CheckpointError(f"{path}: is a folder; {meant}")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pcaseg.errors import CheckpointError
+from pcaseg.paths import is_file
 
 _MEND = "download the index and all of its shards again"
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
@@ -98,7 +99,7 @@ def _check_files(files: list[str], path: Path) -> None:
             raise CheckpointError(
                 f"{path}: lists the shard {file!r}, which is not in its folder; do not use this index"
             )
-    absent = [file for file in files if not (path.parent / file).is_file()]
+    absent = [file for file in files if not is_file(path.parent / file, error=CheckpointError)]
     if absent:
         raise CheckpointError(f"{path}: its shard {absent[0]} is not beside it{_more(absent)}; {_MEND}")
 

@@ -3,7 +3,8 @@
 Nothing here imports torch. ONNX Runtime, tokenizers, safetensors and ftfy are imported when first needed.
 """
 
-from pcaseg.images import list_images, read_image
+from pcaseg.image_files import list_images
+from pcaseg.images import read_image
 from pcaseg.runtime.backends import Backend, backend_names
 from pcaseg.runtime.bundle import Bundle, Manifest
 from pcaseg.runtime.result import Result

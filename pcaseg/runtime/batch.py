@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -10,10 +11,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.errors import ImageError, OutputError, VocabularyError
+from pcaseg.errors import ImageError, OutputError, PcasegError, VocabularyError
 from pcaseg.files import sha256_of
-from pcaseg.images import check_image_file, list_images
-from pcaseg.runtime.result import Result, output_paths, read_summary
+from pcaseg.image_files import check_image_file, list_images, said_left_out, split_folder
+from pcaseg.paths import exists, is_file, is_folder, real_path
+from pcaseg.runtime.result import Result, is_result, output_paths, read_summary
 from pcaseg.runtime.segmenter import Segmenter
 
 
@@ -25,13 +27,24 @@ class Batch:
         last: result and written files of the last image segmented; the others are not kept, results are large.
         done: images segmented now.
         skipped: images whose outputs stood already, made from the same image, classes, weights and strategy.
-        failed: (image path, message) of images that could not be read.
+        failed: (image path, message) of images that could not be segmented.
+        left_out: files in the folders given that are no images by their ending.
     """
 
     last: tuple[Result, dict[str, Path]] | None = None
     done: list[Path] = field(default_factory=list)
     skipped: list[Path] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    left_out: list[Path] = field(default_factory=list)
+
+    def said(self) -> str:
+        """The counts in words.
+
+        >>> Batch(done=[Path("a.png")], left_out=[Path("b.txt")]).said()
+        '1 segmented, 0 done before and skipped, 0 failed; 1 file left out: .txt (1)'
+        """
+        counts = f"{len(self.done)} segmented, {len(self.skipped)} done before and skipped, {len(self.failed)} failed"
+        return f"{counts}; {said_left_out(self.left_out)}" if self.left_out else counts
 
 
 def segment_files(
@@ -39,8 +52,9 @@ def segment_files(
 ) -> Batch:
     """Segments image files and writes overlay, labels and summary of each into `out`.
 
-    An image that cannot be read is noted and does not stop the run. An image that an earlier run finished with the
-    same settings is skipped, so a run that was cut off is resumed by starting it again.
+    An image that cannot be segmented, for whatever reason of its own, is noted and does not stop the run. An image
+    that an earlier run finished with the same settings is skipped, so a run that was cut off is resumed by starting
+    it again.
 
     Args:
         segmenter: with its vocabulary set.
@@ -52,7 +66,8 @@ def segment_files(
         VocabularyError: the segmenter has no vocabulary.
         OutputError: `out` cannot be written, is the folder of an image, or holds results of other images.
     """
-    if any(path.resolve().parent == Path(out).resolve() for path in images):
+    folder = real_path(out, error=OutputError)
+    if any(real_path(path, error=ImageError).parent == folder for path in (*images, *(p.parent / "x" for p in images))):
         raise OutputError(f"{out}: holds the images themselves; choose another folder for the results")
     if segmenter.vocabulary is None:
         raise VocabularyError("no vocabulary: call set_vocabulary with class names before segmenting")
@@ -64,12 +79,30 @@ def segment_files(
                 batch.skipped.append(path)
                 continue
             result = segmenter(path)
-        except ImageError as error:
-            batch.failed.append((path, str(error)))
+            batch.last = result, result.save(out, stem, details=details)
+        except Exception as error:
+            _refuse_run(error, out)
+            batch.failed.append((path, _reason(error, path)))
             continue
-        batch.last = result, result.save(out, stem, details=details)
         batch.done.append(path)
     return batch
+
+
+def _refuse_run(error: Exception, out: str | os.PathLike[str]) -> None:
+    """Ends the run where no other image would fare better: the results have no folder or the disk is full."""
+    cause = error.__cause__ if isinstance(error, PcasegError) else error
+    full = isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+    if full or not is_folder(Path(out).parent, error=OutputError):
+        raise error
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """What became of an image, in one sentence."""
+    if isinstance(error, PcasegError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"{path}: does not fit into memory; reduce the image, or give fewer classes"
+    return f"{path}: failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); report this"
 
 
 def expand_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -78,15 +111,31 @@ def expand_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
     """
+    return expand_inputs(inputs)[0]
+
+
+def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
+    """As `expand_images`, and the files in the folders that are left out, since their endings are of no image.
+
+    Results of this project in a folder of images, also behind links, are left out too.
+    """
     paths: dict[Path, None] = {}
+    left_out: list[Path] = []
     for item in map(Path, inputs):
-        if item.is_dir():
-            paths |= dict.fromkeys(list_images(item))
-        elif item.exists():
+        if is_folder(item, error=ImageError):
+            found, others = split_folder(item)
+            results = [path for path in found if is_result(path)]
+            found = [path for path in found if path not in results]
+            if not found:
+                list_images(item)  # says why
+                raise ImageError(f"{item}: holds results of pcaseg alone; name a folder of images")
+            paths |= dict.fromkeys(found)
+            left_out += [*others, *results]
+        elif exists(item, error=ImageError):
             paths[item] = None
         else:
             raise ImageError(f"{item}: no such file or folder; check the path")
-    return list(paths)
+    return list(paths), left_out
 
 
 def output_stems(images: Sequence[Path]) -> dict[Path, str]:
@@ -119,7 +168,7 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file") from error
     return {
-        "image": str(path.resolve()),
+        "image": str(real_path(path, error=ImageError)),
         "image_sha256": digest,
         "strategy": segmenter.strategy,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
@@ -141,7 +190,7 @@ def _is_done(paths: dict[str, Path], details: dict[str, str], backend: str, name
             f"{paths['summary']}: holds the result of {found.get('image')}, not of {details['image']}; "
             "choose another folder"
         )
-    complete = all(path.is_file() for path in paths.values())
+    complete = all(is_file(path, error=OutputError) for path in paths.values())
     classes = [entry["name"] for entry in found["classes"]]
     wanted = details | {"backend": backend, "image": found.get("image")}  # the same image may have moved
     return complete and classes == list(names) and all(found.get(key) == value for key, value in wanted.items())

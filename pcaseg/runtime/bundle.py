@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pcaseg.errors import BundleError, PcasegError
+from pcaseg.paths import exists, is_folder
 from pcaseg.runtime.manifest import (
     SCHEMA_VERSION,
     FileEntry,
@@ -65,9 +66,9 @@ class Bundle:
         """
         self.path = Path(path)
         self._prefix = ""
-        if not self.path.exists():
+        if not exists(self.path, error=BundleError):
             raise BundleError(f"{self.path}: no such bundle; check the path")
-        if not self.path.is_dir():
+        if not is_folder(self.path):
             self._prefix = self._find_prefix()
         self._manifest_bytes = self._load(MANIFEST_NAME, _MANIFEST_MAX_BYTES)
         self.manifest = Manifest.from_json(self._manifest_bytes, self._shown(MANIFEST_NAME))
@@ -128,7 +129,7 @@ class Bundle:
         """Up to `limit + 1` bytes of a file: an impostor is noticed before it fills the memory."""
         check_file_name(name, source=str(self.path))
         try:
-            if self.path.is_dir():
+            if is_folder(self.path):
                 with open(self.path / name, "rb") as file:
                     return file.read(limit + 1)
             with zipfile.ZipFile(self.path) as archive, archive.open(self._prefix + name) as member:

@@ -20,7 +20,8 @@ from typing import Literal, final
 
 from pcaseg.configs import MAX_CLASSES, Precision
 from pcaseg.errors import EngineError
-from pcaseg.files import cache_folder
+from pcaseg.files import cache_folder, found_cache
+from pcaseg.paths import entries, exists, is_folder
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.typed_json import load_typed
 
@@ -211,24 +212,27 @@ class StoredEngine:
 def engine_folder(bundle: Bundle) -> Path:
     """Returns the folder for a bundle's engines: in the bundle if that is a writable folder, else in the cache."""
     inside = bundle.path / ENGINES_NAME
-    if bundle.path.is_dir() and os.access(inside if inside.exists() else bundle.path, os.W_OK):
+    if is_folder(bundle.path) and os.access(inside if exists(inside) else bundle.path, os.W_OK):
         return inside
     return cache_folder() / ENGINES_NAME / bundle.sha256[:16]
 
 
 def engine_folders(bundle: Bundle) -> list[Path]:
     """Folders in which engines of a bundle may lie: in itself, if it is a folder, and in the user's cache folder."""
-    cache = cache_folder() / ENGINES_NAME / bundle.sha256[:16]
-    return [bundle.path / ENGINES_NAME, cache] if bundle.path.is_dir() else [cache]
+    inside = [bundle.path / ENGINES_NAME] if is_folder(bundle.path) else []
+    cache = found_cache()
+    return [*inside, cache / ENGINES_NAME / bundle.sha256[:16]] if cache else inside
 
 
 def stored_engines(bundle: Bundle) -> list[StoredEngine]:
     """All engines of a bundle, by name; sidecars are read, plans are not.
 
     Raises:
-        EngineError: a sidecar is malformed.
+        EngineError: a sidecar is malformed, or a folder cannot be listed.
     """
-    return [read_engine(path) for folder in engine_folders(bundle) for path in sorted(folder.glob("*.json"))]
+    return [
+        read_engine(path) for folder in engine_folders(bundle) for path in entries(folder, "*.json", error=EngineError)
+    ]
 
 
 def read_engine(path: Path) -> StoredEngine:

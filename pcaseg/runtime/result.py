@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from pcaseg.configs import WeightsKind
 from pcaseg.errors import OutputError
 from pcaseg.files import atomic_path, refuse_foreign
+from pcaseg.paths import LONGEST_NAME, is_file, short_name
 from pcaseg.runtime.overlay import draw_overlay
 
 FORMAT = "pcaseg-segmentation-1"
@@ -147,13 +148,14 @@ class Result:
 
 
 def output_paths(folder: Path, stem: str) -> dict[str, Path]:
-    """Paths that `Result.save` writes: `overlay`, `labels` and `summary`.
+    """Paths that `Result.save` writes: `overlay`, `labels` and `summary`; a long stem is cut, and a hash added.
 
     Raises:
         OutputError: `stem` is not a plain file name.
     """
     if not stem or Path(stem).name != stem:
         raise OutputError(f"{stem!r}: not a plain file name; give one without folders")
+    stem = short_name(stem, LONGEST_NAME - len("_overlay.png"))
     return {
         "overlay": folder / f"{stem}_overlay.png",
         "labels": folder / f"{stem}_labels.png",
@@ -172,12 +174,19 @@ def read_summary(path: Path) -> dict[str, Any] | None:
 
 def _is_output(path: Path) -> bool:
     """True for a file that `Result.save` wrote, and for what is no file, at which it stops by itself."""
-    if not path.is_file():
+    if not is_file(path):
         return True
-    if path.suffix == ".json":
-        return read_summary(path) is not None
+    return read_summary(path) is not None if path.suffix == ".json" else _is_marked(path)
+
+
+def is_result(path: Path) -> bool:
+    """True for an overlay or a map of labels that `Result.save` wrote, or a link to one."""
+    return path.name.endswith(("_overlay.png", "_labels.png")) and _is_marked(path)
+
+
+def _is_marked(path: Path) -> bool:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=("PNG",)) as picture:
             return bool(picture.info.get("Software") == SOFTWARE)
-    except OSError:
+    except (OSError, ValueError):
         return False

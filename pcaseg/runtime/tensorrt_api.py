@@ -12,6 +12,7 @@ from typing import Any
 
 from pcaseg.errors import EngineError, MissingDependencyError, install_hint
 from pcaseg.files import sha256_of
+from pcaseg.paths import real_path
 
 _KEPT_MESSAGES = 20
 
@@ -73,7 +74,7 @@ def load_plugin_library(path: Path) -> str:
         EngineError: it cannot be loaded.
     """
     try:
-        ctypes.CDLL(str(path.resolve()), mode=ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(real_path(path)), mode=ctypes.RTLD_GLOBAL)
         return sha256_of(path)
     except OSError as error:
         raise EngineError(

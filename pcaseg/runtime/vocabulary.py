@@ -15,6 +15,7 @@ from pcaseg.class_names import PROMPT_TEMPLATE, check_class_names, read_class_na
 from pcaseg.configs import VOCABULARY_FORMAT
 from pcaseg.errors import MissingDependencyError, VocabularyError
 from pcaseg.files import atomic_path, order_header
+from pcaseg.paths import is_file
 
 FORMAT_VERSION = "1"
 
@@ -148,7 +149,7 @@ def _read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, str], np.
     _require_safetensors(path)
     from safetensors import SafetensorError, safe_open
 
-    if not Path(path).is_file():
+    if not is_file(path, error=VocabularyError):
         raise VocabularyError(f"{path}: no such vocabulary file; check the path")
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from pcaseg.errors import MissingDependencyError, OutputError, install_hint
 from pcaseg.files import atomic_path
+from pcaseg.paths import exists
 
 LOG = "log.jsonl"
 """Its name in the folder of a training: a JSON object per line, `step` counted from 1."""
@@ -72,7 +73,7 @@ class TrainingLog:
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of a training's log; a last line that a kill cut short is left out."""
     path = folder / LOG
-    if not path.exists():
+    if not exists(path, error=OutputError):
         return []
     rows = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

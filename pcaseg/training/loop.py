@@ -22,6 +22,7 @@ from pcaseg.files import remove_partial
 from pcaseg.model.checkpoint import save_model
 from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.network import PCASeg, WeightsSource
+from pcaseg.paths import exists, is_file, size_of
 from pcaseg.training.distributed import Processes, joined_processes, mean_over_processes, share_batch_norm, wrapped
 from pcaseg.training.learner import Learner, learner_inputs
 from pcaseg.training.log import LOG, TrainingLog, read_log
@@ -194,11 +195,11 @@ class _Trainer:
     def _finished(self) -> bool:
         """True where the weights are written, which the last row of the log says."""
         rows = read_log(self.out)[-1:] if self.state.step == self.recipe.steps else []
-        return (self.out / MODEL).exists() and any(FINISH in row for row in rows)
+        return exists(self.out / MODEL) and any(FINISH in row for row in rows)
 
     def _open(self) -> None:
         """Makes the folder, or restores the checkpoint there."""
-        if (self.out / CHECKPOINT).exists():
+        if exists(self.out / CHECKPOINT, error=OutputError):
             if self.options.resume == "never":
                 raise OutputError(f"{self.out}: holds a training; resume it with --resume, or choose another folder")
             restore_state(self.state, self.identity, self.out)
@@ -215,9 +216,9 @@ class _Trainer:
     def _refuse_foreign(self) -> None:
         """Refuses a folder whose files a training would replace, though none of its checkpoints is there."""
         log = self.out / LOG
-        begun = log.is_file() and (read_log(self.out) or not log.stat().st_size)  # by one that was stopped early
+        begun = is_file(log) and (read_log(self.out) or not size_of(log))  # by one that was stopped early
         for name in (MODEL, RECORD, *([] if begun else [LOG])):
-            if (self.out / name).exists():
+            if exists(self.out / name, error=OutputError):
                 raise OutputError(
                     f"{self.out / name}: exists and is of no training that goes on; choose another folder"
                 )
