@@ -5,55 +5,101 @@ Shared by the eager model and the torch-free runtime, so that both see the same 
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 
+from pcaseg.class_lists import class_list, class_list_names
+from pcaseg.cleaning import clean_text, invisible_character, reading
+from pcaseg.configs import CONTEXT_LENGTH, MOST_CLASSES
 from pcaseg.errors import VocabularyError
+from pcaseg.text_files import read_lines
 
 PROMPT_TEMPLATE = "A photo of a {} in the scene"
 """The one published prompt (PCA-Seg and CAT-Seg configurations)."""
 
 MAX_NAME_CHARACTERS = 500
-"""Longer names are refused as mistakes. The text tower reads 77 tokens of a prompt and drops the rest: of names
-beyond some 200 characters it may miss the end."""
+"""Longer names are refused as mistakes before they are tokenized, see `refuse_cut`."""
+
+_ID_HEADERS = frozenset(("id", "idx", "index", "no", "number", "label", "label_id", "class_id"))
+_NAME_HEADERS = frozenset(("name", "class", "class_name", "class name", "classname", "label", "category"))
+_ID = re.compile(r"\s*\"?([0-9]+)\"?\s*([:,;\t])\s*(.*)", re.DOTALL)
 
 
-def check_class_names(names: Sequence[str], *, source: str = "class list") -> tuple[str, ...]:
+def check_class_names(
+    names: Sequence[str], *, source: str = "class list", lines: Sequence[int] | None = None
+) -> tuple[str, ...]:
     """Returns `names` as a tuple, or says what is wrong with them.
 
     Args:
         names: class names; comma-separated synonyms within one name are allowed.
         source: what the message calls the list, such as a file name.
+        lines: the line of each name, for the message; None where the list is no file.
 
     Raises:
-        VocabularyError: the list is empty or a bare string; a name is not a string, blank, longer than
-            `MAX_NAME_CHARACTERS`, holds control characters, or occurs twice (case and outer spaces aside: the
-            tower cannot tell them apart).
+        VocabularyError: the list is empty, a bare string or longer than `MOST_CLASSES`; a name is not a string, blank,
+            longer than `MAX_NAME_CHARACTERS`, holds a character that nobody sees (`invisible_character`), or is read
+            by the text tower as another one is. Of the last, pairs that stand in a published list are exempt.
+        MissingDependencyError: a name needs ftfy, which is not installed.
     """
     if isinstance(names, (str, bytes)):
         raise VocabularyError(f"{source}: expected a list of names, got one string; write [{names!r}] instead")
     names = tuple(names)
     if not names:
         raise VocabularyError(f"{source}: no class names; give at least one")
+    check_class_count(len(names), source=source)
     seen: dict[str, int] = {}
     for index, name in enumerate(names):
+        place = _place(index, lines)
         if not isinstance(name, str):
-            raise VocabularyError(f"{source}: class {index} is {type(name).__name__}, not a string; give names only")
-        if not first_synonym(name).strip():
-            raise VocabularyError(f"{source}: class {index} is blank ({name[:60]!r}); remove it or name it")
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-            raise VocabularyError(f"{source}: class {index} ({name[:30]!r}) holds a control character; remove it")
+            raise VocabularyError(f"{source}: {place} is {type(name).__name__}, not a string; give names only")
         if len(name) > MAX_NAME_CHARACTERS:
             raise VocabularyError(
-                f"{source}: class {index} ({name[:30]!r}...) has {len(name)} characters; "
+                f"{source}: {place} ({name[:30]!r}...) has {len(name)} characters; "
                 f"shorten it to {MAX_NAME_CHARACTERS} or fewer"
             )
-        key = name.strip().lower()
-        if key in seen:
-            raise VocabularyError(f"{source}: {name.strip()!r} is both class {seen[key]} and class {index}; keep one")
-        seen[key] = index
+        if (unseen := invisible_character(name)) is not None:
+            raise VocabularyError(
+                f"{source}: {place} ({name[:60]!a}) holds the invisible character {unseen}; remove it"
+            )
+        if not clean_text(first_synonym(name)):
+            raise VocabularyError(f"{source}: {place} is blank ({name[:60]!r}); remove it or name it")
+        other = seen.setdefault(reading(prompt_for(name)), index)
+        if other != index and not _published_together(names[other], name):
+            former = f"{_place(other, lines)} ({_spelling(names[other])})"
+            raise VocabularyError(
+                f"{source}: {former} and {place} ({_spelling(name)}) are one to the text tower; keep one"
+            )
     return names
+
+
+def check_class_count(count: int, *, source: str) -> None:
+    """Refuses more classes than 16-bit labels can tell apart.
+
+    Raises:
+        VocabularyError: more than `MOST_CLASSES`.
+    """
+    if count > MOST_CLASSES:
+        raise VocabularyError(f"{source}: {count} classes do not fit 16-bit labels; give at most {MOST_CLASSES}")
+
+
+def refuse_cut(names: Sequence[str], cut: Sequence[int]) -> None:
+    """Refuses names of which the text tower would not read the end.
+
+    Args:
+        names: all of the list.
+        cut: which of them have prompts of more than `CONTEXT_LENGTH` tokens.
+
+    Raises:
+        VocabularyError: there are such.
+    """
+    for index in cut:
+        raise VocabularyError(
+            f"class list: class {index} ({names[index][:60]!r}...) takes more than the {CONTEXT_LENGTH} tokens of a "
+            "prompt; shorten it"
+        )
 
 
 def first_synonym(name: str) -> str:
@@ -85,17 +131,102 @@ def split_class_names(text: str) -> list[str]:
     return [part.strip() for part in text.split(";" if ";" in text else ",")]
 
 
-def read_class_names(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Reads a UTF-8 text file with one class name per line; blank lines are skipped.
+def read_class_names(path: str | os.PathLike[str], *, first_ids: Sequence[int] = (0, 1)) -> tuple[str, ...]:
+    """Reads a text file with one class name per line, or a table with a column of names.
+
+    The file is read as `read_lines` says. Where every line begins with an integer and a colon, comma, semicolon or
+    tab, that is its id; a first line such as `id,name` names the columns. Quotes keep a line or cell as it is.
+
+    Args:
+        path: the file.
+        first_ids: numbers that the ids may begin with; they must go on one by one.
 
     Raises:
-        VocabularyError: the file cannot be read as text or `check_class_names` refuses its names.
+        VocabularyError: the file cannot be read as text, ids are missing or out of order, or `check_class_names`
+            refuses its names.
     """
+    lines = read_lines(path, error=VocabularyError)
+    rows = _table_rows(path, lines) if lines and _is_header(lines[0][1]) else _list_rows(path, lines)
+    numbers = [number for number, _, _ in rows]
+    ids = [found for _, found, _ in rows]
+    if rows and ids[0] is not None:
+        start = int(ids[0]) if ids[0].isdecimal() else -1
+        for number, found, wanted in zip(numbers, ids, range(start, start + len(ids)), strict=True):
+            if start not in first_ids or found is None or not found.isdecimal() or int(found) != wanted:
+                raise VocabularyError(
+                    f"{path}: line {number} has {'no id' if found is None else f'the id {found}'}; number the lines "
+                    f"one by one from {' or '.join(map(str, first_ids))}, or leave all ids away"
+                )
+    return check_class_names([name.strip(" ,;") for _, _, name in rows], source=str(path), lines=numbers)
+
+
+_Row = tuple[int, "str | None", str]
+
+
+def _list_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:
+    """Number, id and name of lines without a header; there are ids where the first line and another one have one."""
+    found = [_ID.fullmatch(line) for _, line in lines]
+    if not found or found[0] is None or (len(found) > 1 and not any(found[1:])):
+        return [(number, None, _unquoted(path, number, line)) for number, line in lines]
+    return [
+        (number, match[1] if match else None, _unquoted(path, number, match[3] if match else line))
+        for (number, line), match in zip(lines, found, strict=True)
+    ]
+
+
+def _table_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:
+    """Number, id and name of the lines below a header."""
+    delimiter = _delimiter(lines[0][1])
+    header = _headers(lines[0][1])
+    names = max(place for place, word in enumerate(header) if word in _NAME_HEADERS)
+    names = header.index("name") if "name" in header else names
+    ids = next((place for place, word in enumerate(header) if word in _ID_HEADERS and place != names), None)
+    rows: list[_Row] = []
+    for number, line in lines[1:]:
+        cells = _cells(path, number, line, delimiter)
+        if len(cells) < len(header) and names >= len(cells):
+            raise VocabularyError(f"{path}: line {number} has no {header[names]}; complete it")
+        last = None if names == len(header) - 1 else names + 1  # synonyms without quotes, where the names come last
+        name = f"{delimiter} ".join(cells[names:last])
+        rows.append((number, None if ids is None else cells[ids].strip(), name))
+    return rows
+
+
+def _is_header(line: str) -> bool:
+    words = _headers(line)
+    if len(words) == 1:
+        return words[0] in ("name", "class_name", "classname")
+    return "name" in words or (bool(_ID_HEADERS & set(words)) and bool(_NAME_HEADERS & set(words[1:])))
+
+
+def _headers(line: str) -> list[str]:
+    return [word.strip(' "').lower() for word in line.split(_delimiter(line))]
+
+
+def _delimiter(line: str) -> str:
+    return next((mark for mark in "\t;:" if mark in line), ",")
+
+
+def _unquoted(path: str | os.PathLike[str], number: int, line: str) -> str:
+    return ", ".join(_cells(path, number, line, ",")) if line.startswith('"') else line
+
+
+def _cells(path: str | os.PathLike[str], number: int, line: str, delimiter: str) -> list[str]:
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            lines = [line.strip() for line in file]
-    except OSError as error:
-        raise VocabularyError(f"{path}: cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise VocabularyError(f"{path}: not UTF-8 text; save it as UTF-8 with one class name per line") from error
-    return check_class_names([line for line in lines if line], source=str(path))
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise VocabularyError(f"{path}: line {number} ({line[:40]!r}) is not quoted well ({error}); mend it") from error
+
+
+def _place(index: int, lines: Sequence[int] | None) -> str:
+    return f"class {index}" if lines is None else f"line {lines[index]}"
+
+
+def _spelling(name: str) -> str:
+    """A name in quotes, escaped where its letters have another common form that looks the same."""
+    return f"{name[:60]!r}" if unicodedata.is_normalized("NFKC", name) else f"{name[:60]!a}"
+
+
+def _published_together(first: str, second: str) -> bool:
+    """Finds out whether one published list has both names; `ade20k_847` has ten pairs of equal first synonyms."""
+    return first != second and any({first, second} <= set(class_list(name)) for name in class_list_names())

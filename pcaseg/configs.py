@@ -36,6 +36,9 @@ DROPPED_LOGIT = -100.0
 MAX_CLASSES: Final = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
 
+MOST_CLASSES: Final = 65535
+"""Classes of a vocabulary: labels have 16 bits, and 65535 stands for unlabelled."""
+
 OPSET = 20
 """Of exported graphs by default: the first ONNX opset with GELU as one operator."""
 

@@ -91,20 +91,27 @@ def run_vocab(options: argparse.Namespace) -> int:
 def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     """The segmenter and vocabulary that the options name; class names are checked before anything is loaded."""
     from pcaseg.runtime.segmenter import Segmenter
+    from pcaseg.runtime.text import check_prompts
+    from pcaseg.runtime.vocabulary import resolve_vocabulary
 
-    vocabulary = options.vocabulary
     if options.classes is not None:
-        vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
+        options.vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
+    vocabulary = resolve_vocabulary(options.vocabulary)
     if options.bundle is None:
         refuse_backend_options(options)
         from pcaseg.export.torch_backend import TorchBackend
         from pcaseg.model.checkpoint import open_model
+        from pcaseg.model.text_tower import name_tokens
 
+        if isinstance(vocabulary, tuple):
+            name_tokens(vocabulary)  # refuses prompts that are too long
         backend = TorchBackend(
             open_model(options.model or options.default_model), device=options.device, threads=options.threads
         )
         segmenter = Segmenter(backend, strategy=options.strategy)
     else:
+        if isinstance(vocabulary, tuple):
+            check_prompts(options.bundle, vocabulary)
         segmenter = Segmenter(
             options.bundle,
             options.backend,

@@ -72,11 +72,16 @@ class LabelledFolder:
 
         Raises:
             ImageError: the file is missing, damaged or no map of labels.
-            PcasegError: a label is beyond the classes.
+            PcasegError: a label is beyond the classes, or may be a class or unlabelled.
         """
         path = self.pairs[index][1]
         stored = read_label_map(path)
         unlabelled = np.iinfo(stored.dtype).max if self.unlabelled is None else self.unlabelled
+        if unlabelled < len(self.label_names) and (stored == unlabelled).any():
+            raise PcasegError(
+                f"{path}: {unlabelled} is the last class that {stored.dtype} holds and means unlabelled too; save the "
+                f"labels of {len(self.label_names)} classes as 16-bit PNG"
+            )
         labels = stored.astype(np.int32)
         labels[stored == unlabelled] = NO_LABEL
         largest = int(labels.max())
@@ -149,7 +154,7 @@ def open_labelled(folder: str | os.PathLike[str]) -> LabelledFolder:
         PcasegError: no usable `classes.txt`, no images, or an image has no labels; two images share a name.
     """
     folder = Path(folder)
-    names = read_class_names(folder / "classes.txt")
+    names = read_class_names(folder / "classes.txt", first_ids=(0,))
     images = list_images(folder / "images")
     pairs = tuple((path, folder / "labels" / f"{path.stem}.png") for path in images)
     for (image, labels), (other, _) in zip(pairs, (*pairs[1:], (Path(), Path())), strict=True):

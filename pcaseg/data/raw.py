@@ -6,7 +6,7 @@ Nothing is unpickled: the full ADE20K release is read from its PNG files, withou
 from __future__ import annotations
 
 import json
-import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ from pcaseg.data.specs import DataSet, Split
 from pcaseg.errors import ImageError, MissingDependencyError, PcasegError, install_hint
 from pcaseg.images import read_image, read_label_map
 from pcaseg.paths import files_under, is_file
+from pcaseg.text_files import read_lines
 
 _REFUSED = -1
+_IMAGE_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -223,16 +225,8 @@ def _check_beside(image: Path) -> None:
 
 def _listing(path: Path) -> list[str]:
     """The image names in a split's list, one per line."""
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except OSError as error:
-        raise PcasegError(
-            f"{path}: cannot be read ({error.strerror}); complete the download, or mend --root"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise PcasegError(f"{path}: not text; download it again") from error
-    names = [name for name in names if name]
-    wrong = next((name for name in names if os.path.basename(name) != name or len(name) > 100), None)
-    if wrong is not None:
-        raise PcasegError(f"{path}: {wrong[:40]!r} is no image name; download it again")
-    return names
+    lines = read_lines(path, mend="complete the download, or mend --root")
+    for number, name in lines:
+        if not _IMAGE_NAME.fullmatch(name):
+            raise PcasegError(f"{path}: line {number} ({name[:40]!r}) is no image name; download it again")
+    return [name for _, name in lines]

@@ -9,7 +9,7 @@ from open_clip.tokenizer import tokenize
 from open_clip.transformer import QuickGELU, TextTransformer
 from torch import Tensor, nn
 
-from pcaseg.class_names import check_class_names, prompt_for
+from pcaseg.class_names import check_class_names, prompt_for, refuse_cut
 from pcaseg.configs import CONTEXT_LENGTH, Preset
 from pcaseg.model.fingerprint import tensors_sha256
 from pcaseg.model.precision import unit_norm
@@ -64,9 +64,9 @@ class TextTower(nn.Module):
             (T, 1, D) float, unit norm.
 
         Raises:
-            VocabularyError: as `check_class_names`.
+            VocabularyError: as `check_class_names`, or a prompt is too long.
         """
-        tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
+        tokens = _tokens(names)
         device = self.transformer.positional_embedding.device
         return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])[:, None]
 
@@ -75,8 +75,16 @@ def name_tokens(names: Sequence[str]) -> Tensor:
     """Tokens of the names' prompts, cut to the longest: (T, L) int64.
 
     Raises:
-        VocabularyError: as `check_class_names`.
+        VocabularyError: as `check_class_names`, or a prompt is too long.
     """
-    tokens = tokenize([prompt_for(name) for name in check_class_names(names)])
+    tokens = _tokens(names)
     result: Tensor = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end has the highest id
     return result
+
+
+def _tokens(names: Sequence[str]) -> Tensor:
+    """(T, 77) int64."""
+    names = check_class_names(names)
+    tokens: Tensor = tokenize([prompt_for(name) for name in names], context_length=CONTEXT_LENGTH + 1)
+    refuse_cut(names, tokens[:, CONTEXT_LENGTH].nonzero().flatten().tolist())
+    return tokens[:, :CONTEXT_LENGTH]

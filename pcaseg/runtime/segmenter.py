@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -16,12 +15,10 @@ from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.result import Result
-from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
-from pcaseg.runtime.windows import check_class_count, label_map, merge_windows, prepare_windows
+from pcaseg.runtime.vocabulary import Vocabulary, VocabularySpec, resolve_vocabulary
+from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
 
 _KEPT_VOCABULARIES = 64
-
-VocabularySpec = Sequence[str] | str | os.PathLike[str] | Vocabulary
 
 
 class Segmenter:
@@ -90,9 +87,9 @@ class Segmenter:
         """Chooses the classes of the images to come. On an error the former vocabulary stays.
 
         Args:
-            spec: class names; the name of a shipped class list, such as `ade20k_150`; the path of a `.txt` file with
-                one name per line or of a `.safetensors` vocabulary; or a `Vocabulary`. Names that were set before cost
-                nothing the second time.
+            spec: class names; the name of a shipped class list, such as `ade20k_150`; the path of a `.txt`, `.csv` or
+                `.tsv` file of names or of a `.safetensors` vocabulary; or a `Vocabulary`. Names that were set before
+                cost nothing the second time.
 
         Raises:
             VocabularyError: unusable names or file, or a vocabulary of another text encoder.
@@ -100,14 +97,14 @@ class Segmenter:
             MissingDependencyError: a name needs ftfy, or a vocabulary file safetensors, and it is not installed.
         """
         source = "vocabulary"
-        if isinstance(spec, (str, os.PathLike)) and Path(spec).suffix.lower() == ".safetensors":
+        if isinstance(spec, (str, os.PathLike)):
             source = os.fspath(spec)
-            spec = Vocabulary.load(spec)
-        if isinstance(spec, Vocabulary):
-            self._check_fits(spec, source)
-            self._vocabulary = spec
+        meant = resolve_vocabulary(spec)
+        if isinstance(meant, Vocabulary):
+            self._check_fits(meant, source)
+            self._vocabulary = meant
         else:
-            self._vocabulary = self._encode(resolve_names(spec))
+            self._vocabulary = self._encode(meant)
 
     def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> Result:
         """Segments one image.
@@ -168,7 +165,6 @@ class Segmenter:
                 f"{name}: {rgb.shape[0]} x {rgb.shape[1]} pixels (height x width), but the bundle takes {size[0]} x "
                 f"{size[1]} alone; resize the frame, or export without --image-size"
             )
-        check_class_count(len(text))
         labels, confidence = self._backend.labels(rgb[None], text)
         self._check_finite(confidence)
         clock.lap("network")

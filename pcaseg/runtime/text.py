@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pcaseg.class_names import first_synonym
+from pcaseg.class_names import first_synonym, refuse_cut
 from pcaseg.errors import BundleError
 from pcaseg.runtime.bundle import TEXT_ENCODER_NAME, TOKENIZER_NAME, Bundle
 from pcaseg.runtime.tokenizer import Tokenizer
@@ -42,13 +43,38 @@ def embed_names(
         `(T, D)` float32, unit norm.
 
     Raises:
+        VocabularyError: a prompt is too long.
         BundleError: the encoder gives another shape.
     """
-    template = bundle.manifest.text.template
-    tokens = tokenizer([template.replace("{}", first_synonym(name)) for name in names])
+    tokens = prompt_tokens(bundle, tokenizer, names)
     text = np.concatenate([encode(tokens[start : start + most]) for start in range(0, len(tokens), most)])
     expected = (len(names), bundle.manifest.text.embed_dim)
     if text.shape != expected:
         raise BundleError(f"{TEXT_ENCODER_NAME} returned {text.shape}, not {expected}; export the bundle anew")
     result: np.ndarray = text / np.linalg.norm(text, axis=1, keepdims=True)
     return result
+
+
+def prompt_tokens(bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) -> np.ndarray:
+    """Tokens of the names in the bundle's prompt, `(T, 77)` int64.
+
+    Raises:
+        VocabularyError: a prompt is too long.
+        MissingDependencyError: as `Tokenizer`.
+    """
+    template = bundle.manifest.text.template
+    tokens, cut = tokenizer.encode([template.replace("{}", first_synonym(name)) for name in names])
+    refuse_cut(names, cut)
+    return tokens
+
+
+def check_prompts(path: str | os.PathLike[str], names: Sequence[str]) -> None:
+    """Refuses names that a bundle's text encoder would not read to the end, before a backend is opened.
+
+    Raises:
+        VocabularyError: a prompt is too long.
+        BundleError: the bundle or its tokenizer is missing or not usable.
+        MissingDependencyError: as `Tokenizer`.
+    """
+    bundle = Bundle(path)
+    prompt_tokens(bundle, open_tokenizer(bundle), names)

@@ -99,12 +99,15 @@ class Vocabulary:
             raise VocabularyError(f"{path}: {reason} (in the file); {_MAKE_ANEW}") from error
 
 
+VocabularySpec = Sequence[str] | str | os.PathLike[str] | Vocabulary
+
+
 def resolve_names(spec: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ...]:
     """The class names that a user meant.
 
     Args:
-        spec: class names in a list or tuple; the name of a shipped class list; or the path of a `.txt` file with one
-            name per line.
+        spec: class names in a list or tuple; the name of a shipped class list; or the path of a `.txt`, `.csv` or
+            `.tsv` file, see `read_class_names`.
 
     Raises:
         VocabularyError: none of these, or names that `check_class_names` refuses.
@@ -114,13 +117,27 @@ def resolve_names(spec: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ..
     if isinstance(spec, str) and spec in class_list_names():
         return class_list(spec)
     if isinstance(spec, (str, os.PathLike)):
-        if Path(spec).suffix.lower() == ".txt":
+        if Path(spec).suffix.lower() in (".txt", ".csv", ".tsv"):
             return read_class_names(spec)
         raise VocabularyError(
-            f"{os.fspath(spec)}: neither a .txt file nor a class list ({', '.join(class_list_names())}); "
+            f"{os.fspath(spec)}: neither a .txt, .csv or .tsv file nor a class list ({', '.join(class_list_names())}); "
             f"for one class write [{os.fspath(spec)!r}], or on the command line --classes"
         )
     raise VocabularyError(f"vocabulary: got {type(spec).__name__}; give a list of names, which fixes their order")
+
+
+def resolve_vocabulary(spec: VocabularySpec) -> tuple[str, ...] | Vocabulary:
+    """As `resolve_names`; a vocabulary, or the path of its `.safetensors` file, gives the vocabulary.
+
+    Raises:
+        VocabularyError: as `resolve_names` and `Vocabulary.load`.
+        MissingDependencyError: as `Vocabulary.load`.
+    """
+    if isinstance(spec, Vocabulary):
+        return spec
+    if isinstance(spec, (str, os.PathLike)) and Path(spec).suffix.lower() == ".safetensors":
+        return Vocabulary.load(spec)
+    return resolve_names(spec)
 
 
 def _check_embeddings(embeddings: np.ndarray, count: int) -> None:

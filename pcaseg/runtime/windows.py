@@ -10,6 +10,7 @@ import math
 
 import numpy as np
 
+from pcaseg.class_names import check_class_count
 from pcaseg.configs import Sliding, Strategy, check_choice
 from pcaseg.runtime.resize import Taps, bilinear_taps, resize_bilinear, resize_image
 
@@ -17,7 +18,6 @@ LABEL_BUDGET_BYTES = 64 << 20
 """Memory that `label_map` may use beside its input and output."""
 
 _LARGEST_TILE_PX = 96  # beyond it fewer classes can be ruled out, below it Python's overhead grows
-_LARGEST_LABEL = np.iinfo(np.uint16).max
 
 
 def prepare_windows(image: np.ndarray, strategy: Strategy, *, image_px: int, sliding: Sliding) -> np.ndarray:
@@ -96,9 +96,9 @@ def label_map(scores: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
         labels `(H, W)` uint16 (of equal scores the lowest index) and confidence `(H, W)` float32, their scores.
 
     Raises:
-        ValueError: more classes than labels can tell apart.
+        VocabularyError: more classes than labels can tell apart.
     """
-    check_class_count(len(scores))
+    check_class_count(len(scores), source="scores")
     all_rows, all_columns = (bilinear_taps(n_in, n_out) for n_in, n_out in zip(scores.shape[1:], size, strict=True))
     labels, confidence = np.empty(size, np.uint16), np.empty(size, np.float32)
     # A class of a tile needs at most 8 times the tile: twice the rows while its columns are blended, two operands,
@@ -112,16 +112,6 @@ def label_map(scores: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np
             tile = slice(top, top + side), slice(left, left + side)
             labels[tile], confidence[tile] = _label_tile(_take(band, used_columns, axis=2), rows, columns)
     return labels, confidence
-
-
-def check_class_count(count: int) -> None:
-    """Refuses more classes than labels can tell apart.
-
-    Raises:
-        ValueError: more than 65536.
-    """
-    if count > _LARGEST_LABEL + 1:
-        raise ValueError(f"{count} classes do not fit 16-bit labels; give at most {_LARGEST_LABEL + 1}")
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from pcaseg.configs import Sliding
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, VocabularyError
 from pcaseg.runtime.resize import bilinear_taps, resize_bilinear, resize_image
 from pcaseg.runtime.windows import LABEL_BUDGET_BYTES, label_map, merge_windows, prepare_windows, sigmoid
 
@@ -198,5 +198,5 @@ def test_label_map_keeps_to_its_memory_for_many_undecided_classes() -> None:
 
 
 def test_too_many_classes_for_the_labels() -> None:
-    with pytest.raises(ValueError, match="16-bit"):
-        label_map(np.zeros((65537, 1, 1), np.float32), (1, 1))
+    with pytest.raises(VocabularyError, match="65536 classes do not fit 16-bit labels"):
+        label_map(np.zeros((65536, 1, 1), np.float32), (1, 1))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from pcaseg.class_lists import class_list, class_list_names
 from pcaseg.class_names import prompt_for
+from pcaseg.cleaning import clean_text
 from pcaseg.errors import BundleError, MissingDependencyError
-from pcaseg.runtime.tokenizer import Tokenizer, clean_text
+from pcaseg.runtime.tokenizer import Tokenizer
 
 open_clip_tokenizer = pytest.importorskip("open_clip.tokenizer")
 
