@@ -18,7 +18,7 @@ from pcaseg.files import atomic_path, cache_folder, found_cache, remove_partial
 from pcaseg.paths import entries, exists, files_under, is_file, is_folder, real_path, short_name, size_of
 
 PACKAGE = Path(pcaseg.paths.__file__).parent
-LOOKS = {"exists", "is_file", "is_dir", "is_symlink", "stat", "lstat", "iterdir", "glob", "rglob", "resolve", "samefile"}
+LOOKS = {"exists", "is_file", "is_dir", "is_symlink", "stat", "lstat", "iterdir", "glob", "rglob", "resolve"}
 OS_LOOKS = {"exists", "isfile", "isdir", "getsize", "getmtime", "realpath", "samefile", "listdir", "scandir", "walk"}
 DEAD = (errno.EACCES, errno.ENAMETOOLONG, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.ELOOP)
 LONG = "x" * 300
