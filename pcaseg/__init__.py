@@ -6,6 +6,7 @@ Importing the package imports neither torch nor a backend; each public name is l
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 from pcaseg.class_lists import class_list, class_list_names
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from pcaseg.export.tensorrt.build import build_engines
     from pcaseg.model.checkpoint import import_checkpoint, load_model, open_model
     from pcaseg.runtime.segmenter import Segmenter
+
+# ONNX Runtime reads this when it is first imported: no device id in the home folder, no look-up of a host.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = [

@@ -3,50 +3,49 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from pcaseg.errors import ImageError
+from pcaseg.errors import ImageError, PcasegError
 from pcaseg.image_files import check_image_file
+from pcaseg.pictures import (
+    MOST_BITS,
+    check_bits,
+    decode_file,
+    decode_picture,
+    eight_bits,
+    label_pixels,
+    rgb_pixels,
+    upright,
+)
 
-_CONVERTED_MODES = ("1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
-_UINT16_MAX = 65535
 
-
-def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+def read_image(path: str | os.PathLike[str], *, bits: int | None = None) -> np.ndarray:
     """Reads an image file, upright, as RGB.
 
     The EXIF orientation is applied. Transparency is dropped, not blended (as in the published evaluation).
-    16-bit grey is scaled from 0..65535 to 0..255. Of an animation, the first frame is read.
+    Grey of more than 8 bits is scaled from its whole range to 0..255. Of an animation, the first frame is read.
+
+    Args:
+        path: of a file in one of `pcaseg.pictures.FORMATS`, told by content, not by name; others are never opened.
+        bits: how many bits grey of 16 or 32 bits really uses, 8 to 16, such as 12 of a camera's 12 in 16; None for
+            what the file says. 8-bit images are read alike with any.
 
     Returns:
         `(H, W, 3)` uint8, RGB.
 
     Raises:
         ImageError: no readable image file, a decompression bomb, or pixel values without a defined range (mode F,
-            or 32-bit values outside 0..65535).
+            32 bits without `bits`) or outside it.
+        PcasegError: `bits` is neither None nor 8 to 16.
     """
-    check_image_file(path)
-    try:
-        with Image.open(path) as opened:
-            # Pillow converts 8-bit palettes with alpha only under a warning; alpha is dropped anyway.
-            opened.info.pop("transparency", None)
-            return _to_rgb(ImageOps.exif_transpose(opened), path)
-    except ImageError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{path}: refused, it claims more pixels than a photo has; reduce the image") from error
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image that Pillow can read; give a PNG or JPEG file") from error
-    except PermissionError as error:
-        raise ImageError(f"{path}: permission denied; make the file readable") from error
-    except Exception as error:  # on damaged bytes decoders raise almost anything: OSError, SyntaxError, struct.error...
-        raise ImageError(f"{path}: damaged or half-copied image ({error}); copy the file again") from error
+    return read_with_orientation(path, bits=bits)[0]
 
 
 def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a map of labels: a grey image of 8 or 16 bits, or a palette image, whose indices are the labels.
+    """Reads a map of labels, upright: a grey image of 8 or 16 bits, or a palette image, whose indices are the labels.
 
     Returns:
         `(H, W)` uint8 or uint16.
@@ -54,35 +53,97 @@ def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ImageError: no readable image file, or one with colours, whose labels have no defined order.
     """
+    return _read_labels(path)[0]
+
+
+def read_labelled_image(image: str | os.PathLike[str], labels: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads an image and the map of its labels so that they lie on each other; the rule is that of `fit_labels`.
+
+    Returns:
+        `(H, W, 3)` uint8 RGB and `(H, W)` uint8 or uint16.
+
+    Raises:
+        ImageError: one of the two cannot be read.
+        PcasegError: they differ in size, or nothing tells how the labels lie on the image.
+    """
+    pixels, orientation = read_with_orientation(image)
+    found, own = _read_labels(labels)
+    return pixels, fit_labels(found, pixels, 1 if own != 1 else orientation, image=image, source=labels)
+
+
+def read_with_orientation(path: str | os.PathLike[str], *, bits: int | None = None) -> tuple[np.ndarray, int]:
+    """As `read_image`, with the EXIF orientation, 1 to 8, that was applied."""
+    check_bits(bits)
     check_image_file(path)
-    try:
-        with Image.open(path) as opened:
-            if opened.mode in ("L", "P"):
-                return np.array(opened)
-            if opened.mode.startswith("I;16"):
-                return np.array(opened).astype(np.uint16)
-            mode = opened.mode
-    except Exception as error:  # as in `read_image`
-        raise ImageError(f"{path}: damaged or not an image ({error}); copy the file again") from error
-    raise ImageError(f"{path}: pixels of Pillow mode {mode} are no labels; save them as 8- or 16-bit grey PNG")
+    return decode_file(path, partial(rgb_pixels, name=os.fspath(path), bits=bits))
 
 
-def as_rgb(image: np.ndarray, *, name: str = "image") -> np.ndarray:
-    """Brings an array that already holds an image to RGB.
+def fit_labels(
+    labels: np.ndarray,
+    pixels: np.ndarray,
+    orientation: int,
+    *,
+    image: str | os.PathLike[str],
+    source: str | os.PathLike[str],
+) -> np.ndarray:
+    """Brings labels without an orientation of their own onto an upright image.
+
+    Where the image's file has an orientation, the labels' size tells whether they were drawn on its upright or on its
+    stored pixels. Both sizes are one in a square and in orientations 2 to 4 (mirrored, upside down): refused.
+
+    Args:
+        labels: `(h, w)`.
+        pixels: the image, upright, `(H, W, 3)`.
+        orientation: EXIF orientation of the image's file, 1 to 8; 1 too where the labels had one of their own.
+        image: the image's file, for the messages.
+        source: the labels' file, for the messages.
+
+    Returns:
+        Labels `(H, W)`.
+
+    Raises:
+        PcasegError: sizes that do not fit, or that tell nothing.
+    """
+    shown = pixels.shape[:2]
+    stored = shown[::-1] if orientation >= 5 else shown
+    if labels.shape not in (shown, stored):
+        raise PcasegError(
+            f"{source}: {labels.shape[0]} x {labels.shape[1]} labels for an image of {shown[0]} x {shown[1]}; give "
+            "labels of the image's size"
+        )
+    if orientation != 1 and shown == stored:
+        raise PcasegError(
+            f"{source}: {image} has EXIF orientation {orientation}, and nothing tells whether the labels follow it; "
+            "save the image upright without it, or give the labels the same orientation"
+        )
+    return labels if labels.shape == shown else upright(labels, orientation)
+
+
+def as_rgb(image: np.ndarray | Image.Image, *, name: str = "image", bits: int | None = None) -> np.ndarray:
+    """Brings an array or a Pillow image that already holds an image to RGB.
 
     Args:
         image: uint8 or uint16, `(H, W)`, `(H, W, 1)`, `(H, W, 3)` RGB or `(H, W, 4)` RGBA (alpha is dropped);
-            uint16 is scaled from 0..65535 to 0..255.
+            or a Pillow image of any mode, which gives what `read_image` gives of its file.
         name: what the messages call it, such as a file name.
+        bits: how many bits uint16 uses, 8 to 16, scaled to 0..255; None for all 16, and see `read_image`.
 
     Returns:
         `(H, W, 3)` uint8; for uint8 colour input a view of `image`.
 
     Raises:
-        ImageError: not such an array, or one without pixels.
+        ImageError: not such an image, one without pixels, or values beyond `bits`.
+        PcasegError: `bits` is neither None nor 8 to 16.
     """
+    check_bits(bits)
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ImageError(f"{name}: the size is {image.size}, which has no pixels; give at least 1 x 1")
+        return decode_picture(image, partial(rgb_pixels, name=name, bits=bits), name=name)
     if not isinstance(image, np.ndarray):
-        raise ImageError(f"{name}: expected a NumPy array, got {type(image).__name__}; convert it with numpy.asarray")
+        raise ImageError(
+            f"{name}: expected a NumPy array or Pillow image, got {type(image).__name__}; convert it with numpy.asarray"
+        )
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:
         raise ImageError(f"{name}: the values are {image.dtype}, not uint8 or uint16; scale them to 0..255 and cast")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
@@ -91,27 +152,10 @@ def as_rgb(image: np.ndarray, *, name: str = "image") -> np.ndarray:
         raise ImageError(f"{name}: the shape is {image.shape}, which has no pixels; give at least 1 x 1")
     if image.ndim == 2:
         image = image[:, :, None]
-    image = _scale_uint16(image[:, :, :3]) if image.dtype.itemsize == 2 else image[:, :, :3]
+    image = eight_bits(image[:, :, :3], bits or MOST_BITS, name=name) if image.dtype.itemsize == 2 else image[:, :, :3]
     return image if image.shape[2] == 3 else np.repeat(image, 3, axis=2)
 
 
-def _to_rgb(image: Image.Image, path: str | os.PathLike[str]) -> np.ndarray:
-    """A Pillow image as `(H, W, 3)` uint8."""
-    if image.mode == "RGB":
-        return np.array(image)
-    if image.mode in _CONVERTED_MODES:
-        return np.array(image.convert("RGB"))
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        values = np.array(image)
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > _UINT16_MAX:
-            raise ImageError(
-                f"{path}: grey values {low}..{high} have no defined brightness; scale them to 0..65535 or 8 bits"
-            )
-        return as_rgb(values.astype(np.uint16), name=str(path))
-    raise ImageError(f"{path}: pixels of Pillow mode {image.mode} have no defined brightness; save it as 8-bit RGB")
-
-
-def _scale_uint16(values: np.ndarray) -> np.ndarray:
-    """0..65535 to 0..255, rounded: 257 steps of one are one step of the other."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+def _read_labels(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    check_image_file(path)
+    return decode_file(path, partial(label_pixels, name=os.fspath(path)))

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from pcaseg.errors import ImageError
-from pcaseg.images import as_rgb, list_images, read_image
+from pcaseg.errors import ImageError, PcasegError
+from pcaseg.images import as_rgb, list_images, read_image, read_label_map
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -79,15 +80,89 @@ def test_big_endian_sixteen_bit_tiff(tmp_path: Path) -> None:
     assert read_image(save(tmp_path / "a.tif", image))[0, :, 2].tolist() == [1, 255]
 
 
-def test_mode_i_within_sixteen_bits(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.tif", Image.fromarray(np.array([[0, 65535]], np.int32)))
-    assert read_image(path)[0, :, 0].tolist() == [0, 255]
+@pytest.mark.parametrize("values", [[0, 65535], [0, 4], [0, 65536], [-1, 5]])
+@pytest.mark.parametrize("kind", [np.int32, np.uint32, np.int16])
+def test_grey_of_32_bits_or_with_a_sign_needs_its_bits(tmp_path: Path, values: list[int], kind: type) -> None:
+    stored = np.array([values]).astype(kind)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, stored)
+    with pytest.raises(ImageError, match=r"a\.tif: grey of 32 bits or with a sign has no defined brightness.*--bits"):
+        read_image(path)
+    if stored.min() >= 0 and stored.max() <= 65535:
+        assert read_image(path, bits=16)[0, :, 0].tolist() == [0, round(int(stored.max()) / 257)]
+    else:
+        with pytest.raises(ImageError, match=r"a\.tif: values .* are outside the 16 bits"):
+            read_image(path, bits=16)
 
 
-@pytest.mark.parametrize("values", [np.array([[0, 65536]], np.int32), np.array([[-1, 5]], np.int32)])
-def test_mode_i_beyond_sixteen_bits_is_refused(tmp_path: Path, values: np.ndarray) -> None:
-    with pytest.raises(ImageError, match="no defined brightness"):
-        read_image(save(tmp_path / "a.tif", Image.fromarray(values)))
+@pytest.mark.parametrize("suffix", ["pgm", "png"])
+def test_sixteen_bits_that_pillow_may_hold_in_32(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.array([[0, 257, 65535]], np.uint16)).save(path)
+    assert read_image(path)[0, :, 0].tolist() == [0, 1, 255]
+    with Image.open(path) as opened:
+        assert as_rgb(opened)[0, :, 0].tolist() == [0, 1, 255]
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_white_is_zero(tmp_path: Path, dtype: type, compression: str | None) -> None:
+    top = np.iinfo(dtype).max
+    stored = np.array([[0, top, top // 5]], dtype)
+    for name, photometric in (("white", "miniswhite"), ("black", "minisblack")):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stored, photometric=photometric, compression=compression)
+    assert read_image(tmp_path / "black.tif")[0, :, 0].tolist() == [0, 255, 51]
+    assert read_image(tmp_path / "white.tif")[0, :, 0].tolist() == [255, 0, 204]
+    assert read_label_map(tmp_path / "black.tif").tolist() == stored.tolist()
+    with pytest.raises(ImageError, match=r"white\.tif: this kind of grey .* changes the labels"):
+        read_label_map(tmp_path / "white.tif")
+
+
+@pytest.mark.parametrize(("bits", "values"), [(12, [0, 2048, 4095]), (10, [0, 512, 1023]), (8, [0, 128, 255])])
+def test_fewer_bits_than_the_container_has(tmp_path: Path, bits: int, values: list[int]) -> None:
+    stored, wanted = np.array([values], np.uint16), [0, 128, 255]
+    for name in ("a.png", "a.tif"):
+        path = save(tmp_path / name, Image.fromarray(stored))
+        assert read_image(path, bits=bits)[0, :, 1].tolist() == wanted
+        assert read_image(path)[0, 2, 1] < 255
+    tifffile.imwrite(tmp_path / "white.tif", (1 << bits) - 1 - stored, photometric="miniswhite")
+    assert read_image(tmp_path / "white.tif", bits=bits)[0, :, 1].tolist() == wanted
+    assert as_rgb(stored, bits=bits)[0, :, 1].tolist() == wanted
+    assert as_rgb(Image.fromarray(stored), bits=bits)[0, :, 1].tolist() == wanted
+    eight = save(tmp_path / "eight.png", Image.fromarray(PHOTO))
+    np.testing.assert_array_equal(read_image(eight, bits=bits), PHOTO)
+    beyond = save(tmp_path / "beyond.png", Image.fromarray(stored * 2))
+    with pytest.raises(ImageError, match=rf"beyond\.png: values 0\.\..* outside the {bits} bits"):
+        read_image(beyond, bits=bits)
+
+
+@pytest.mark.parametrize("bits", [0, 7, 17, 12.0, "12"])
+def test_bits_that_no_image_has(tmp_path: Path, bits: object) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(PHOTO))
+    for read in (lambda: read_image(path, bits=bits), lambda: as_rgb(PHOTO, bits=bits)):
+        with pytest.raises(PcasegError, match=f"bits={bits}: give 8 to 16"):
+            read()
+
+
+def test_colours_of_sixteen_bits_take_no_bits(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, PHOTO.astype(np.uint16) * 257, photometric="rgb")
+    np.testing.assert_array_equal(read_image(path), PHOTO)
+    with pytest.raises(ImageError, match=r"a\.tif: colours of 16 bits.*bits=12"):
+        read_image(path, bits=12)
+
+
+def test_twelve_bits_as_a_tiff_says(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.array([[0, 2048, 4095, 16]], np.uint16))
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HHII", 258, 3, 1, 16))
+    content[entry : entry + 12] = struct.pack("<HHII", 258, 3, 1, 12)
+    with Image.open(path) as opened:
+        offset = opened.tile[0][2]
+    content[offset : offset + 6] = bytes([0x00, 0x08, 0x00, 0xFF, 0xF0, 0x10])  # 0, 2048, 4095, 16 in 12 bits each
+    path.write_bytes(content)
+    assert read_image(path)[0, :, 0].tolist() == [0, 128, 255, 1]
 
 
 def test_float_tiff_is_refused(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ BASE = {
     "errors",
     "files",
     "images",
+    "pictures",
     "text_files",
     "text_tables",
     "typed_json",

@@ -13,6 +13,9 @@ from pcaseg.runtime.engines import EnginePrecision
 
 LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
 
+_OWNERS = {"engine_precision": "tensorrt", "plugin_library": "tensorrt", "arena": "onnxruntime"}
+"""Options that one backend alone understands, and which."""
+
 WEIGHTS_NOTES = {
     "seeded": "note: these weights are drawn from a seed, not trained: the labels mean nothing",
     "clip-only": "note: CLIP's weights are real, the aggregator's are drawn from a seed: the labels mean nothing",
@@ -46,19 +49,24 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--engine-precision", choices=get_args(EnginePrecision), help="of tensorrt's engines (default: the bundle's)"
     )
+    command.add_argument(
+        "--arena",
+        choices=("grow", "shrink", "off"),
+        help="of onnxruntime on the CPU: memory kept for the next image (grow, default), given back or not pooled",
+    )
     command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
 
 
 def backend_options(options: argparse.Namespace) -> dict[str, object]:
     """Options given that one backend alone understands."""
-    given = {"engine_precision": options.engine_precision, "plugin_library": options.plugin_library}
+    given = {name: getattr(options, name) for name in _OWNERS}
     return {name: value for name, value in given.items() if value is not None}
 
 
 def refuse_backend_options(options: argparse.Namespace) -> None:
     """Refuses, where no bundle runs, what only a bundle's backend understands."""
     for name in backend_options(options):
-        raise PcasegError(f"--{name.replace('_', '-')}: is for a bundle with --backend tensorrt")
+        raise PcasegError(f"--{name.replace('_', '-')}: is for a bundle with --backend {_OWNERS[name]}")
 
 
 def backends(text: str) -> tuple[str, ...]:

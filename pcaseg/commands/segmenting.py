@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, some_path
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, some_path, up_to
 from pcaseg.class_names import check_class_names, split_class_names
 from pcaseg.commands.options import (
     add_backend,
@@ -20,6 +20,7 @@ from pcaseg.commands.options import (
 from pcaseg.configs import Strategy
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.paths import exists, refusal
+from pcaseg.pictures import LEAST_BITS, MOST_BITS
 
 if TYPE_CHECKING:
     from pcaseg.runtime.segmenter import Segmenter
@@ -38,6 +39,11 @@ def add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--strategy", choices=get_args(Strategy), help="sliding: 5 passes, finer (default: the bundle's own, or single)"
     )
+    command.add_argument(
+        "--bits",
+        type=up_to(MOST_BITS, least=LEAST_BITS),
+        help="bits that images of more than 8 use, such as 12 of a camera's 12 in 16 (default: what the file says)",
+    )
     add_backend(command)
     command.set_defaults(run=run_segment)
 
@@ -47,7 +53,7 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
     add_vocabulary(command)
     command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     add_backend(command)
-    command.set_defaults(run=run_vocab, strategy=None)
+    command.set_defaults(run=run_vocab, strategy=None, bits=None)
 
 
 def run_segment(options: argparse.Namespace) -> int:
@@ -108,7 +114,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         backend = TorchBackend(
             open_model(options.model or options.default_model), device=options.device, threads=options.threads
         )
-        segmenter = Segmenter(backend, strategy=options.strategy)
+        segmenter = Segmenter(backend, strategy=options.strategy, bits=options.bits)
     else:
         if isinstance(vocabulary, tuple):
             check_prompts(options.bundle, vocabulary)
@@ -119,6 +125,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
             threads=options.threads,
             strategy=options.strategy,
             backend_options=backend_options(options),
+            bits=options.bits,
         )
     segmenter.set_vocabulary(vocabulary)
     return segmenter

@@ -13,7 +13,7 @@ from pcaseg.class_names import read_class_names
 from pcaseg.data.specs import DATA_SETS, DataSet, Split, data_set
 from pcaseg.errors import ImageError, PcasegError
 from pcaseg.image_files import image_suffixes, list_images
-from pcaseg.images import read_image, read_label_map
+from pcaseg.images import read_label_map, read_labelled_image
 from pcaseg.paths import entries, exists, is_folder
 
 NO_LABEL = -1
@@ -56,16 +56,12 @@ class LabelledFolder:
 
         Raises:
             ImageError: one of the two files is missing, damaged or of another kind.
-            PcasegError: they differ in size, or a label is beyond the classes.
+            PcasegError: they differ in size, nothing tells how they lie on each other (see
+                `pcaseg.images.fit_labels`), or a label is beyond the classes.
         """
         image_path, label_path = self.pairs[index]
-        image, labels = read_image(image_path), self.labels(index)
-        if image.shape[:2] != labels.shape:
-            raise PcasegError(
-                f"{label_path}: {labels.shape[0]} x {labels.shape[1]} labels for an image of {image.shape[0]} x "
-                f"{image.shape[1]}; give labels of the image's size"
-            )
-        return image, labels
+        image, stored = read_labelled_image(image_path, label_path)
+        return image, self._checked(stored, label_path)
 
     def labels(self, index: int) -> np.ndarray:
         """The labels of image `index`, (H, W) int32, `NO_LABEL` where unlabelled.
@@ -75,7 +71,9 @@ class LabelledFolder:
             PcasegError: a label is beyond the classes, or may be a class or unlabelled.
         """
         path = self.pairs[index][1]
-        stored = read_label_map(path)
+        return self._checked(read_label_map(path), path)
+
+    def _checked(self, stored: np.ndarray, path: Path) -> np.ndarray:
         unlabelled = np.iinfo(stored.dtype).max if self.unlabelled is None else self.unlabelled
         if unlabelled < len(self.label_names) and (stored == unlabelled).any():
             raise PcasegError(

@@ -17,7 +17,7 @@ from pcaseg.data.raw import RawItem, raw_items
 from pcaseg.data.specs import DataSet, data_set
 from pcaseg.errors import ImageError, MissingDependencyError, OutputError, PcasegError
 from pcaseg.files import atomic_path
-from pcaseg.images import read_image
+from pcaseg.images import fit_labels, read_with_orientation
 from pcaseg.paths import is_file
 
 SHORTEST_PX = 512
@@ -116,13 +116,9 @@ def _write_labels(path: Path, labels: np.ndarray) -> None:
 
 def _write_reduced(source: Path, labels: np.ndarray, path: Path) -> np.ndarray:
     """Writes the image of `labels`, both reduced if need be; returns the labels of its size."""
-    pixels = read_image(source)
+    pixels, orientation = read_with_orientation(source)
+    labels = fit_labels(labels, pixels, orientation, image=source, source=f"labels of {source}")
     height, width = labels.shape
-    if pixels.shape[:2] != labels.shape:
-        raise PcasegError(
-            f"{source}: {pixels.shape[0]} x {pixels.shape[1]} pixels for labels of {height} x {width}; download both "
-            "again"
-        )
     with atomic_path(path) as temporary:
         if min(height, width) <= SHORTEST_PX:
             shutil.copyfile(source, temporary)

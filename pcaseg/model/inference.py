@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from pcaseg.configs import Preset, Sliding, Strategy
@@ -23,14 +24,16 @@ Logits = Callable[[Tensor], Tensor]
 """Windows (N, 3, R, R) in 0..255 -> logits (N, T, h, w)."""
 
 
-def image_tensor(image: str | os.PathLike[str] | np.ndarray | Tensor) -> Tensor:
-    """An image file, array or tensor as (3, H, W) RGB in 0..255; see `PCASeg.segment` for the kinds.
+def image_tensor(image: str | os.PathLike[str] | np.ndarray | Image.Image | Tensor) -> Tensor:
+    """An image file, Pillow image, array or tensor as (3, H, W) RGB in 0..255; see `PCASeg.segment` for the kinds.
 
     Raises:
         ImageError: it cannot be read or has no defined meaning.
     """
     if isinstance(image, (str, os.PathLike)):
         return image_tensor(read_image(image))
+    if isinstance(image, Image.Image):
+        return torch.tensor(as_rgb(image)).permute(2, 0, 1)
     array = image.cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
     if array.dtype.kind != "f":
         return torch.tensor(as_rgb(array)).permute(2, 0, 1)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from pcaseg.configs import PIXEL_MEAN, PIXEL_STD, Aggregation, DenseMode, Preset, Strategy, WeightsKind, check_choice
@@ -104,13 +105,18 @@ class PCASeg(nn.Module):
 
     @torch.no_grad()
     def segment(
-        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+        self,
+        image: str | os.PathLike[str] | np.ndarray | Image.Image | Tensor,
+        text: Tensor,
+        *,
+        strategy: Strategy = "sliding",
     ) -> Tensor:
         """Scores of every class at every pixel of one image of any size.
 
         Args:
-            image: an image file of any common kind (see `pcaseg.images.read_image`); an array, uint8 or uint16, grey,
-                RGB or with alpha (see `pcaseg.images.as_rgb`); or (H, W, 3) float RGB in 0..255, taken as it is.
+            image: an image file of any common kind (see `pcaseg.images.read_image`); a Pillow image, or an array, uint8
+                or uint16, grey, RGB or with alpha (see `pcaseg.images.as_rgb`); or (H, W, 3) float RGB in 0..255,
+                taken as it is.
             text: (T, P, D) float, of `encode_text`.
             strategy: `single` resizes the image to the model's input; `sliding` is the evaluation protocol,
                 four windows and the whole image.

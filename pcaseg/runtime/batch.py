@@ -160,7 +160,7 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
     return stems
 
 
-def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
+def _details(segmenter: Segmenter, path: Path) -> dict[str, str | int | None]:
     """Settings that, beside class names and backend, decide the outputs of an image."""
     check_image_file(path)
     try:
@@ -171,11 +171,12 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, str]:
         "image": str(real_path(path, error=ImageError)),
         "image_sha256": digest,
         "strategy": segmenter.strategy,
+        "bits": segmenter.bits,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
     }
 
 
-def _is_done(paths: dict[str, Path], details: dict[str, str], backend: str, names: Sequence[str]) -> bool:
+def _is_done(paths: dict[str, Path], details: dict[str, str | int | None], backend: str, names: Sequence[str]) -> bool:
     """True where a finished run with these settings left its files, of which the summary is written last.
 
     Raises:

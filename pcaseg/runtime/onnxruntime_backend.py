@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import onnxruntime
 
+from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
+
+Arena = Literal["grow", "shrink", "off"]
+"""What happens to the memory of intermediate results on the CPU: kept for the next image (as large as the largest so
+far), given back after each image, or never pooled."""
 
 _PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _ONE_NODE = (  # an ONNX graph: y = x, one float32
@@ -29,7 +35,9 @@ class OnnxRuntimeBackend:
     never loads them.
     """
 
-    def __init__(self, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, bundle: Bundle, *, device: str | None = None, threads: int | None = None, arena: Arena = "grow"
+    ) -> None:
         """Loads the segmenter.
 
         Args:
@@ -37,9 +45,10 @@ class OnnxRuntimeBackend:
             device: `cpu` (default), `cuda` or `tensorrt` (ONNX Runtime's providers of these names), or with the GPU's
                 number `cuda:N`, `tensorrt:N`. A GPU that cannot be used is an error, never a fallback.
             threads: CPU threads per operator; None leaves the choice to ONNX Runtime.
+            arena: see `Arena`; `shrink` and `off` are for the CPU.
 
         Raises:
-            PcasegError: an unknown device, a thread count below 1, or no usable GPU.
+            PcasegError: an unknown device or arena, an arena of a GPU, a thread count below 1, or no usable GPU.
             BundleError: a file is not what the manifest says, or ONNX Runtime refuses the graph.
         """
         self._bundle = bundle
@@ -47,13 +56,22 @@ class OnnxRuntimeBackend:
         if threads is not None and (not isinstance(threads, int) or threads < 1):
             raise PcasegError(f"threads={threads}: give 1 or more")
         self._threads = threads
+        check_choice(arena, Arena, what="arena")
+        if arena != "grow" and self._provider != _PROVIDERS["cpu"]:
+            raise PcasegError(f"arena={arena!r}: is for device='cpu'; leave it out")
+        self._arena = arena
+        self._run_options = onnxruntime.RunOptions()
+        if arena == "shrink":
+            self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=bundle.outputs)
         self._check_sizes()
 
     @classmethod
-    def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> OnnxRuntimeBackend:
+    def open(
+        cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None, arena: Arena = "grow"
+    ) -> OnnxRuntimeBackend:
         """The constructor, as the table of backends calls it."""
-        return cls(bundle, device=device, threads=threads)
+        return cls(bundle, device=device, threads=threads, arena=arena)
 
     @property
     def name(self) -> str:
@@ -77,7 +95,7 @@ class OnnxRuntimeBackend:
         """
 
         def encode(tokens: np.ndarray) -> np.ndarray:
-            result: np.ndarray = self._text_encoder.run(["text"], {"tokens": tokens})[0]
+            result: np.ndarray = self._text_encoder.run(["text"], {"tokens": tokens}, self._run_options)[0]
             return result
 
         return embed_names(self._bundle, self._tokenizer, names, encode, most=_TEXT_BATCH)
@@ -128,7 +146,8 @@ class OnnxRuntimeBackend:
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
         self._bundle.check_outputs(outputs)
-        result: list[np.ndarray] = self._segmenter.run(list(outputs), {"image": images, "text": text})
+        feeds = {"image": images, "text": text}
+        result: list[np.ndarray] = self._segmenter.run(list(outputs), feeds, self._run_options)
         return result
 
     def _check_sizes(self) -> None:
@@ -158,6 +177,7 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
+        options.enable_cpu_mem_arena = self._arena != "off"
         shown = self._bundle.path / name
         try:
             session = onnxruntime.InferenceSession(data, options, providers=[(self._provider, self._options)])

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from pcaseg.configs import Strategy, check_choice
-from pcaseg.errors import ImageError, PcasegError, VocabularyError
+from pcaseg.errors import BundleError, ImageError, PcasegError, VocabularyError
 from pcaseg.images import as_rgb, read_image
+from pcaseg.pictures import check_bits
 from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
@@ -40,6 +43,7 @@ class Segmenter:
         strategy: Strategy | None = None,
         backend_options: Mapping[str, object] | None = None,
         window_batch: int = 1,
+        bits: int | None = None,
     ) -> None:
         """Opens a bundle.
 
@@ -52,6 +56,8 @@ class Segmenter:
                 one that the bundle's graph holds, or `single` where it holds none.
             backend_options: what one backend alone understands, such as `engine_precision` of `tensorrt`.
             window_batch: windows that run at once; more takes more memory. A graph of labels runs all of its own.
+            bits: how many bits images of more than 8 use, such as 12 of a camera's 12 in 16; see
+                `pcaseg.images.read_image`.
 
         Raises:
             PcasegError: an option outside its choices; the subclasses name what else can be wrong with the bundle.
@@ -59,12 +65,25 @@ class Segmenter:
         if window_batch < 1:
             raise PcasegError(f"window_batch={window_batch}: give 1 or more")
         self._window_batch = window_batch
+        check_bits(bits)
+        self.bits = bits
         self._bundle_sha256: str | None = None
+        self._reopening: dict[str, Any] | None = None
         if isinstance(source, (str, os.PathLike)):
             bundle = Bundle(source)
             self.strategy: Strategy = choose_strategy(bundle.manifest, strategy)
             self._bundle_sha256 = bundle.sha256
             self._backend = open_backend(backend, bundle, device=device, threads=threads, options=backend_options)
+            self._reopening = {
+                "source": os.path.abspath(source),
+                "backend": backend,
+                "device": device,
+                "threads": threads,
+                "strategy": strategy,
+                "backend_options": dict(backend_options or {}),
+                "window_batch": window_batch,
+                "bits": bits,
+            }
         elif device is not None or threads is not None or backend_options:
             raise PcasegError("device, threads and options belong to a bundle's path; an opened backend has its own")
         else:
@@ -72,6 +91,19 @@ class Segmenter:
             self.strategy = choose_strategy(source.manifest, strategy)
         self._vocabulary: Vocabulary | None = None
         self._encoded: dict[tuple[str, ...], Vocabulary] = {}
+
+    def __reduce__(self) -> tuple[Callable[..., Segmenter], tuple[object, ...]]:
+        """A pickle of its path, options and vocabulary: where it is read, the bundle is opened anew.
+
+        Raises:
+            PcasegError: it stands on an opened backend.
+        """
+        if self._reopening is None:
+            raise PcasegError(
+                f"a Segmenter on an opened backend ({self._backend.name}) cannot go to another process; open one in "
+                "each worker, or make it with Segmenter(PATH, backend=...), which can"
+            )
+        return _reopen, (self._reopening, self._bundle_sha256, self._vocabulary)
 
     @property
     def backend(self) -> Backend:
@@ -106,11 +138,11 @@ class Segmenter:
         else:
             self._vocabulary = self._encode(meant)
 
-    def __call__(self, image: str | os.PathLike[str] | np.ndarray) -> Result:
+    def __call__(self, image: str | os.PathLike[str] | np.ndarray | Image.Image) -> Result:
         """Segments one image.
 
         Args:
-            image: path of an image file, or an array as `pcaseg.images.as_rgb` takes it.
+            image: path of an image file, or a Pillow image or an array as `pcaseg.images.as_rgb` takes them.
 
         Raises:
             VocabularyError: no vocabulary was set.
@@ -123,7 +155,10 @@ class Segmenter:
         manifest = self._backend.manifest
         clock = _Clock()
         # An array is copied: the caller's camera buffer may hold the next frame when the overlay is drawn.
-        rgb = read_image(image) if isinstance(image, (str, os.PathLike)) else as_rgb(image).copy()
+        if isinstance(image, (str, os.PathLike)):
+            rgb = read_image(image, bits=self.bits)
+        else:
+            rgb = as_rgb(image, bits=self.bits).copy()
         clock.lap("read")
         if manifest.graph == "labels":
             name = os.fspath(image) if isinstance(image, (str, os.PathLike)) else "image"
@@ -199,6 +234,21 @@ class Segmenter:
                 f"{source}: embeddings of {vocabulary.embeddings.shape[1]} numbers, the bundle takes {text.embed_dim}; "
                 "make it anew with pcaseg vocab and this bundle"
             )
+
+
+def _reopen(options: Mapping[str, Any], sha256: str, vocabulary: Vocabulary | None) -> Segmenter:
+    """The segmenter that was pickled, on its bundle opened anew.
+
+    Raises:
+        BundleError: another bundle stands there by now.
+        PcasegError: as `Segmenter`.
+    """
+    segmenter = Segmenter(**options)
+    if segmenter._bundle_sha256 != sha256:
+        raise BundleError(f"{options['source']}: has changed since the segmenter was pickled; open it anew")
+    if vocabulary is not None:
+        segmenter.set_vocabulary(vocabulary)
+    return segmenter
 
 
 def choose_strategy(manifest: Manifest, asked: Strategy | None) -> Strategy:

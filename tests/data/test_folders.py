@@ -146,3 +146,75 @@ def test_the_plain_form(tmp_path):
     Image.new("RGB", (3, 2)).save(tmp_path / "images" / "a.jpg")
     with pytest.raises(PcasegError, match="shares its labels"):
         open_labelled(tmp_path)
+
+
+TURNS = {
+    1: lambda a: a,
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1),
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1),
+    8: lambda a: np.rot90(a),
+}
+"""From stored to upright pixels by EXIF orientation."""
+
+
+def write_turned(root, orientation, side, drawn_on, tag):
+    """A labelled folder of one image whose labels are its left, right and lower parts; the labels as they should lie.
+
+    `drawn_on` the stored or the upright pixels; `tag`: orientation that the file of labels carries, None for none.
+    """
+    stored = np.zeros(side, np.uint8)
+    stored[:, side[1] // 2 :] = 1
+    stored[-2:] = 2
+    exif, own = Image.Exif(), Image.Exif()
+    exif[0x0112] = orientation
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "classes.txt").write_text("sky\ngrass\nroad\n")
+    Image.fromarray(np.repeat(stored[:, :, None] * 100, 3, 2)).save(root / "images" / "a.png", exif=exif)
+    labels = stored if drawn_on == "stored" else np.ascontiguousarray(TURNS[orientation](stored))
+    if tag is not None:
+        own[0x0112] = tag
+    Image.fromarray(labels).save(root / "labels" / "a.png", **({} if tag is None else {"exif": own}))
+    return TURNS[orientation](stored)
+
+
+@pytest.mark.parametrize("side", [(6, 9), (9, 6), (8, 8)])
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize(("drawn_on", "tag"), [("stored", None), ("stored", 1), ("upright", None), ("stored", "same")])
+def test_labels_lie_on_the_image_or_are_refused(tmp_path, orientation, side, drawn_on, tag):
+    own = orientation if tag == "same" else tag
+    wanted = write_turned(tmp_path, orientation, side, drawn_on, own)
+    folder = open_labelled(tmp_path)
+    turned_by_size = orientation >= 5 and side[0] != side[1]
+    if orientation == 1 or tag == "same" or turned_by_size:
+        image, labels = folder.item(0)
+        np.testing.assert_array_equal(image[:, :, 0], wanted * 100)
+        np.testing.assert_array_equal(labels, wanted)
+    else:
+        with pytest.raises(PcasegError, match=rf"a\.png: .*a\.png has EXIF orientation {orientation}") as caught:
+            folder.item(0)
+        assert str(tmp_path / "labels") in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_labels_with_an_orientation_of_their_own_lie_on_a_plain_image(tmp_path, orientation):
+    upright = write_turned(tmp_path, orientation, (6, 9), "stored", orientation)
+    Image.fromarray(np.repeat(np.ascontiguousarray(upright)[:, :, None] * 100, 3, 2)).save(tmp_path / "images/a.png")
+    np.testing.assert_array_equal(open_labelled(tmp_path).item(0)[1], upright)
+
+
+@pytest.mark.parametrize("kind", ["tif", "png"])
+def test_tiff_images_are_turned_once(tmp_path, kind):
+    wanted = write_turned(tmp_path, 6, (6, 9), "stored", None)
+    (tmp_path / "images/a.png").rename(tmp_path / "moved.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    with Image.open(tmp_path / "moved.png") as picture:
+        Image.fromarray(np.array(picture)).save(tmp_path / f"images/a.{kind}", exif=exif)
+    image, labels = open_labelled(tmp_path).item(0)
+    np.testing.assert_array_equal(image[:, :, 0], wanted * 100)
+    np.testing.assert_array_equal(labels, wanted)
