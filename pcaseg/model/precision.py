@@ -1,4 +1,4 @@
-"""What is computed in float32 whatever the weights are."""
+"""Computations in float32, whatever the weights are."""
 
 from __future__ import annotations
 
