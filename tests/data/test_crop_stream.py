@@ -146,3 +146,38 @@ def test_labels_of_another_size_are_named(folder):
     Image.fromarray(np.zeros((18, 12), np.uint8)).save(path)
     with pytest.raises(PcasegError, match=f"{path}: 18 x 12 labels for an image of 12 x 18"):
         a_whole_round(folder)
+
+
+def turned(path, orientation):
+    """Writes an image file anew with an EXIF orientation, its pixels as they are."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(path) as picture:
+        pixels = np.array(picture)
+    Image.fromarray(pixels).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("drawn_on", ["stored", "upright"])
+def test_training_lays_labels_on_turned_images(folder, monkeypatch, orientation, drawn_on):
+    for name, value in (("BRIGHTNESS", 0.0), ("CONTRAST", (1.0, 1.0)), ("SATURATION", (1.0, 1.0)), ("HUE", 0.0)):
+        monkeypatch.setattr(augmentation, name, value)
+    values = np.zeros((12, 18), np.uint8)
+    values[:, 12:], values[9:] = 1, 2
+    turn = {5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].T, 8: np.rot90}[orientation]
+    for image, labels in folder.pairs:
+        Image.fromarray(np.repeat(values[:, :, None] * np.uint8(40), 3, 2)).save(image)
+        turned(image, orientation)
+        Image.fromarray(np.ascontiguousarray(turn(values)) if drawn_on == "upright" else values).save(labels)
+    batch = stream(folder).batch(0, size=COUNT)
+    assert len(torch.unique(batch.labels)) == 3
+    edges = batch.images[:, 0] % 40 != 0  # between two greys, after a change of size
+    assert ((batch.images[:, 0] == 40 * batch.labels) | edges).all() and edges.float().mean() < 0.4
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_training_refuses_labels_that_may_lie_two_ways(folder, orientation):
+    image, labels = folder.pairs[3]
+    turned(image, orientation)
+    with pytest.raises(PcasegError, match=f"{labels}: {image} has EXIF orientation {orientation}"):
+        stream(folder).batch(0, size=COUNT)

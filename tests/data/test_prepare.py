@@ -184,10 +184,10 @@ def test_only_what_is_missing_or_damaged_is_made_anew(tmp_path):
         ("ade20k_150", "ADEChallengeData2016/annotations/validation/ADE_val_1.png", filled(151), "raw id 151"),
         ("ade20k_150", "ADEChallengeData2016/annotations/validation/ADE_val_1.png", b"", "empty"),
         ("voc_20", f"{VOC12}/SegmentationClassAug/2007_1.png", filled(21), "raw id 21"),
-        ("voc_20", f"{VOC12}/SegmentationClassAug/2007_1.png", b"\x89PNG", "damaged"),
+        ("voc_20", f"{VOC12}/SegmentationClassAug/2007_1.png", b"\x89PNG", "not an image"),
         ("voc_20", f"{VOC12}/JPEGImages/2007_1.jpg", None, "is missing"),
         ("ade20k_847", "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png", None, "no such file"),
-        ("ade20k_847", "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png", filled(0).T, "download both"),
+        ("ade20k_847", "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png", filled(0).T, "labels for an image"),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", b"MATLAB 5.0 MAT-file", "no Matlab file"),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", None, "no Matlab file"),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", {"Other": np.ones(SIZE)}, "no Matlab file"),
@@ -317,6 +317,38 @@ def test_check_says_what_is_wrong(tmp_path, capsys, published, spoilt, content, 
     spoil(sorted(folder.iterdir())[0], content)
     assert main(["datasets", "check", "ade20k_150", "--root", str(tmp_path)]) == 1
     assert fragment in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("orientation", "right"), [(1, 2), (2, 1), (3, 1), (4, 1), (5, 2), (6, 2), (7, 2), (8, 2)])
+def test_check_of_images_with_an_orientation(tmp_path, capsys, published, orientation, right):
+    ade_150(tmp_path)
+    prepare("ade20k_150", tmp_path)
+    image = sorted((tmp_path / published.split("val").images).iterdir())[0]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", SIZE[::-1]).save(image, exif=exif)
+    assert main(["datasets", "check", "ade20k_150", "--root", str(tmp_path)]) == (0 if right == 2 else 1)
+    captured = capsys.readouterr()
+    assert f"{right} of 2 images are right" in captured.out
+    assert (f"{image} has EXIF orientation {orientation}" in captured.err) == (right == 1)
+
+
+@pytest.mark.parametrize(("orientation", "done"), [(3, False), (6, True)])
+def test_large_images_of_full_ade_with_an_orientation(tmp_path, orientation, done):
+    ade_847(tmp_path)
+    raw = next((tmp_path / "ADE20K_2021_17_01/images/ADE/validation").rglob("ADE_val_1.jpg"))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with Image.open(raw) as picture:
+        width, height = picture.size
+        picture.load()
+        picture.save(raw, exif=exif)
+    result = prepare("ade20k_847", tmp_path)
+    if done:
+        image, labels = open_prepared("ade20k_847", tmp_path).item(0)
+        assert image.shape[:2] == labels.shape and (labels.shape[0] > labels.shape[1]) == (width > height)
+    else:
+        assert [name for name, _ in result.failed] == ["ADE_val_1"] and "EXIF orientation 3" in result.failed[0][1]
 
 
 def test_check_counts_against_the_published_number(tmp_path, capsys):

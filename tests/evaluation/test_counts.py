@@ -164,3 +164,32 @@ def test_a_full_disk_keeps_what_is_counted(folder, tmp_path, monkeypatch):
 def test_chosen_images_are_spread():
     assert chosen_images(4, None) == [0, 1, 2, 3] == chosen_images(4, 9)
     assert chosen_images(100, 4) == [0, 25, 50, 75]
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+@pytest.mark.parametrize("drawn_on", ["stored", "upright"])
+def test_images_with_an_orientation_score_like_upright_ones(folder, tmp_path, orientation, drawn_on):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn = {5: np.transpose, 6: lambda a: np.rot90(a, -1), 7: lambda a: a[::-1, ::-1].T, 8: np.rot90}[orientation]
+    for image, labels in folder.pairs:
+        with Image.open(image) as picture:
+            pixels = np.array(picture)
+        Image.fromarray(pixels).save(image, exif=exif)
+        truth = brightness(pixels).astype(np.uint8)
+        Image.fromarray(np.ascontiguousarray(turn(truth)) if drawn_on == "upright" else truth).save(labels)
+    evaluate_images(brightness, folder, range(COUNT), EVALUATED, shard_path(tmp_path, "fake", (1, 1)))
+    counts = add_counts(read_counts(tmp_path, EVALUATED), 3).counts
+    assert np.trace(counts) == counts.sum() == COUNT * SIZE[0] * SIZE[1]
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 4])
+def test_labels_that_may_lie_two_ways_are_refused(folder, tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = folder.pairs[2][0]
+    with Image.open(image) as picture:
+        pixels = np.array(picture)
+    Image.fromarray(pixels).save(image, exif=exif)
+    with pytest.raises(PcasegError, match=f"{image} has EXIF orientation {orientation}"):
+        evaluate_images(brightness, folder, range(COUNT), EVALUATED, shard_path(tmp_path, "fake", (1, 1)))

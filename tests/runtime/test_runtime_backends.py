@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -126,6 +128,61 @@ def test_threads_reach_the_session(bundle_path: Path) -> None:
     assert backend._segmenter.get_session_options().intra_op_num_threads == 2
     with pytest.raises(PcasegError, match="threads=0: give 1 or more"):
         OnnxRuntimeBackend.open(Bundle(bundle_path), threads=0)
+
+
+def resident_mib() -> float:
+    found = re.search(r"VmRSS:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize(("arena", "kept"), [("grow", True), ("shrink", False), ("off", False)])
+def test_memory_of_a_large_image_is_kept_or_given_back(
+    write_label_bundle: Callable[..., Path], arena: str, kept: bool
+) -> None:
+    backend = open_backend("onnxruntime", Bundle(write_label_bundle()), threads=1, options={"arena": arena})
+    text = np.zeros((2, 6), np.float32)
+    small, large = np.zeros((1, 8, 8, 3), np.uint8), np.ones((1, 2000, 3000, 3), np.uint8)
+    backend.labels(small, text)
+    before = resident_mib()
+    backend.labels(large, text)
+    backend.labels(small, text)
+    grown = resident_mib() - before
+    assert grown > 60 if kept else grown < 30  # one float32 copy of the image takes 69 MiB
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"arena": "on"}, "arena='on': choose one of grow, shrink, off"), ({"arena": None}, "arena=None: choose one of")],
+)
+def test_unknown_arenas(bundle_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(PcasegError, match=message):
+        open_backend("onnxruntime", Bundle(bundle_path), options=options)
+
+
+@pytest.mark.parametrize("arena", ["shrink", "off"])
+def test_arenas_are_for_the_cpu(bundle_path: Path, monkeypatch: pytest.MonkeyPatch, arena: str) -> None:
+    providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    with pytest.raises(PcasegError, match=f"arena='{arena}': is for device='cpu'"):
+        open_backend("onnxruntime", Bundle(bundle_path), device="cuda", options={"arena": arena})
+
+
+@pytest.mark.parametrize(("own", "seen"), [(None, "1"), ("0", "0"), ("1", "1"), ("", "")])
+def test_telemetry_is_off_unless_asked_for(own: str | None, seen: str) -> None:
+    """Set before anything of ONNX Runtime can read it, and never over the user's own setting."""
+    code = (
+        "import os, sys\n"
+        "class Watch:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'onnxruntime': print(repr(os.environ.get('ORT_DISABLE_TELEMETRY'))); raise SystemExit\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "import pcaseg.runtime.onnxruntime_backend\n"
+    )
+    environ = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environ |= {} if own is None else {"ORT_DISABLE_TELEMETRY": own}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environ).strip() == repr(seen)
 
 
 @pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", "CUDA"])

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,7 @@ import pcaseg
 from pcaseg.class_lists import class_list
 from pcaseg.configs import Sliding
 from pcaseg.errors import BundleError, ImageError, PcasegError, VocabularyError
+from pcaseg.images import as_rgb
 from pcaseg.runtime import Segmenter, Vocabulary
 from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
 
@@ -68,6 +73,81 @@ def test_files_and_arrays_of_all_kinds(tmp_path: Path, fake_backend: Any) -> Non
     for bad in (tmp_path / "none.png", IMAGE / 255, IMAGE[:0]):
         with pytest.raises(ImageError):
             segmenter(bad)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I;16"])
+def test_pillow_images_of_all_modes(fake_backend: Any, mode: str) -> None:
+    segmenter = Segmenter(fake_backend)
+    segmenter.set_vocabulary(["cat", "grass"])
+    picture = Image.fromarray(IMAGE)
+    picture = picture.convert("L").convert("I;16") if mode == "I;16" else picture.convert(mode)
+    np.testing.assert_array_equal(segmenter(picture).image, as_rgb(picture))
+    assert segmenter(picture).labels.shape == IMAGE.shape[:2]
+
+
+def test_an_opened_picture_is_what_its_file_is(fake_backend: Any, tmp_path: Path) -> None:
+    segmenter = Segmenter(fake_backend)
+    segmenter.set_vocabulary(["cat", "grass"])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(IMAGE).save(tmp_path / "a.jpg", exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        result = segmenter(opened)
+    assert result.labels.shape == (70, 45)
+    np.testing.assert_array_equal(result.image, segmenter(tmp_path / "a.jpg").image)
+
+
+def test_twelve_bits_in_sixteen(fake_backend: Any, tmp_path: Path) -> None:
+    segmenter = Segmenter(fake_backend, bits=12)
+    segmenter.set_vocabulary(["cat", "grass"])
+    stored = IMAGE[:, :, 0].astype(np.uint16) * 16
+    Image.fromarray(stored).save(tmp_path / "a.png")
+    for image in (tmp_path / "a.png", stored, Image.fromarray(stored)):
+        assert np.abs(segmenter(image).image[:, :, 0].astype(int) - IMAGE[:, :, 0]).max() <= 1
+    np.testing.assert_array_equal(segmenter(IMAGE).image, IMAGE)
+    with pytest.raises(ImageError, match="outside the 12 bits"):
+        segmenter(stored * 2 + 1)
+    with pytest.raises(PcasegError, match="bits=99: give 8 to 16"):
+        Segmenter(fake_backend, bits=99)
+
+
+def test_a_segmenter_goes_to_a_process_that_starts_afresh(bundle_path: Path) -> None:
+    segmenter = Segmenter(
+        os.path.relpath(bundle_path), threads=1, strategy="sliding", backend_options={"arena": "off"}, window_batch=2
+    )
+    segmenter.set_vocabulary(["cat", "grass"])
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        result = pool.submit(segmenter, IMAGE).result()
+    wanted = segmenter(IMAGE)
+    np.testing.assert_array_equal(result.labels, wanted.labels)
+    assert result.classes == wanted.classes and result.bundle_sha256 == wanted.bundle_sha256
+
+
+def test_a_pickled_segmenter_keeps_its_options(bundle_path: Path) -> None:
+    segmenter = Segmenter(bundle_path, threads=1, strategy="sliding", window_batch=3, bits=12)
+    for one in (pickle.loads(pickle.dumps(segmenter)), copy.deepcopy(segmenter)):
+        assert one.vocabulary is None and (one.strategy, one.bits, one._window_batch) == ("sliding", 12, 3)
+        assert one.backend is not segmenter.backend and one.backend._threads == 1
+    segmenter.set_vocabulary(["cat", "grass"])
+    again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(segmenter))))
+    assert again.vocabulary.names == ("cat", "grass")
+
+
+def test_a_pickled_segmenter_on_a_changed_or_missing_bundle(
+    bundle_path: Path, bundle_files: dict[str, bytes], write_bundle: Callable[..., Path]
+) -> None:
+    data = pickle.dumps(Segmenter(bundle_path))
+    write_bundle(bundle_path, bundle_files, created="2031-01-01T00:00:00Z")
+    with pytest.raises(BundleError, match=f"{bundle_path}: has changed since"):
+        pickle.loads(data)
+    bundle_path.rename(bundle_path.with_name("moved.pcaseg"))
+    with pytest.raises(BundleError, match="tiny.pcaseg"):
+        pickle.loads(data)
+
+
+def test_a_segmenter_on_an_opened_backend_stays_in_its_process(fake_backend: Any) -> None:
+    with pytest.raises(PcasegError, match=r"opened backend \(fake-numpy\).*open one in each worker"):
+        pickle.dumps(Segmenter(fake_backend))
 
 
 def test_the_result_does_not_share_the_callers_buffer(fake_backend: Any) -> None:
@@ -219,6 +299,7 @@ import sys
 for name in ("torch", "ftfy", "open_clip", "safetensors", "onnx", "regex", "skimage"):
     sys.modules[name] = None
 import numpy as np
+from pcaseg.images import as_rgb
 from pcaseg.runtime import Segmenter
 assert not {"onnxruntime", "tokenizers"} & set(sys.modules), "imported before it is needed"
 segmenter = Segmenter(sys.argv[1], threads=1, strategy="sliding")
