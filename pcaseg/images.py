@@ -29,7 +29,7 @@ def read_image(path: str | os.PathLike[str], *, bits: int | None = None) -> np.n
     Grey of more than 8 bits is scaled from its whole range to 0..255. Of an animation, the first frame is read.
 
     Args:
-        path: of a file in one of `pcaseg.pictures.FORMATS`, told by content, not by name; others are never opened.
+        path: of a file in one of `pcaseg.image_files.formats()`, told by content; others are never opened.
         bits: how many bits grey of 16 or 32 bits really uses, 8 to 16, such as 12 of a camera's 12 in 16; None for
             what the file says. 8-bit images are read alike with any.
 

@@ -15,10 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pcaseg.errors import ImageError, PcasegError
-
-FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "HEIF", "TGA")
-"""Pillow's names of the formats that are read, those without a signature last. Others are never opened: some start
-programs (EPS runs Ghostscript), others have parsers that few have tried with hostile files."""
+from pcaseg.image_files import formats
 
 LEAST_BITS, MOST_BITS = 8, 16
 
@@ -46,15 +43,14 @@ def decode_file(path: str | os.PathLike[str], convert: Convert) -> tuple[np.ndar
     """An image file as `convert` gives it, upright, and its EXIF orientation, 1 to 8.
 
     Raises:
-        ImageError: no readable image file of one of `FORMATS`, or as `convert`.
+        ImageError: no readable image file of one of `pcaseg.image_files.formats`, or as `convert`.
     """
     with _one_sentence(path):
-        Image.init()
         with open(path, "rb") as file:
             head = file.read(16)
             source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else path
         try:
-            with Image.open(source, formats=[name for name in FORMATS if name in Image.OPEN]) as picture:
+            with Image.open(source, formats=formats()) as picture:
                 return _decode(picture, convert)
         except UnidentifiedImageError as error:
             raise ImageError(f"{path}: {_what(head)}; convert it to PNG or JPEG") from error
@@ -66,7 +62,7 @@ def decode_picture(picture: Image.Image, convert: Convert, *, name: str) -> np.n
     Raises:
         ImageError: as `decode_file`.
     """
-    if picture.format not in (None, "MPO", *FORMATS):
+    if picture.format not in (None, "MPO", *formats()):
         raise ImageError(f"{name}: holds {picture.format}, a format that is not opened; convert it to PNG or JPEG")
     with _one_sentence(name):
         return _decode(picture, convert)[0]
@@ -112,7 +108,7 @@ def label_pixels(picture: Image.Image, layout: str, *, name: str) -> np.ndarray:
         ImageError: colours, or grey that Pillow rescales or whose file counts from white, so that labels would change.
     """
     mode = picture.mode
-    sixteen = mode.startswith("I;16")
+    sixteen = mode.startswith("I;16") or (mode == "I" and picture.format == "PNG")  # the latter before Pillow 11
     if (mode == "L" and ";" in layout) or (sixteen and _white_is_zero(picture)):
         raise ImageError(f"{name}: this kind of grey ({layout}) changes the labels; save them as 8- or 16-bit grey PNG")
     if mode in ("L", "P"):
@@ -188,13 +184,13 @@ def _tiff_tags(picture: Image.Image) -> Mapping[int, Any]:
 
 
 def _what(head: bytes) -> str:
-    """Says what a file is that none of `FORMATS` took, by its first 16 bytes and without opening it."""
+    """Says what a file is that no format to open took, by its first 16 bytes and without opening it."""
     for name, (_, accepts) in Image.OPEN.items():
         taken = accepts(head) if accepts else False
         if isinstance(taken, str):
             return f"holds {name}, which this Pillow was built without"
         if taken:
-            return f"holds {name}, damaged" if name in FORMATS else f"holds {name}, a format that is not opened"
+            return f"holds {name}, damaged" if name in formats() else f"holds {name}, a format that is not opened"
     if head[4:8] == b"ftyp":
         return f"holds {head[8:12]!r} (HEIF, AVIF or a film), which Pillow reads only with a plugin that is registered"
     return "holds PDF, a format that is not opened" if head.startswith(b"%PDF") else "not an image that Pillow can read"

@@ -163,6 +163,32 @@ def test_folder_is_resumed_and_bad_images_are_noted(run, bundle, tmp_path, photo
     assert code == 0 and "3 segmented, 0 done before" in said
 
 
+def test_twelve_bits_are_segmented_anew_with_other_bits(run, bundle, tmp_path, photo):
+    with Image.open(photo) as picture:
+        values = np.asarray(picture.convert("L")).astype(np.uint16) * 16
+    Image.fromarray(values).save(tmp_path / "frame.png")
+    out = tmp_path / "out"
+    command = ("segment", tmp_path / "frame.png", photo, "--bundle", bundle, "--classes", "cat, grass", "--out", out)
+    for bits, said in (("12", "2 segmented"), ("12", "0 segmented, 2 done before"), ("13", "2 segmented")):
+        code, out_, _ = run(*command, "--bits", bits)
+        assert code == 0 and said in out_
+    assert json.loads((out / "frame.json").read_text())["bits"] == 13
+    code, said, err = run(*command, "--bits", "8")
+    assert code == 2 and "frame.png: values" in err and "outside the 8 bits" in err and "1 failed" in said
+    with pytest.raises(SystemExit) as stopped:
+        run(*command, "--bits", "17")
+    assert stopped.value.code == 2
+
+
+@pytest.mark.parametrize("arena", ["grow", "shrink", "off"])
+def test_arena(run, bundle, tmp_path, photo, arena):
+    names = ("--classes", "cat, grass", "--arena", arena, "--out", tmp_path / "o")
+    assert run("segment", photo, "--bundle", bundle, *names)[0] == 0
+    assert_refused(run("segment", photo, *names), "--arena: is for a bundle with --backend onnxruntime")
+    answer = run("segment", photo, "--bundle", bundle, "--backend", "torch", *names)
+    assert_refused(answer, f"arena='{arena}': is not for the backend 'torch'")
+
+
 def test_vocabulary_file(run, bundle, tmp_path, photo):
     path = tmp_path / "names.safetensors"
     assert run("vocab", "--bundle", bundle, "--classes", "cat, grass", "--out", path)[0] == 0

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pcaseg.errors import ImageError, PcasegError
-from pcaseg.images import as_rgb, list_images, read_image, read_label_map
+from pcaseg.image_files import list_images
+from pcaseg.images import as_rgb, read_image, read_label_map
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 
@@ -150,6 +151,21 @@ def test_colours_of_sixteen_bits_take_no_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), PHOTO)
     with pytest.raises(ImageError, match=r"a\.tif: colours of 16 bits.*bits=12"):
         read_image(path, bits=12)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_labels_that_pillow_rescales_are_refused(tmp_path: Path, bits: int) -> None:
+    """Grey PNG of 2 or 4 bits: label 1 would be read as 85 or 17."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 8 // bits, 1, bits, 0, 0, 0, 0)
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0\x01"))
+    (tmp_path / "a.png").write_bytes(content + chunk(b"IEND", b""))
+    assert read_image(tmp_path / "a.png")[0, -1, 0] == 255 // ((1 << bits) - 1)
+    with pytest.raises(ImageError, match=r"a\.png: this kind of grey .* changes the labels"):
+        read_label_map(tmp_path / "a.png")
 
 
 def test_twelve_bits_as_a_tiff_says(tmp_path: Path) -> None:

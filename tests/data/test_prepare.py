@@ -187,7 +187,12 @@ def test_only_what_is_missing_or_damaged_is_made_anew(tmp_path):
         ("voc_20", f"{VOC12}/SegmentationClassAug/2007_1.png", b"\x89PNG", "not an image"),
         ("voc_20", f"{VOC12}/JPEGImages/2007_1.jpg", None, "is missing"),
         ("ade20k_847", "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png", None, "no such file"),
-        ("ade20k_847", "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png", filled(0).T, "labels for an image"),
+        (
+            "ade20k_847",
+            "ADE20K_2021_17_01/images/ADE/validation/sea/ADE_val_2_seg.png",
+            filled(0).T,
+            "labels for an image",
+        ),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", b"MATLAB 5.0 MAT-file", "no Matlab file"),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", None, "no Matlab file"),
         ("pascal_context_459", f"{VOC10}/trainval/2008_1.mat", {"Other": np.ones(SIZE)}, "no Matlab file"),
