@@ -93,7 +93,7 @@ def real_path(path: str | os.PathLike[str], *, error: type[PcasegError] = Pcaseg
 def entries(
     folder: str | os.PathLike[str], pattern: str = "*", *, error: type[PcasegError] = PcasegError
 ) -> list[Path]:
-    """What lies directly in a folder under names like `pattern`, sorted; nothing where there is no folder.
+    """Files and folders directly in a folder, under names like `pattern`, sorted; nothing where there is no folder.
 
     Raises:
         PcasegError: `error`: the folder cannot be listed.

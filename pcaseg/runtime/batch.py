@@ -97,7 +97,7 @@ def _refuse_run(error: Exception, out: str | os.PathLike[str]) -> None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    """What became of an image, in one sentence."""
+    """Sentence about the fault of an image."""
     if isinstance(error, PcasegError):
         return str(error)
     if isinstance(error, MemoryError):
