@@ -16,7 +16,7 @@ from torch import Tensor
 import pcaseg
 from pcaseg.benchmarks.rows import BACKENDS, Computation
 from pcaseg.deploy.aggregator import PreparedVocabulary
-from pcaseg.deploy.folded import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.deploy.folded import FoldedPCASeg
 from pcaseg.errors import MissingDependencyError, PcasegError
 from pcaseg.export.tensorrt.refit import open_tensorrt
 from pcaseg.export.torch_backend import TorchBackend
@@ -93,7 +93,6 @@ class FoldedBackend(TorchBackend):
         self.model: FoldedPCASeg = pcaseg.fold(setting.model, dtype=dtype)
         super().__init__(self.model, device=setting.device, threads=setting.threads)
         self._names = setting.model.encode_text  # float32 whatever the weights are
-        self._chunk = CPU_MAPS_PER_CHUNK if setting.device == "cpu" else None
         self._prepared: tuple[Tensor, PreparedVocabulary] | None = None
 
     def encode_text(self, names: Sequence[str]) -> np.ndarray:
@@ -106,7 +105,7 @@ class FoldedBackend(TorchBackend):
             self._prepared = text, self.model.prepare_vocabulary(text.to(self.model.aggregator.dtype))
         plain = images.is_cuda and not self._kernels  # on a CPU the operators are the references
         with plain_operators() if plain else contextlib.nullcontext():
-            return self.model(images, self._prepared[1], chunk=self._chunk)
+            return self.model(images, self._prepared[1])
 
 
 def _eager(setting: Setting) -> Implementation:

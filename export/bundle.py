@@ -150,7 +150,9 @@ def describe(
     """The manifest of a model's bundle; with no files and graphs, of the model alone."""
     preset, source = model.preset, model.source
     labels = options.graph == "labels"
-    signature = label_signature(preset, options.image_size) if labels else segmenter_signature(preset)
+    signature = (
+        label_signature(preset, options.image_size) if labels else segmenter_signature(preset, options.shortlist)
+    )
     return Manifest(
         preset=preset.name,
         aggregation=model.aggregation,

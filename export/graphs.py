@@ -74,12 +74,32 @@ class SegmenterGraph(nn.Module):
         return self.model.aggregator.aggregate_best(features, vocabulary, guidance).float()
 
 
-def segmenter_signature(preset: Preset) -> Signature:
-    """Signature of the segmenter graph that ends in logits."""
+class ShortlistGraph(nn.Module):
+    """Windows and class embeddings in, logits of the kept classes out: no map of any other is ever made."""
+
+    def __init__(self, model: FoldedPCASeg) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As `SegmenterGraph` -> logits (N, min(T, K), 4H, 4W) and their classes (N, min(T, K)) int64, ascending."""
+        vocabulary = self.model.prepare_vocabulary(text[:, None] if text.dim() == 2 else text)
+        features, guidance = self.model.encode_image(image)
+        logits, classes = self.model.aggregator.aggregate_kept(
+            features, vocabulary, guidance, shortlist=self.model.shortlist
+        )
+        return logits.float(), classes
+
+
+def segmenter_signature(preset: Preset, shortlist: int | None) -> Signature:
+    """Signature of the segmenter graph that ends in logits: of all classes, or of those on a shortlist."""
     R, side = preset.image_px, 4 * preset.grid
     image = TensorSpec(("N", 3, R, R), "float32", "RGB windows in 0..255")
-    logits = TensorSpec(("N", "T", side, side), "float32", "score of each class before the sigmoid")
-    return Signature({"image": image, "text": text_spec(preset)}, {"logits": logits})
+    inputs, meaning = {"image": image, "text": text_spec(preset)}, "score of each class before the sigmoid"
+    if shortlist is None:
+        return Signature(inputs, {"logits": TensorSpec(("N", "T", side, side), "float32", meaning)})
+    logits = TensorSpec(("N", "K", side, side), "float32", "score of each kept class before the sigmoid")
+    return Signature(inputs, {"logits": logits, "classes": TensorSpec(("N", "K"), "int64", "their indices, ascending")})
 
 
 def text_spec(preset: Preset) -> TensorSpec:
@@ -97,8 +117,15 @@ def export_segmenter(model: PCASeg, path: Path, *, options: ExportOptions = DEFA
     Raises:
         PcasegError: a forbidden operator or a frozen axis is in the graph.
     """
-    signature = segmenter_signature(model.preset)
-    return export_graph(SegmenterGraph(fold(model, dtype=options.dtype)), path, signature, options=options)
+    signature = segmenter_signature(model.preset, options.shortlist)
+    return export_graph(logit_module(model, options), path, signature, options=options)
+
+
+def logit_module(model: PCASeg, options: ExportOptions) -> SegmenterGraph | ShortlistGraph:
+    """The folded model as a graph that ends in logits takes it."""
+    if options.shortlist is None:
+        return SegmenterGraph(fold(model, dtype=options.dtype))
+    return ShortlistGraph(fold(model, dtype=options.dtype, shortlist=options.shortlist))
 
 
 def export_text_encoder(model: PCASeg, path: Path, *, options: ExportOptions = DEFAULTS) -> onnx.ModelProto:
@@ -139,6 +166,7 @@ def export_graph(
     proto = _to_opset(trace(module.eval(), signature, options, operators), options.opset)
     _strip_traces(proto)
     _centre_pixels(proto.graph)
+    _name_derived_axes(proto.graph, signature)
     audit_graph(proto.graph, signature, permitted=permitted)
     onnx.save(proto, path)
     return proto
@@ -277,6 +305,15 @@ def _centre_pixels(graph: onnx.GraphProto) -> None:
         for item in node.attribute:
             if node.op_type == "Resize" and item.s == b"pytorch_half_pixel":
                 item.s = b"half_pixel"
+
+
+def _name_derived_axes(graph: onnx.GraphProto, signature: Signature) -> None:
+    """Names the outputs' axes that are computed from inputs', which the exporter calls by their formulas."""
+    for value in graph.output:
+        axes = signature.outputs[value.name].shape if value.name in signature.outputs else ()
+        for dim, axis in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            if isinstance(axis, str) and dim.dim_param and not dim.dim_param.isidentifier():
+                dim.dim_param = axis
 
 
 def _strip_traces(proto: onnx.ModelProto) -> None:

@@ -7,7 +7,17 @@ from typing import Literal
 
 import torch
 
-from pcaseg.configs import LARGEST_SIDE_PX, OPSET, OPSETS, GraphKind, LayerNormForm, Precision, Strategy, check_choice
+from pcaseg.configs import (
+    LARGEST_SIDE_PX,
+    OPSET,
+    OPSETS,
+    GraphKind,
+    LayerNormForm,
+    Precision,
+    Strategy,
+    check_choice,
+    most_kept,
+)
 from pcaseg.errors import PcasegError
 
 PluginGraph = Literal["without", "with"]
@@ -25,10 +35,13 @@ class ExportOptions:
             `pcaseg.export.translations`.
         opset: one of `OPSETS`.
         layer_norm: `operator`, or `decomposed` for parsers that lack LayerNormalization.
+        shortlist: classes of each window that are aggregated at most, 1 to 256; the graph then has maps of these alone.
+            None for the published 256, with a map for every class.
         plugins: `with` writes, beside it, a graph in which the kernels are nodes for TensorRT's plugins.
 
     Raises:
-        PcasegError: an unknown choice, a strategy or a size for a graph of logits, or a side out of range.
+        PcasegError: an unknown choice, a strategy or a size for a graph of logits, a side or a shortlist out of range,
+            or plugins with a shortlist.
     """
 
     graph: GraphKind = "logits"
@@ -37,6 +50,7 @@ class ExportOptions:
     precision: Precision = "float32"
     opset: int = OPSET
     layer_norm: LayerNormForm = "operator"
+    shortlist: int | None = None
     plugins: PluginGraph = "without"
 
     def __post_init__(self) -> None:
@@ -46,6 +60,11 @@ class ExportOptions:
         check_choice(self.plugins, PluginGraph, what="plugins")
         if self.plugins == "with" and self.graph != "logits":
             raise PcasegError(f"plugins: a graph of {self.graph} is written without them; export logits")
+        most_kept(self.shortlist)
+        if self.plugins == "with" and self.shortlist is not None:
+            raise PcasegError(
+                f"plugins: a graph with shortlist={self.shortlist} is written without them; leave one out"
+            )
         if self.opset not in OPSETS:
             raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
         if self.graph == "labels":

@@ -1,4 +1,4 @@
-"""Translations of some of PyTorch's operators to a graph: attention, norms and softmax.
+"""Translations of some of PyTorch's operators to a graph: attention, norms, softmax and stable sorting.
 
 In a float16 graph these are the float32 regions: float32 from a Cast at their input to a Cast at their output, whatever
 the engine would choose. `python -m pcaseg.benchmarks.studies.mixed_precision` measures the reason of each. (Unit
@@ -26,7 +26,7 @@ def translations(precision: Precision, layer_norm: LayerNormForm) -> Translation
     """The table for `torch.onnx.export`: operators that it would write otherwise."""
     half = precision == "float16"
     aten = torch.ops.aten
-    table: Translations = {aten.scaled_dot_product_attention.default: _attention}
+    table: Translations = {aten.scaled_dot_product_attention.default: _attention, aten.sort.stable: _stable_sort}
     if half or layer_norm == "decomposed":
         table[aten.layer_norm.default] = _layer_norm(layer_norm)
     if half:
@@ -54,6 +54,12 @@ def _attention(
     if attn_mask is not None:
         scores = op.Add(scores, attn_mask)
     return op.MatMul(_narrow(op.Softmax(_wide(scores, query), axis=-1), query), value)
+
+
+def _stable_sort(self: Any, *, stable: bool | None = None, dim: int = -1, descending: bool = False) -> Any:
+    """All of an axis by TopK, which by ONNX's definition leaves equal values in order."""
+    axis = dim % len(self.shape)
+    return op.TopK(self, op.Shape(self, start=axis, end=axis + 1), axis=axis, largest=int(descending), sorted=1)
 
 
 def _layer_norm(form: LayerNormForm) -> Callable[..., Any]:

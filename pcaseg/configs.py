@@ -166,6 +166,22 @@ def get_preset(preset: str | Preset) -> Preset:
     return _PRESETS[preset]
 
 
+def most_kept(shortlist: int | None) -> int:
+    """Classes that are aggregated at most: those of a shortlist, or the published 256 where there is none.
+
+    >>> most_kept(32), most_kept(None)
+    (32, 256)
+
+    Raises:
+        PcasegError: no whole number from 1 to 256.
+    """
+    if shortlist is None:
+        return MAX_CLASSES
+    if type(shortlist) is not int or not 1 <= shortlist <= MAX_CLASSES:
+        raise PcasegError(f"shortlist={shortlist!r}: give 1 to {MAX_CLASSES} classes, or None for {MAX_CLASSES}")
+    return shortlist
+
+
 def check_choice(value: str, choices: object, *, what: str) -> None:
     """Refuses a `value` that is not among the strings of the `Literal` type `choices`.
 

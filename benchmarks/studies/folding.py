@@ -28,7 +28,7 @@ import pcaseg
 from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
-from pcaseg.deploy.folded import CPU_MAPS_PER_CHUNK, FoldedPCASeg
+from pcaseg.deploy.folded import FoldedPCASeg
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.evaluation.agreement import timed
@@ -39,6 +39,9 @@ from pcaseg.runtime.manifest import TensorSpec
 Part = Literal["aggregator", "image", "matmul"]
 CLASS_COUNTS: dict[Part, tuple[int, ...]] = {"aggregator": (1, 5, 20, 59, 150, 256), "image": (5, 20, 150)}
 MATMUL_SIDE = 2048
+
+CHUNK = 8
+"""Classes at a time of the folded model in PyTorch."""
 
 
 @dataclass
@@ -112,14 +115,12 @@ class FoldingBackends:
         if part == "image":
             return {
                 "eager": lambda: self.eager(self.image, text),
-                "folded": lambda: self.folded(self.image, vocabulary, chunk=CPU_MAPS_PER_CHUNK),
+                "folded": lambda: self.folded(self.image, vocabulary, chunk=CHUNK),
                 "onnxruntime": lambda: session.run(None, feeds)[0],
             }
         return {
             "eager": lambda: self.eager.aggregator(self.features, text, self.guidance),
-            "folded": lambda: self.folded.aggregator(
-                self.features, vocabulary, self.guidance, chunk=CPU_MAPS_PER_CHUNK
-            ),
+            "folded": lambda: self.folded.aggregator(self.features, vocabulary, self.guidance, chunk=CHUNK),
             "onnxruntime": lambda: session.run(None, feeds)[0],
         }
 
@@ -194,7 +195,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(FoldingBackends(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)
-    subject = {"preset": options.preset, "weights": "seeded", "threads": options.threads, "chunk": CPU_MAPS_PER_CHUNK}
+    subject = {"preset": options.preset, "weights": "seeded", "threads": options.threads, "chunk": CHUNK}
     write_rows(options.out, rows, **subject)
     for row in rows:
         print(f"{row.part:10} {row.classes:4} {row.backend:12} {row.median_s:8.3f} s")

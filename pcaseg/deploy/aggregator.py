@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import DROPPED_LOGIT, MAX_CLASSES, most_kept
 from pcaseg.deploy.decoder import FoldedDecoder
 from pcaseg.deploy.epl import FoldedEPL
 from pcaseg.deploy.semantic import FoldedSemanticStream
@@ -19,8 +19,8 @@ from pcaseg.deploy.spatial import FoldedSpatialStream, Share
 from pcaseg.errors import PcasegError
 from pcaseg.kernels.cost_volume import cost_volume
 from pcaseg.model.aggregator import Aggregator, Guidance, ParallelLayer, SerialLayer, text_per_image
+from pcaseg.model.cost_volume import best_classes, rank_classes, restore_classes, take_classes, take_maps
 from pcaseg.model.cost_volume import cost_volume as model_cost_volume
-from pcaseg.model.cost_volume import rank_classes, restore_classes, take_classes
 from pcaseg.model.precision import unit_norm, wide
 from pcaseg.model.semantic_stream import pool_positions, upsample_positions
 
@@ -85,43 +85,73 @@ class FoldedAggregator(nn.Module):
         *,
         class_pooling: tuple[int, int] = (1, 1),
         chunk: int | None = None,
+        shortlist: int | None = None,
     ) -> Tensor:
         """As `Aggregator.forward`.
 
         Args:
             text: (T, P, D) or (B, T, P, D) float, or what `prepare_vocabulary` made of it.
             chunk: classes at a time, which bounds the memory and on a CPU keeps the work in its caches; None for all.
+
+        Raises:
+            PcasegError: `shortlist` is out of range.
         """
         vocabulary = text if isinstance(text, PreparedVocabulary) else self.prepare_vocabulary(text)
-        if vocabulary.text.shape[-3] > MAX_CLASSES:
-            return self.aggregate_best(features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk)
+        T = vocabulary.text.shape[-3]
+        if most_kept(shortlist) < T:
+            logits, kept = self.aggregate_kept(
+                features, vocabulary, guidance, class_pooling=class_pooling, chunk=chunk, shortlist=shortlist
+            )
+            return restore_classes(logits, kept, T)
         weight, bias = self.cost_embedding.weight, self.cost_embedding.bias
         assert bias is not None  # `Conv2d` may go without; this one has it
         x = cost_volume(features.permute(0, 2, 3, 1).contiguous(), vocabulary.text.contiguous(), weight, bias)
         shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
         return self.aggregate(x.flatten(2, 3), shares, guidance, class_pooling, chunk)
 
-    def aggregate_best(
+    def aggregate_kept(
         self,
         features: Tensor,
-        vocabulary: PreparedVocabulary,
+        text: Tensor | PreparedVocabulary,
         guidance: Guidance,
         *,
         class_pooling: tuple[int, int] = (1, 1),
         chunk: int | None = None,
-    ) -> Tensor:
-        """As `Aggregator.aggregate_best`: the min(T, 256) best classes of each image, for any T without a branch."""
-        B = features.shape[0]
-        volume = model_cost_volume(wide(features), text_per_image(vocabulary.text, B))
-        order, rank = rank_classes(volume)
+        shortlist: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As `Aggregator.aggregate_kept`, for any T without a branch, so that one traced graph serves all."""
+        vocabulary = text if isinstance(text, PreparedVocabulary) else self.prepare_vocabulary(text)
+        volume = model_cost_volume(wide(features), text_per_image(vocabulary.text, features.shape[0]))
+        kept = best_classes(volume, most_kept(shortlist))
+        return self._aggregate_some(volume, kept, vocabulary, guidance, class_pooling, chunk), kept
+
+    def aggregate_best(self, features: Tensor, vocabulary: PreparedVocabulary, guidance: Guidance) -> Tensor:
+        """As `forward`, for any T without a branch or a scatter: a graph of all logits.
+
+        The min(T, 256) best classes of each image are aggregated, best first; sums over classes then differ from
+        `forward` in their order, by rounding.
+        """
+        volume = model_cost_volume(wide(features), text_per_image(vocabulary.text, features.shape[0]))
+        order = rank_classes(volume)
         kept = order.narrow(1, 0, torch.sym_min(order.shape[1], MAX_CLASSES))
-        volume = take_classes(volume.transpose(1, 2), kept).transpose(1, 2)
-        shares = [
-            share.expand(B, -1, -1) if share.dim() == 3 else share[None].expand(B, -1, -1)
-            for share in vocabulary.shares
-        ]
-        shares = [take_classes(share, kept) for share in shares]
-        return restore_classes(self.aggregate(self.embed(volume), shares, guidance, class_pooling, chunk), rank)
+        logits = self._aggregate_some(volume, kept, vocabulary, guidance, (1, 1), None)
+        dropped = torch.full_like(logits[:, :1], DROPPED_LOGIT)
+        return take_classes(torch.cat([logits, dropped], dim=1), order.argsort(dim=1).clamp(max=MAX_CLASSES))
+
+    def _aggregate_some(
+        self,
+        volume: Tensor,
+        kept: Tensor,
+        vocabulary: PreparedVocabulary,
+        guidance: Guidance,
+        class_pooling: tuple[int, int],
+        chunk: int | None,
+    ) -> Tensor:
+        """Aggregates the classes `kept`, (B, K) int64, alone: volume (B, P, T, H, W) -> (B, K, 4H, 4W)."""
+        B = kept.shape[0]
+        shares = [share if share.dim() == 3 else share[None] for share in vocabulary.shares]
+        shares = [take_classes(share.expand(B, -1, -1), kept) for share in shares]
+        return self.aggregate(self.embed(take_maps(volume, kept)), shares, guidance, class_pooling, chunk)
 
     def aggregate(
         self,

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcaseg.configs import Strategy, check_choice
+from pcaseg.configs import Strategy, check_choice, most_kept
 from pcaseg.deploy.aggregator import FoldedAggregator, PreparedVocabulary
 from pcaseg.deploy.algebra import fold_statistics, weights_of
-from pcaseg.deploy.memory import largest_chunk
+from pcaseg.deploy.memory import largest_chunk, usual_chunk
 from pcaseg.errors import PcasegError
 from pcaseg.kernels.label_map import label_map
 from pcaseg.model.aggregator import Guidance
+from pcaseg.model.cost_volume import join_kept
 from pcaseg.model.image_tower import EvaTower, ImageTower
 from pcaseg.model.inference import image_tensor, resize, segment_image, sliding_inputs
 from pcaseg.model.network import PCASeg, features_and_guidance
 from pcaseg.model.positions import resize_position_embedding
 
-CPU_MAPS_PER_CHUNK = 8
-"""Class maps that run at a time on a CPU: their intermediates then stay in its caches."""
 
-
-def fold(model: PCASeg, *, dtype: torch.dtype | None = None, memory_mib: float | None = None) -> FoldedPCASeg:
+def fold(
+    model: PCASeg,
+    *,
+    dtype: torch.dtype | None = None,
+    memory_mib: float | None = None,
+    shortlist: int | None = None,
+) -> FoldedPCASeg:
     """Folds a model for inference.
 
     Args:
@@ -34,24 +39,39 @@ def fold(model: PCASeg, *, dtype: torch.dtype | None = None, memory_mib: float |
         dtype: of the weights; the model's own if None. The algebra runs in float64.
         memory_mib: budget of the aggregator's intermediates, in MiB, kept by running few classes at a time; None for no
             limit. See `pcaseg.deploy.memory`. Whether it suffices shows at the first call, which says what is needed.
+        shortlist: classes of each window that are aggregated at most, 1 to 256, the others get the logit -100; None for
+            the model's own.
 
     Returns:
         A module with the model's call signatures, on the preset's grid, without gradients.
 
     Raises:
-        PcasegError: `memory_mib` is no number above 0.
+        PcasegError: `memory_mib` is no number above 0, or `shortlist` is out of range.
     """
     if memory_mib is not None and not (isinstance(memory_mib, (int, float)) and 0 < memory_mib < float("inf")):
         raise PcasegError(f"memory_mib={memory_mib!r}: give a number of MiB above 0, or None for no limit")
-    return FoldedPCASeg(model, dtype or next(model.parameters()).dtype, memory_mib=memory_mib)
+    most_kept(shortlist)
+    return FoldedPCASeg(
+        model,
+        dtype or next(model.parameters()).dtype,
+        memory_mib=memory_mib,
+        shortlist=model.shortlist if shortlist is None else shortlist,
+    )
 
 
 class FoldedPCASeg(nn.Module):
     """The computation of `PCASeg`, with everything removed that can be removed exactly."""
 
-    def __init__(self, model: PCASeg, dtype: torch.dtype, *, memory_mib: float | None = None) -> None:
+    def __init__(
+        self,
+        model: PCASeg,
+        dtype: torch.dtype,
+        *,
+        memory_mib: float | None = None,
+        shortlist: int | None = None,
+    ) -> None:
         super().__init__()
-        self.memory_mib = memory_mib
+        self.memory_mib, self.shortlist = memory_mib, shortlist
         self.preset, self.source = model.preset, model.source
         self.aggregation, self.dense_mode = model.aggregation, model.dense_mode
         grid = (model.preset.grid, model.preset.grid)
@@ -68,19 +88,48 @@ class FoldedPCASeg(nn.Module):
         *,
         class_pooling: tuple[int, int] = (1, 1),
         chunk: int | None = None,
+        shortlist: int | None = None,
     ) -> Tensor:
-        """As `PCASeg.forward`; `text` may be what `prepare_vocabulary` made; `chunk` as `FoldedAggregator.forward`.
+        """As `PCASeg.forward`.
+
+        Args:
+            images, class_pooling, shortlist: as `PCASeg.forward`.
+            text: likewise, or what `prepare_vocabulary` made of it.
+            chunk: classes at a time, see `FoldedAggregator.forward`; None for what suits the device, the images and the
+                number of classes, see `pcaseg.deploy.memory`.
 
         Raises:
-            PcasegError: the memory budget is too small for these images and classes.
+            PcasegError: the memory budget is too small for these images and classes, or `shortlist` is out of range.
         """
         features, guidance = self.encode_image(images)
-        if self.memory_mib is not None:
-            T = (text.text if isinstance(text, PreparedVocabulary) else text).shape[-3]
-            fits = largest_chunk(self.memory_mib, len(images), T, map_bytes=self.aggregator.map_bytes)
-            chunk = fits if chunk is None else min(chunk, fits)
-        result: Tensor = self.aggregator(features, text, guidance, class_pooling=class_pooling, chunk=chunk)
+        kept = self.shortlist if shortlist is None else shortlist
+        chunk = self._chunk(features, text, kept, chunk)
+        result: Tensor = self.aggregator(
+            features, text, guidance, class_pooling=class_pooling, chunk=chunk, shortlist=kept
+        )
         return result
+
+    def kept_logits(
+        self, images: Tensor, text: Tensor | PreparedVocabulary, *, shortlist: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As `PCASeg.kept_logits`; `text` may be what `prepare_vocabulary` made."""
+        features, guidance = self.encode_image(images)
+        kept = self.shortlist if shortlist is None else shortlist
+        chunk = self._chunk(features, text, kept, None)
+        return self.aggregator.aggregate_kept(features, text, guidance, chunk=chunk, shortlist=kept)
+
+    def _chunk(
+        self, features: Tensor, text: Tensor | PreparedVocabulary, shortlist: int | None, chunk: int | None
+    ) -> int | None:
+        """Classes at a time: as asked for or as usual, and within the memory budget."""
+        B, T = len(features), (text.text if isinstance(text, PreparedVocabulary) else text).shape[-3]
+        T, map_bytes = min(T, most_kept(shortlist)), self.aggregator.map_bytes
+        if chunk is None:
+            chunk = usual_chunk(features.device.type, B, T, map_bytes=map_bytes)
+        if self.memory_mib is None:
+            return chunk
+        fits = largest_chunk(self.memory_mib, B, T, map_bytes=map_bytes)
+        return fits if chunk is None else min(chunk, fits)
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
         """As `PCASeg.encode_text`."""
@@ -96,46 +145,63 @@ class FoldedPCASeg(nn.Module):
 
     @torch.no_grad()
     def segment(
-        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+        self,
+        image: str | os.PathLike[str] | np.ndarray | Tensor,
+        text: Tensor,
+        *,
+        strategy: Strategy = "sliding",
+        shortlist: int | None = None,
     ) -> Tensor:
         """As `PCASeg.segment`."""
         check_choice(strategy, Strategy, what="strategy")
-        pixels, logits = self._prepared(image, text)
+        pixels, vocabulary = self._prepared(image, text)
+        logits = functools.partial(self, text=vocabulary, shortlist=shortlist)
         return segment_image(pixels, logits, self.preset, strategy)
 
     @torch.no_grad()
     def label(
-        self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor, *, strategy: Strategy = "sliding"
+        self,
+        image: str | os.PathLike[str] | np.ndarray | Tensor,
+        text: Tensor,
+        *,
+        strategy: Strategy = "sliding",
+        shortlist: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The best class of every pixel and its score: what is largest in `segment`, by the operator `label_map`.
 
-        On a GPU the scores of all classes at the image's size, T x H x W, never exist.
+        On a GPU the scores of all classes at the image's size, T x H x W, never exist. On any device there are maps of
+        the classes alone that some window kept.
 
         Args:
-            image, text, strategy: as `PCASeg.segment`.
+            image, text, strategy, shortlist: as `PCASeg.segment`.
 
         Returns:
             labels (H, W) int32; confidence (H, W) float in 0..1.
         """
         check_choice(strategy, Strategy, what="strategy")
-        pixels, logits = self._prepared(image, text)
+        pixels, vocabulary = self._prepared(image, text)
         sliding = self.preset.sliding if strategy == "sliding" else None
         if sliding is None:
-            maps = logits(resize(pixels[None], self.preset.image_px))
+            inputs = resize(pixels[None], self.preset.image_px)
         else:
             inputs = sliding_inputs(pixels[None], self.preset.image_px, sliding)
-            maps = torch.cat([logits(one[None]) for one in inputs])
-        labels, confidence = label_map(maps.contiguous(), (pixels.shape[1], pixels.shape[2]), sliding=sliding)
-        return labels[0], confidence[0]
+        most, T = most_kept(self.shortlist if shortlist is None else shortlist), len(vocabulary.text)
+        size = pixels.shape[1], pixels.shape[2]
+        if most >= T:
+            maps = torch.cat([self(one[None], vocabulary, shortlist=most) for one in inputs])
+            labels, confidence = label_map(maps.contiguous(), size, sliding=sliding)
+            return labels[0], confidence[0]
+        kept = [self.kept_logits(one[None], vocabulary, shortlist=most) for one in inputs]
+        maps, shared = join_kept(*(torch.cat(parts) for parts in zip(*kept, strict=True)), T)
+        labels, confidence = label_map(maps, size, sliding=sliding)
+        return shared[labels[0].long()].int(), confidence[0]
 
     def _prepared(
         self, image: str | os.PathLike[str] | np.ndarray | Tensor, text: Tensor
-    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-        """The image's pixels, and the network with the vocabulary in it."""
+    ) -> tuple[Tensor, PreparedVocabulary]:
+        """The image's pixels and the vocabulary, in the model's type and place."""
         like = self.aggregator.cost_embedding.weight
-        vocabulary = self.prepare_vocabulary(text.to(like))
-        chunk = CPU_MAPS_PER_CHUNK if like.device.type == "cpu" else None
-        return image_tensor(image).to(like), lambda windows: self(windows, vocabulary, chunk=chunk)
+        return image_tensor(image).to(like), self.prepare_vocabulary(text.to(like))
 
 
 def fold_image_tower(model: PCASeg, grid: tuple[int, int]) -> ImageTower:

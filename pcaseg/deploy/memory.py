@@ -9,6 +9,10 @@ from __future__ import annotations
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import PcasegError
 
+CACHED_BYTES = 8 * 24 * 24 * 128 * 4
+"""Class maps that run at a time on a CPU, so that their intermediates stay in its caches: eight of the published size,
+float32."""
+
 MAPS_PER_IMAGE = 130.0
 """The sums of the class attention (32 maps each, three at a time), guidance and its shares."""
 
@@ -39,6 +43,25 @@ def peak_mib(images: int, classes: int, chunk: int | None, *, map_bytes: int) ->
     kept = min(classes, MAX_CLASSES)
     at_work = kept if chunk is None else min(chunk, kept)
     return images * (MAPS_PER_IMAGE + MAPS_PER_CLASS * kept + MAPS_PER_CLASS_AT_WORK * at_work) * map_bytes / 2**20
+
+
+def usual_chunk(device: str, images: int, classes: int, *, map_bytes: int) -> int | None:
+    """Classes at a time where nothing else is asked for: on a CPU what stays in its caches, elsewhere all.
+
+    >>> [usual_chunk(device, 1, 150, map_bytes=24 * 24 * 128 * 4) for device in ("cpu", "cuda")]
+    [8, None]
+
+    Args:
+        device: type of the torch device.
+        images: B.
+        classes: that are aggregated.
+        map_bytes: of one class map.
+
+    Returns:
+        Classes at a time; None for all at once.
+    """
+    fits = max(1, CACHED_BYTES // (images * map_bytes))
+    return fits if device == "cpu" and fits < classes else None
 
 
 def largest_chunk(memory_mib: float, images: int, classes: int, *, map_bytes: int) -> int:

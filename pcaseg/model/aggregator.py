@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcaseg.configs import MAX_CLASSES, Aggregation, Preset
-from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
+from pcaseg.configs import Aggregation, Preset, most_kept
+from pcaseg.model.cost_volume import best_classes, cost_volume, restore_classes, take_classes, take_maps
 from pcaseg.model.decoder import Decoder
 from pcaseg.model.epl import EPL
 from pcaseg.model.fod import fod
@@ -121,26 +120,35 @@ class Aggregator(nn.Module):
         *,
         class_pooling: tuple[int, int] = (1, 1),
         fod_terms: list[Tensor] | None = None,
+        shortlist: int | None = None,
     ) -> Tensor:
         """Logits of every class.
 
         Args:
             features: (B, D, H, W) float; the cosine normalises them.
-            text: (T, P, D) float, shared by the images, or (B, T, P, D). Above T = 256 the best 256 classes
-                of each image are aggregated and the others get -100.
+            text: (T, P, D) float, shared by the images, or (B, T, P, D). Above T = K the best K classes of each
+                image are aggregated, as if they were the whole vocabulary, and the others get -100.
             guidance: see `Guidance`.
             class_pooling: (2, 2) in the published training, (1, 1) in evaluation.
             fod_terms: if a list, each EPL's FOD value (see `fod`) is appended to it.
+            shortlist: K, 1 to 256; None for the published 256.
 
         Returns:
             (B, T, 4H, 4W) float.
+
+        Raises:
+            PcasegError: `shortlist` is out of range.
         """
-        if text.shape[-3] > MAX_CLASSES:
-            return self.aggregate_best(features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms)
+        T = text.shape[-3]
+        if most_kept(shortlist) < T:
+            logits, kept = self.aggregate_kept(
+                features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms, shortlist=shortlist
+            )
+            return restore_classes(logits, kept, T)
         text = text_per_image(text, features.shape[0])
         return self.aggregate(cost_volume(features, text), text, guidance, class_pooling, fod_terms)
 
-    def aggregate_best(
+    def aggregate_kept(
         self,
         features: Tensor,
         text: Tensor,
@@ -148,19 +156,23 @@ class Aggregator(nn.Module):
         *,
         class_pooling: tuple[int, int] = (1, 1),
         fod_terms: list[Tensor] | None = None,
-    ) -> Tensor:
-        """As `forward`, for any T without a branch on it, so that one traced graph serves every vocabulary.
+        shortlist: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logits of the kept classes alone.
 
-        The min(T, 256) best classes of each image are aggregated, best first; sums over classes then differ
-        from `forward` in their order, by rounding.
+        A class is scored by its highest cosine over prompts and positions; of equal ones the lowest is kept.
+
+        Args:
+            features, text, guidance, class_pooling, fod_terms, shortlist: as `forward`.
+
+        Returns:
+            logits (B, min(T, K), 4H, 4W) float; their classes (B, min(T, K)) int64, ascending.
         """
         text = text_per_image(text, features.shape[0])
         volume = cost_volume(features, text)
-        order, rank = rank_classes(volume)
-        kept = order.narrow(1, 0, torch.sym_min(order.shape[1], MAX_CLASSES))
-        volume = take_classes(volume.transpose(1, 2), kept).transpose(1, 2)
-        logits = self.aggregate(volume, take_classes(text, kept), guidance, class_pooling, fod_terms)
-        return restore_classes(logits, rank)
+        kept = best_classes(volume, most_kept(shortlist))
+        volume, text = take_maps(volume, kept), take_classes(text, kept)
+        return self.aggregate(volume, text, guidance, class_pooling, fod_terms), kept
 
     def aggregate(
         self,

@@ -38,8 +38,11 @@ class WeightsSource:
 class PCASeg(nn.Module):
     """PCA-Seg (`parallel`) or CAT-Seg (`serial`), as published.
 
-    Made by `pcaseg.load_model`, which fills the weights and sets `source`.
+    Made by `pcaseg.load_model`, which fills the weights and sets `source`. `shortlist` is the K of calls that give
+    none; None for the published 256.
     """
+
+    shortlist: int | None = None
 
     source: WeightsSource
     pixel_mean: Tensor
@@ -65,6 +68,7 @@ class PCASeg(nn.Module):
         *,
         class_pooling: tuple[int, int] = (1, 1),
         fod_terms: list[Tensor] | None = None,
+        shortlist: int | None = None,
     ) -> Tensor:
         """Logits of images or windows that have the model's input size.
 
@@ -74,13 +78,33 @@ class PCASeg(nn.Module):
             text: (T, P, D) or (B, T, P, D) float, of `encode_text`.
             class_pooling: see `Aggregator.forward`.
             fod_terms: see `Aggregator.forward`.
+            shortlist: classes of each image that are aggregated at most, 1 to 256; None for the model's own.
 
         Returns:
             (B, T, 4H, 4W) float, H = R / patch.
+
+        Raises:
+            PcasegError: `shortlist` is out of range.
         """
         features, guidance = self.encode_image(images)
-        result: Tensor = self.aggregator(features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms)
+        kept = self.shortlist if shortlist is None else shortlist
+        result: Tensor = self.aggregator(
+            features, text, guidance, class_pooling=class_pooling, fod_terms=fod_terms, shortlist=kept
+        )
         return result
+
+    def kept_logits(self, images: Tensor, text: Tensor, *, shortlist: int | None = None) -> tuple[Tensor, Tensor]:
+        """Logits of the kept classes alone: what `forward` gives, without the maps of the others.
+
+        Args:
+            images, text, shortlist: as `forward`.
+
+        Returns:
+            logits (B, min(T, K), 4H, 4W) float; their classes (B, min(T, K)) int64, ascending.
+        """
+        features, guidance = self.encode_image(images)
+        kept = self.shortlist if shortlist is None else shortlist
+        return self.aggregator.aggregate_kept(features, text, guidance, shortlist=kept)
 
     def encode_text(self, names: Sequence[str]) -> Tensor:
         """Embeds class names: (T, P, D) float, unit norm.
@@ -110,6 +134,7 @@ class PCASeg(nn.Module):
         text: Tensor,
         *,
         strategy: Strategy = "sliding",
+        shortlist: int | None = None,
     ) -> Tensor:
         """Scores of every class at every pixel of one image of any size.
 
@@ -120,18 +145,19 @@ class PCASeg(nn.Module):
             text: (T, P, D) float, of `encode_text`.
             strategy: `single` resizes the image to the model's input; `sliding` is the evaluation protocol,
                 four windows and the whole image.
+            shortlist: as `forward`; each window has its own.
 
         Returns:
             (T, H, W) float in 0..1; the label of a pixel is the argmax over T.
 
         Raises:
             ImageError: the image cannot be read, or the array has no defined meaning.
-            PcasegError: unknown strategy.
+            PcasegError: unknown strategy, or `shortlist` is out of range.
         """
         check_choice(strategy, Strategy, what="strategy")
         pixels = image_tensor(image).to(self.pixel_mean)
         text = text.to(self.pixel_mean)
-        return segment_image(pixels, lambda windows: self(windows, text), self.preset, strategy)
+        return segment_image(pixels, lambda windows: self(windows, text, shortlist=shortlist), self.preset, strategy)
 
 
 def features_and_guidance(tower: ImageTower, tap_upsample: nn.ModuleList, images: Tensor) -> tuple[Tensor, Guidance]:

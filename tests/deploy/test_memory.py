@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 import pcaseg
 from pcaseg.configs import get_preset
 from pcaseg.deploy.aggregator import FoldedAggregator
-from pcaseg.deploy.memory import largest_chunk, peak_mib
+from pcaseg.deploy.memory import largest_chunk, peak_mib, usual_chunk
 from pcaseg.errors import PcasegError
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.aggregator import Aggregator
@@ -83,6 +83,25 @@ def test_largest_chunk_is_the_largest():
     assert largest_chunk(50, 1, 20, map_bytes=294_912) == 1
     with pytest.raises(PcasegError, match="memory_mib=40: 1 images with 20 classes need 50 MiB at least; raise"):
         largest_chunk(40, 1, 20, map_bytes=294_912)
+
+
+def test_usual_chunks_follow_device_images_and_classes():
+    published, tiny = 24 * 24 * 128 * 4, 12 * 12 * 32 * 4
+    cases = {("cpu", 1, 8): None, ("cpu", 1, 9): 8, ("cpu", 5, 150): 1, ("cpu", 2, 256): 4, ("cuda", 5, 256): None}
+    for (device, images, classes), chunk in cases.items():
+        assert usual_chunk(device, images, classes, map_bytes=published) == chunk
+    assert usual_chunk("cpu", 1, 53, map_bytes=tiny) is None
+
+
+@torch.no_grad()
+def test_a_call_without_a_chunk_takes_the_usual_one():
+    model, text = small_model(SMALL_EVA), F.normalize(torch.randn(140, 1, 64), dim=-1)
+    folded, taken = pcaseg.fold(model), []
+    folded.aggregator.decoder.register_forward_hook(lambda _, inputs, out: taken.append(inputs[0].shape[1]))
+    folded(torch.rand(1, 3, 96, 96) * 255, text)
+    folded(torch.rand(1, 3, 96, 96) * 255, text, chunk=140)
+    folded(torch.rand(1, 3, 96, 96) * 255, text, shortlist=30)
+    assert taken == [128, 12, 140, 30]
 
 
 @torch.no_grad()

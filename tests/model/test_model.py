@@ -12,7 +12,7 @@ from support import SMALL_EVA, SMALL_OPENAI, small_model
 import pcaseg
 from pcaseg.configs import get_preset, presets
 from pcaseg.errors import ImageError, PcasegError, VocabularyError
-from pcaseg.model.cost_volume import cost_volume, rank_classes, restore_classes, take_classes
+from pcaseg.model.cost_volume import best_classes, cost_volume, rank_classes, restore_classes, take_classes
 from pcaseg.model.positions import resize_position_embedding, rotary_table
 from pcaseg.model.spatial_stream import from_windows, shifted_window_mask, to_windows
 
@@ -106,13 +106,15 @@ def test_kept_classes_are_the_best_of_each_image(small):
         torch.testing.assert_close(logits[index, kept], alone[0], rtol=1e-3, atol=1e-3)
 
 
-def test_rank_and_restore_are_inverse():
+def test_take_and_restore_are_inverse():
     volume = torch.rand(2, 1, 9, 3, 3, generator=torch.Generator().manual_seed(0))
-    order, rank = rank_classes(volume)
-    maps = torch.rand(2, 9, 4, 4)
-    assert torch.equal(restore_classes(take_classes(maps, order), rank, limit=9), maps)
-    limited = restore_classes(take_classes(maps, order[:, :5]), rank, limit=5)
+    maps, order = torch.rand(2, 9, 4, 4), rank_classes(volume)
+    assert torch.equal(restore_classes(take_classes(maps, order), order, 9), maps)
+    kept = best_classes(volume, 5)
+    assert torch.equal(kept, order[:, :5].sort(dim=1).values)
+    limited = restore_classes(take_classes(maps, kept), kept, 9)
     assert ((limited == -100).all(dim=(2, 3)).sum(dim=1) == 4).all()
+    assert torch.equal(take_classes(limited, kept), take_classes(maps, kept))
 
 
 def test_cost_volume_is_a_cosine_for_every_prompt():
