@@ -30,7 +30,7 @@ from pcaseg.benchmarks.intervals import noise_of, paired_ratio
 from pcaseg.benchmarks.measurement import Measured, Mious, PointMeasurement, steps_of
 from pcaseg.benchmarks.plan import BenchOptions, Progress, Target
 from pcaseg.benchmarks.rows import BenchRow, Cold, EngineFacts, Point, Timing
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import most_kept
 from pcaseg.environment import flat_environment
 from pcaseg.evaluation.gates import default_gate, gate_failures, labelled_gate
 from pcaseg.images import read_image
@@ -68,7 +68,7 @@ class _Run:
         self.target, self.options, self.progress = target, options, progress
         self.progress.step("the machine")
         height, width = read_image(target.images[0]).shape[:2]
-        first = Point(1, "single", 1, "float32", 1, 1, height, width)
+        first = Point(1, "single", 1, "float32", 1, 1, height, width, target.model.shortlist)
         self.mious = Mious(target, options)
         self.encoder_macs = encoder_macs(target.model)
         self.template = BenchRow(
@@ -201,13 +201,14 @@ class _Run:
         if self.template.aggregation != "parallel":
             return None
         formula = published_macs if implementation.computation == "published" else folded_macs
-        macs = self.encoder_macs + formula(self.target.model.preset, min(point.classes, MAX_CLASSES))
+        macs = self.encoder_macs + formula(self.target.model.preset, min(point.classes, most_kept(point.shortlist)))
         return float(f"{self._windows(point) * macs / 1e9:.5g}")
 
     def _least_mb(self, implementation: Implementation, point: Point) -> float:
         """Weights once; network inputs, vocabulary and logits in float32."""
         preset = self.target.model.preset
-        numbers = self._windows(point) * (3 * preset.image_px**2 + point.classes * (4 * preset.grid) ** 2)
+        maps = point.classes if point.shortlist is None else min(point.classes, point.shortlist)
+        numbers = self._windows(point) * (3 * preset.image_px**2 + maps * (4 * preset.grid) ** 2)
         numbers += point.classes * preset.prompts * preset.embed_dim
         return float(f"{(weight_bytes(self.target.model, implementation.precision) + 4 * numbers) / 1e6:.5g}")
 

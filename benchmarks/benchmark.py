@@ -34,6 +34,7 @@ def benchmark(
     gate: Mapping[str, float] | None = None,
     labelled: str | None = None,
     cold: bool = True,
+    shortlist: int | None = None,
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> list[BenchRow]:
@@ -56,6 +57,7 @@ def benchmark(
         gate: thresholds by name, see `pcaseg.evaluation.gates`, that replace the default ones.
         labelled: for mIoU: a folder with `classes.txt`, `images/` and `labels/`, or `scenes` for 200 rendered ones.
         cold: whether to measure cold starts and peak memory too.
+        shortlist: classes of each window that all backends aggregate at most; None for the bundle's own, or 256.
         out: file of rows to add to, each as soon as it is measured.
         progress: show a progress bar on standard error.
 
@@ -80,6 +82,7 @@ def benchmark(
             photos=pictures,
             image_size=image_size,
             strategies=strategies,
+            shortlist=shortlist,
         ) as (target, wanted, chosen),
     ):
         options = BenchOptions(

@@ -100,7 +100,7 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
     from pcaseg.export.torch_backend import source_model
     from pcaseg.model.checkpoint import open_model
 
-    eager = open_model(model) if model else source_model(bundle)
+    eager = open_model(model, shortlist=bundle.manifest.shortlist) if model else source_model(bundle)
     return open_implementation(backend, Setting(eager, bundle, precision, device, threads)).backend
 
 

@@ -77,12 +77,20 @@ class EagerBackend(TorchBackend):
         self.model = None if compiled else setting.model
         self._autocast = autocast
         self._call = torch.compile(setting.model, dynamic=False) if compiled else setting.model
+        kept = setting.model.kept_logits
+        self._kept = torch.compile(kept, dynamic=False) if compiled else kept
 
     def network(self, images: Tensor, text: Tensor) -> Tensor:
         """As `TorchBackend.network`."""
         enabled = self._autocast is not None
         with torch.autocast(images.device.type, dtype=self._autocast, enabled=enabled):
             return self._call(images, text)
+
+    def kept_network(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As `TorchBackend.kept_network`."""
+        enabled = self._autocast is not None
+        with torch.autocast(images.device.type, dtype=self._autocast, enabled=enabled):
+            return self._kept(images, text)
 
 
 class FoldedBackend(TorchBackend):
@@ -101,11 +109,22 @@ class FoldedBackend(TorchBackend):
 
     def network(self, images: Tensor, text: Tensor) -> Tensor:
         """As `TorchBackend.network`."""
+        with self._operators(images):
+            return self.model(images, self._vocabulary(text))
+
+    def kept_network(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As `TorchBackend.kept_network`."""
+        with self._operators(images):
+            return self.model.kept_logits(images, self._vocabulary(text))
+
+    def _vocabulary(self, text: Tensor) -> PreparedVocabulary:
         if self._prepared is None or not (self._prepared[0] is text or torch.equal(self._prepared[0], text)):
             self._prepared = text, self.model.prepare_vocabulary(text.to(self.model.aggregator.dtype))
+        return self._prepared[1]
+
+    def _operators(self, images: Tensor) -> contextlib.AbstractContextManager[None]:
         plain = images.is_cuda and not self._kernels  # on a CPU the operators are the references
-        with plain_operators() if plain else contextlib.nullcontext():
-            return self.model(images, self._prepared[1])
+        return plain_operators() if plain else contextlib.nullcontext()
 
 
 def _eager(setting: Setting) -> Implementation:

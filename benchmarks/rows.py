@@ -59,6 +59,7 @@ class Point:
         threads: CPU threads per call.
         streams: calls at the same time.
         height, width: of each image in pixels.
+        shortlist: classes of each window that are aggregated at most; None for 256.
     """
 
     classes: int
@@ -69,6 +70,7 @@ class Point:
     streams: int
     height: int
     width: int
+    shortlist: int | None = field(default=None, metadata=ADDED_LATER)
 
 
 @final

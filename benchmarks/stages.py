@@ -115,9 +115,11 @@ def stage_methods(backend: object) -> list[StageMethod]:
     methods: list[StageMethod] = [
         (backend, "upload", "copy in"),
         (backend, "network", "engine"),
+        (backend, "kept_network", "engine"),
         (backend, "download", "copy out"),
         (model, "encode_image", "encoder"),
         (aggregator, "forward", "cost volume"),
+        (aggregator, "aggregate_kept", "cost volume"),
         (aggregator, "aggregate", "guidance"),
         (aggregator, "embed", "cost volume"),
         (aggregator.decoder, "forward", "decoder"),

@@ -19,10 +19,11 @@ from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.torch_backend import source_model
 from pcaseg.images import read_image
-from pcaseg.model.checkpoint import load_model, open_model
+from pcaseg.model.checkpoint import open_model
 from pcaseg.model.network import PCASeg
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import choose_strategy
+from pcaseg.runtime.shortlist import check_shortlist
 
 IMAGE_SIZE = (480, 640)
 """(height, width) of the images by default, such as a small camera gives."""
@@ -40,6 +41,7 @@ def open_target(
     strategies: Sequence[Strategy] | None = None,
     photos: Sequence[Path] | None = None,
     image_size: tuple[int, int] | None = None,
+    shortlist: int | None = None,
 ) -> Iterator[tuple[Target, tuple[str, ...], tuple[Strategy, ...]]]:
     """Yields what to measure, with the precisions and strategies to measure it in; temporary files go with the block.
 
@@ -50,13 +52,14 @@ def open_target(
         strategies: asked for; None for the bundle's own, or `single`.
         photos: image files; None for the built-in photographs.
         image_size: (height, width) of all images; None for the bundle's or the first photo's, or `IMAGE_SIZE`.
+        shortlist: of a preset; of a bundle its own or None.
 
     Raises:
         PcasegError: the subclasses name what cannot be used.
     """
     with tempfile.TemporaryDirectory(prefix="pcaseg-bench-") as temporary:
         folder = Path(temporary)
-        model, bundles = _open(name, model_path, precisions, folder)
+        model, bundles = _open(name, model_path, precisions, folder, shortlist)
         wanted = tuple(precisions or bundles)
         manifest = next(iter(bundles.values())).manifest
         chosen = tuple(choose_strategy(manifest, strategy) for strategy in strategies or (None,))
@@ -66,17 +69,18 @@ def open_target(
 
 
 def _open(
-    name: str, model_path: str | None, precisions: Sequence[str] | None, folder: Path
+    name: str, model_path: str | None, precisions: Sequence[str] | None, folder: Path, shortlist: int | None
 ) -> tuple[PCASeg, dict[str, Bundle]]:
     """The eager model and its bundles by precision; a preset's are exported into the folder."""
     if name in presets():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model = load_model(name)
+            model = open_model(name, shortlist=shortlist)
         return model, _export(model, precisions or EXPORTED[:1], folder)
     bundle = Bundle(name)
+    check_shortlist(bundle.manifest, shortlist)
     bundle.verify()
-    model = open_model(model_path) if model_path else source_model(bundle)
+    model = open_model(model_path, shortlist=bundle.manifest.shortlist) if model_path else source_model(bundle)
     return model, {bundle.manifest.precision: bundle}
 
 

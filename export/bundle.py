@@ -7,6 +7,7 @@ import shutil
 import zipfile
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def write_bundle(
     Args:
         model: of `pcaseg.load_model`.
         out: the folder to make, by custom `NAME.pcaseg`; with the ending `.zip` the same as one file.
-        options: what the segmenter graph is, and how it is written.
+        options: what the segmenter graph is, and how it is written; without a shortlist it has the model's own.
         overwrite: replace a bundle that stands there. Anything else that stands there is never replaced.
         progress: show a progress bar on standard error.
 
@@ -75,6 +76,8 @@ def write_bundle(
         PcasegError: the model is not float32 on the CPU, or the traced graph breaks a promise of `export.graphs`.
     """
     out = Path(out)
+    if options.shortlist is None and model.shortlist is not None:
+        options = replace(options, shortlist=model.shortlist)
     check_destination(out, overwrite=overwrite)
     weight = next(model.parameters())
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
@@ -164,6 +167,7 @@ def describe(
         graph=options.graph,
         strategy=options.strategy,
         image_size=options.image_size,
+        shortlist=options.shortlist,
         image=ImageSpec(preset.image_px),
         sliding=preset.sliding,
         text=TextSpec(

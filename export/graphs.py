@@ -91,7 +91,7 @@ class ShortlistGraph(nn.Module):
         return logits.float(), classes
 
 
-def segmenter_signature(preset: Preset, shortlist: int | None) -> Signature:
+def segmenter_signature(preset: Preset, shortlist: int | None = None) -> Signature:
     """Signature of the segmenter graph that ends in logits: of all classes, or of those on a shortlist."""
     R, side = preset.image_px, 4 * preset.grid
     image = TensorSpec(("N", 3, R, R), "float32", "RGB windows in 0..255")

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcaseg.configs import Preset, Sliding, Strategy
-from pcaseg.deploy.folded import fold
-from pcaseg.export.graphs import SegmenterGraph, Signature, export_graph, text_spec
+from pcaseg.configs import DROPPED_LOGIT, MOST_INDEXED, Preset, Sliding, Strategy
+from pcaseg.export.graphs import Signature, export_graph, logit_module, text_spec
 from pcaseg.export.options import ExportOptions
+from pcaseg.model.cost_volume import take_classes
 from pcaseg.runtime.manifest import TensorSpec
 
 if TYPE_CHECKING:
@@ -33,15 +33,19 @@ class LabelGraph(nn.Module):
 
     overlap: Tensor
 
-    def __init__(self, logits: nn.Module, preset: Preset, *, strategy: Strategy) -> None:
+    def __init__(self, logits: nn.Module, preset: Preset, *, strategy: Strategy, shortlist: int | None = None) -> None:
         """Wraps a logit graph.
 
         Args:
-            logits: windows (N, 3, R, R) float in 0..255 and text -> (N, T, h, w).
+            logits: windows (N, 3, R, R) float in 0..255 and text -> (N, T, h, w); with a shortlist
+                (N, min(T, K), h, w) and their classes (N, min(T, K)) int64.
             preset: gives R and the windows.
             strategy: `single` or `sliding`.
+            shortlist: K; None where the logits are of all classes.
         """
         super().__init__()
+        windows = 1 if strategy == "single" else len(preset.sliding.origins()) + 1
+        self.shared = None if shortlist is None else SharedClasses(windows, shortlist)
         self.logits, self.strategy = logits, strategy
         self.input_px, self.sliding = preset.image_px, preset.sliding
         ones = torch.ones(len(self.sliding.origins()), self.sliding.window_px, self.sliding.window_px)
@@ -59,10 +63,15 @@ class LabelGraph(nn.Module):
             throughout an image of which a logit is not finite.
         """
         pixels = image.to(text.dtype).permute(0, 3, 1, 2)
-        logits = self.logits(self._windows(pixels), text)
+        logits, classes = self.logits(self._windows(pixels), text), None
+        if self.shared is not None:
+            logits, classes = self.shared(*logits, text)
         scores = resize(self._merge(logits), pixels.shape[-2:])
         unsound = self._by_window((logits - logits).sum(dim=(1, 2, 3))).sum(dim=0)  # 0, or NaN; a maximum may hide it
-        return scores.argmax(dim=1).to(torch.int32), scores.amax(dim=1) + unsound[:, None, None]
+        labels = scores.argmax(dim=1)
+        if classes is not None:
+            labels = classes.gather(1, labels.flatten(1)).reshape(labels.shape)
+        return labels.to(torch.int32), scores.amax(dim=1) + unsound[:, None, None]
 
     def _windows(self, pixels: Tensor) -> Tensor:
         """(N, 3, H, W) -> (windows * N, 3, R, R), the first window of every image first and the whole images last."""
@@ -86,6 +95,42 @@ class LabelGraph(nn.Module):
         """(windows * N, ...) -> (windows, N, ...)."""
         windows = 1 if self.strategy == "single" else len(self.sliding.origins()) + 1
         return tensor.unflatten(0, (windows, -1))
+
+
+class SharedClasses(nn.Module):
+    """Logits of windows that kept different classes, on classes that all windows of an image share.
+
+    `pcaseg.model.cost_volume.join_kept` for a batch, with shapes that follow T alone: the min(T, windows * K + 1)
+    classes that most windows kept, so all that any did, and where there are others the first of them for all.
+    """
+
+    indices: Tensor
+
+    def __init__(self, windows: int, shortlist: int) -> None:
+        super().__init__()
+        self.windows, self.most = windows, windows * shortlist + 1
+        self.register_buffer("indices", torch.arange(MOST_INDEXED), persistent=False)
+
+    def forward(self, logits: Tensor, classes: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Brings the windows of each image to shared classes.
+
+        Args:
+            logits: (windows * N, K, h, w) float.
+            classes: (windows * N, K) int64, ascending.
+            text: (T, D) or (T, P, D); at most 4,096 names.
+
+        Returns:
+            logits (windows * N, U, h, w), -100 where a window dropped the class; classes (N, U) int64, ascending.
+        """
+        T, K = text.shape[0], classes.shape[1]
+        by_window = classes.unflatten(0, (self.windows, -1))
+        votes = (by_window[..., None] == self.indices[:T]).to(torch.float32).sum(dim=(0, 2))
+        order = votes.sort(dim=1, descending=True, stable=True).indices
+        shared = order.narrow(1, 0, torch.sym_min(T, self.most)).sort(dim=1).values
+        same = classes[:, None, :] == shared.repeat(self.windows, 1)[:, :, None]
+        place = K + (same.to(torch.int64) * (self.indices[:K] - K)).sum(dim=2)  # K, which is dropped, where none is
+        dropped = torch.full_like(logits[:, :1], DROPPED_LOGIT)
+        return take_classes(torch.cat([logits, dropped], dim=1), place), shared
 
 
 def join_windows(parts: Tensor, sliding: Sliding) -> Tensor:
@@ -149,8 +194,8 @@ def export_label_graph(model: PCASeg, path: Path, *, options: ExportOptions) -> 
         PcasegError: of `pcaseg.export.graphs.audit_graph`.
     """
     assert options.strategy is not None  # of every label graph
-    logits = SegmenterGraph(fold(model, dtype=options.dtype))
-    module = LabelGraph(logits, model.preset, strategy=options.strategy)
+    logits = logit_module(model, options)
+    module = LabelGraph(logits, model.preset, strategy=options.strategy, shortlist=options.shortlist)
     signature = label_signature(model.preset, options.image_size)
     return export_graph(module, path, signature, options=options, permitted=PERMITTED_OPS)
 

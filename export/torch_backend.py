@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pcaseg.errors import BundleError, PcasegError
 from pcaseg.export.bundle import describe
+from pcaseg.export.options import ExportOptions
 from pcaseg.model.checkpoint import load_model
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
@@ -27,7 +28,7 @@ class TorchBackend:
         """Takes a model as it is.
 
         Args:
-            model: of `pcaseg.load_model` or `pcaseg.fold`; moved to `device`.
+            model: of `pcaseg.load_model` or `pcaseg.fold`, with its own shortlist if it has one; moved to `device`.
             device: a torch device, `cpu` by default.
             threads: CPU threads, for the whole process; None leaves torch's choice.
 
@@ -44,7 +45,7 @@ class TorchBackend:
         except (RuntimeError, AssertionError) as error:
             reason = str(error).partition("\n")[0]
             raise PcasegError(f"device={device!r}: torch cannot use it ({reason}); choose device='cpu'") from error
-        self._manifest = describe(model, files={}, graphs={})
+        self._manifest = describe(model, ExportOptions(shortlist=model.shortlist), files={}, graphs={})
 
     @classmethod
     def open(cls, bundle: Bundle, *, device: str | None = None, threads: int | None = None) -> TorchBackend:
@@ -74,6 +75,12 @@ class TorchBackend:
         """images (N, 3, R, R) float32 in 0..255, text (T, D) float32 -> (N, T, h, w) float32."""
         return self.download(self.network(self.upload(images), self.upload(text)[:, None]))
 
+    @torch.no_grad()
+    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `pcaseg.runtime.backends.ShortlistBackend.kept_logits`, where the model has a shortlist."""
+        logits, classes = self.kept_network(self.upload(images), self.upload(text)[:, None])
+        return self.download(logits), classes.cpu().numpy()
+
     def upload(self, array: np.ndarray) -> Tensor:
         """A copy on the device."""
         return torch.tensor(array, device=self._device)
@@ -81,6 +88,10 @@ class TorchBackend:
     def network(self, images: Tensor, text: Tensor) -> Tensor:
         """images (N, 3, R, R), text (T, P, D), both on the device -> logits (N, T, h, w) there."""
         return self._model(images, text)
+
+    def kept_network(self, images: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """As `network`, of the kept classes alone: logits (N, K, h, w), their classes (N, K)."""
+        return self._model.kept_logits(images, text)
 
     def download(self, logits: Tensor) -> np.ndarray:
         """Logits in host memory, float32."""
@@ -92,7 +103,8 @@ class TorchBackend:
 
 
 def source_model(bundle: Bundle) -> PCASeg:
-    """The eager model that a bundle was exported from: rebuilt from its seed, or loaded from its checkpoint.
+    """The eager model that a bundle was exported from, with its shortlist: rebuilt from its seed, or loaded from its
+    checkpoint.
 
     Raises:
         BundleError: the checkpoint is not where the manifest says, or is another one now.
@@ -113,6 +125,7 @@ def source_model(bundle: Bundle) -> PCASeg:
         raise BundleError(
             f"{bundle.path}: its source cannot be loaded ({error}); pass the model with --model"
         ) from error
+    model.shortlist = manifest.shortlist
     if model.source.sha256 != weights.sha256:
         raise BundleError(
             f"{bundle.path}: {weights.path or 'the seeded model'} is not what it was exported from (its hash differs); "

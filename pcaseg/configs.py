@@ -39,6 +39,9 @@ MAX_CLASSES: Final = 256
 MOST_CLASSES: Final = 65535
 """Classes of a vocabulary: labels have 16 bits, and 65535 stands for unlabelled."""
 
+MOST_INDEXED: Final = 4096
+"""Of graphs that choose classes and hold a table of their indices: label graphs with a shortlist, TensorRT's."""
+
 OPSET = 20
 """Of exported graphs by default: the first ONNX opset with GELU as one operator."""
 

@@ -108,6 +108,15 @@ def trained_tiny(shared_folder) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_shortlist(shared_folder) -> Path:
+    """A bundle of the shipped `tiny` with a shortlist of 6, shared: do not change it."""
+    options = ExportOptions(shortlist=6)
+    return made_once(
+        shared_folder / "tiny_shortlist.pcaseg", lambda part: write_bundle(small_model("tiny"), part, options=options)
+    )
+
+
+@pytest.fixture(scope="session")
 def golden_model(pytestconfig) -> Callable[[str], PCASeg]:
     """Makes the model of the goldens' `eva_b` or `cat_b`; their weights are kept among what pytest caches."""
     folder = pytestconfig.cache.mkdir("golden-weights")

@@ -54,7 +54,7 @@ def export_plugin_segmenter(model: PCASeg, path: Path, *, options: ExportOptions
         PcasegError: of `export_graph`, or a class attention's or expert mixing's operator is not in the graph.
     """
     folded = fold(model, dtype=options.dtype)
-    signature = segmenter_signature(model.preset, None)
+    signature = segmenter_signature(model.preset)
     operators = _translations(folded, model.preset.grid)
     proto = export_graph(PluginSegmenterGraph(folded), path, signature, options=options, operators=operators)
     for node in [node for node in proto.graph.node if node.domain == NAMESPACE]:

@@ -18,13 +18,10 @@ import numpy as np
 import onnx
 from onnx import NodeProto, helper, numpy_helper
 
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import MAX_CLASSES, MOST_INDEXED
 from pcaseg.errors import EngineError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import EngineKey, GraphRole, source_file
-
-MOST_CLASSES = 4096
-"""Of the large graph."""
 
 Frames = Literal["uint8", "float32"]
 
@@ -184,7 +181,7 @@ def _keep_best(graph: _Graph) -> None:
     """The best 256 classes are kept: K is a constant, and ranks come from comparisons instead of a second sort."""
     graph.replace(graph.least.output[0], graph.constant("kept_classes", np.array(MAX_CLASSES, np.int64)))
     graph.best.input[1] = graph.constant("kept_classes_1d", np.array([MAX_CLASSES], np.int64))
-    graph.constant("classes_all", np.arange(MOST_CLASSES, dtype=np.int32))
+    graph.constant("classes_all", np.arange(MOST_INDEXED, dtype=np.int32))
     graph.constant("places", np.arange(MAX_CLASSES, dtype=np.float32) - MAX_CLASSES)
     graph.constant("last_place", np.array(MAX_CLASSES, np.float32))
     for name, value in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):

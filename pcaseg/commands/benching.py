@@ -16,7 +16,7 @@ from pcaseg.arguments import (
     seconds,
     some_path,
 )
-from pcaseg.commands.options import LABELLED_HELP, backends, gate, say_weights
+from pcaseg.commands.options import LABELLED_HELP, add_shortlist, backends, gate, say_weights
 from pcaseg.commands.reporting import check_page, write_page
 from pcaseg.configs import Strategy, TorchPrecision
 from pcaseg.errors import OutputError, PcasegError
@@ -27,6 +27,7 @@ def add_bench(command: argparse.ArgumentParser) -> None:
     command.add_argument("target", metavar="BUNDLE|PRESET", help="a bundle, or a preset's name for seeded weights")
     command.add_argument("--model", help="model file, if it is no longer where the bundle was exported from")
     command.add_argument("--classes", type=class_counts, default=(20,), help="vocabulary sizes (default: 20)")
+    add_shortlist(command)
     command.add_argument("--batch", type=counts(1024), default=(1,), help="images of one call (default: 1)")
     command.add_argument("--strategy", type=choices(Strategy), help="single, sliding or both (default: single)")
     command.add_argument(
@@ -79,6 +80,7 @@ def run_bench(options: argparse.Namespace) -> int:
         gate=options.gate,
         labelled=options.labelled,
         cold=not options.no_cold,
+        shortlist=options.shortlist,
         out=options.out,
         progress=True,
     )

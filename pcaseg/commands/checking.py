@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.arguments import EXIT_FAILED, EXIT_OK, class_counts, some_path
-from pcaseg.commands.options import LABELLED_HELP, add_backend, backend_options, gate, say_weights
+from pcaseg.commands.options import LABELLED_HELP, add_backend, add_shortlist, backend_options, gate, say_weights
 from pcaseg.configs import Strategy
 
 
@@ -18,6 +18,7 @@ def add_check(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--classes", type=class_counts, default=(59, 20, 5, 1), help="vocabulary sizes, such as 1,20,300"
     )
+    add_shortlist(command)
     command.add_argument("--strategy", choices=get_args(Strategy), help="default: the bundle's own, or single")
     command.add_argument(
         "--gate",
@@ -49,6 +50,7 @@ def run_check(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         backend_options=backend_options(options),
+        shortlist=options.shortlist,
         progress=True,
     )
     print(report.table())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.arguments import EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
-from pcaseg.commands.options import add_backend, backend_options, refuse_backend_options
+from pcaseg.commands.options import add_backend, add_shortlist, backend_options, refuse_backend_options
 from pcaseg.configs import Strategy
 
 
@@ -20,6 +20,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--model", help="model file of `pcaseg import`, or a preset's name; eager")
     command.add_argument("--bundle", type=Path, help="bundle of `pcaseg export`; with --model too, both side by side")
     add_backend(command)
+    add_shortlist(command)
     command.add_argument(
         "--strategy", choices=get_args(Strategy), help="default: the bundle's own, or sliding, the published protocol"
     )
@@ -53,6 +54,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         device=options.device,
         threads=options.threads,
         backend_options=backend_options(options),
+        shortlist=options.shortlist,
         progress=True,
     )
     if found.results is None:

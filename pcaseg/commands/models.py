@@ -6,7 +6,7 @@ import argparse
 from typing import get_args
 
 from pcaseg.arguments import EXIT_OK, image_size, natural, some_path
-from pcaseg.commands.options import say_weights
+from pcaseg.commands.options import add_shortlist, say_weights
 from pcaseg.configs import (
     OPSET,
     OPSETS,
@@ -59,6 +59,7 @@ def add_export(command: argparse.ArgumentParser) -> None:
         default="operator",
         help="decomposed: for parsers without LayerNormalization, such as TensorRT 8.5 with --opset 17",
     )
+    add_shortlist(command, of_bundle="then the graph has maps of these alone")
     command.add_argument("--plugins", action="store_true", help="write a graph with the kernels as plugin nodes too")
     command.add_argument("--overwrite", action="store_true", help="replace a bundle that stands there")
     command.set_defaults(run=run_export)
@@ -102,6 +103,7 @@ def run_export(options: argparse.Namespace) -> int:
         precision=options.precision,
         opset=options.opset,
         layer_norm=options.layer_norm,
+        shortlist=options.shortlist,
         plugins="with" if options.plugins else "without",
     )
     check_destination(options.out, overwrite=options.overwrite)
@@ -109,6 +111,7 @@ def run_export(options: argparse.Namespace) -> int:
     manifest = write_bundle(model, options.out, options=wanted, overwrite=options.overwrite, progress=True)
     size = sum(entry.bytes for entry in manifest.files.values())
     graph = f"{manifest.graph} ({manifest.strategy})" if manifest.strategy else manifest.graph
+    graph += f", shortlist {manifest.shortlist}" if manifest.shortlist else ""
     print(
         f"{options.out}: {manifest.preset}, {manifest.aggregation}, {graph}, {manifest.precision}, "
         f"{size / 2**20:.0f} MiB"

@@ -8,6 +8,7 @@ from typing import get_args
 
 from pcaseg.arguments import CORES, some_path, up_to
 from pcaseg.class_lists import class_list_names
+from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
 
@@ -55,6 +56,15 @@ def add_backend(command: argparse.ArgumentParser) -> None:
         help="of onnxruntime on the CPU: memory kept for the next image (grow, default), given back or not pooled",
     )
     command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
+
+
+def add_shortlist(command: argparse.ArgumentParser, *, of_bundle: str = "a bundle has its own") -> None:
+    command.add_argument(
+        "--shortlist",
+        type=up_to(MAX_CLASSES),
+        metavar="K",
+        help=f"classes of each window that are aggregated at most, 1 to {MAX_CLASSES} ({of_bundle})",
+    )
 
 
 def backend_options(options: argparse.Namespace) -> dict[str, object]:

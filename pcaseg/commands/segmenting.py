@@ -12,6 +12,7 @@ from pcaseg.class_names import check_class_names, split_class_names
 from pcaseg.commands.options import (
     add_backend,
     add_network,
+    add_shortlist,
     add_vocabulary,
     backend_options,
     refuse_backend_options,
@@ -44,6 +45,7 @@ def add_segment(command: argparse.ArgumentParser) -> None:
         type=up_to(MOST_BITS, least=LEAST_BITS),
         help="bits that images of more than 8 use, such as 12 of a camera's 12 in 16 (default: what the file says)",
     )
+    add_shortlist(command)
     add_backend(command)
     command.set_defaults(run=run_segment)
 
@@ -53,7 +55,7 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
     add_vocabulary(command)
     command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     add_backend(command)
-    command.set_defaults(run=run_vocab, strategy=None, bits=None)
+    command.set_defaults(run=run_vocab, strategy=None, bits=None, shortlist=None)
 
 
 def run_segment(options: argparse.Namespace) -> int:
@@ -112,7 +114,9 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         if isinstance(vocabulary, tuple):
             name_tokens(vocabulary)  # refuses prompts that are too long
         backend = TorchBackend(
-            open_model(options.model or options.default_model), device=options.device, threads=options.threads
+            open_model(options.model or options.default_model, shortlist=options.shortlist),
+            device=options.device,
+            threads=options.threads,
         )
         segmenter = Segmenter(backend, strategy=options.strategy, bits=options.bits)
     else:
@@ -126,6 +130,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
             strategy=options.strategy,
             backend_options=backend_options(options),
             bits=options.bits,
+            shortlist=options.shortlist,
         )
     segmenter.set_vocabulary(vocabulary)
     return segmenter

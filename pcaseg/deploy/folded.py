@@ -192,7 +192,7 @@ class FoldedPCASeg(nn.Module):
             labels, confidence = label_map(maps.contiguous(), size, sliding=sliding)
             return labels[0], confidence[0]
         kept = [self.kept_logits(one[None], vocabulary, shortlist=most) for one in inputs]
-        maps, shared = join_kept(*(torch.cat(parts) for parts in zip(*kept, strict=True)), T)
+        maps, shared = join_kept(torch.cat([one[0] for one in kept]), torch.cat([one[1] for one in kept]), T)
         labels, confidence = label_map(maps, size, sliding=sliding)
         return shared[labels[0].long()].int(), confidence[0]
 

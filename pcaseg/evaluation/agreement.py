@@ -12,7 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcaseg.class_lists import first_names
-from pcaseg.configs import Strategy
+from pcaseg.configs import Strategy, most_kept
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import MissingDependencyError, install_hint
 from pcaseg.evaluation.accuracy import compare
@@ -165,7 +165,7 @@ def check_case(
         gate: what it must reach, see `pcaseg.evaluation.gates`.
     """
     names = first_names(case.classes)
-    eager, recorder = EagerRun(model, names, case.strategy), RecordingBackend(backend)
+    eager, recorder = _reference(model, backend, names, case.strategy), RecordingBackend(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
     segmenter.set_vocabulary(names)
     eager_s, reference = timed(lambda: eager(case.image))
@@ -205,7 +205,7 @@ def check_labelled(
         bound: the largest difference in percent points that passes; None for any.
         progress: show a progress bar on standard error.
     """
-    eager, segmenter = EagerRun(model, labelled.names, strategy), Segmenter(backend, strategy=strategy)
+    eager, segmenter = _reference(model, backend, labelled.names, strategy), Segmenter(backend, strategy=strategy)
     segmenter.set_vocabulary(labelled.names)
     with tqdm(total=2 * len(labelled.pairs), desc="labelled", unit="image", disable=not progress) as bar:
 
@@ -217,6 +217,11 @@ def check_labelled(
             return labelled_miou(segment, labelled)
 
         return LabelledAgreement(len(labelled.pairs), len(labelled.names), miou(eager), miou(segmenter), bound)
+
+
+def _reference(model: PCASeg, backend: Backend, names: Sequence[str], strategy: Strategy) -> EagerRun:
+    """The eager model with the shortlist of what is checked."""
+    return EagerRun(model, names, strategy, shortlist=most_kept(backend.manifest.shortlist))
 
 
 def timed(call: Callable[[], T]) -> tuple[float, T]:

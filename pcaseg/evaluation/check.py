@@ -34,6 +34,7 @@ from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import EIGHT_BITS
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.segmenter import choose_strategy
+from pcaseg.runtime.shortlist import check_shortlist
 
 CLASS_COUNTS = (59, 20, 5, 1)
 """Sizes of the vocabularies of a check, in turn."""
@@ -154,6 +155,7 @@ def check_bundle(
     device: str | None = None,
     threads: int | None = None,
     backend_options: Mapping[str, object] | None = None,
+    shortlist: int | None = None,
     progress: bool = False,
 ) -> CheckReport:
     """Compares a bundle with the eager float32 model, from pixels and names to labels.
@@ -171,6 +173,7 @@ def check_bundle(
         device: of the backend; None for its default.
         threads: CPU threads of the backend; None for its default.
         backend_options: what that backend alone understands, such as `engine_precision`.
+        shortlist: of both sides, as the bundle was exported; None for its own.
         progress: show progress bars on standard error.
 
     Returns:
@@ -184,6 +187,7 @@ def check_bundle(
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
     manifest, options = bundle.manifest, dict(backend_options or {})
     chosen = choose_strategy(manifest, strategy)
+    check_shortlist(manifest, shortlist)
     bundle.verify()
     pictures = {path.name: read_image(path) for path in expand_images(images)} if images else photographs()
     opened = open_backend(backend, bundle, device=device, threads=threads, options=options)

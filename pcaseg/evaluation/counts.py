@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation.confusion import Confusion, confusion_cells
 from pcaseg.paths import entries, exists
-from pcaseg.typed_json import load_typed
+from pcaseg.typed_json import ADDED_LATER, load_typed
 
 SCHEMA_VERSION = 1
 _MEND = "choose another folder, or delete the file"
@@ -43,6 +43,7 @@ class Evaluated:
         images: how many images in all, over all shards.
         classes: how many classes the labels have.
         names_sha256: of the vocabulary and the images' names.
+        shortlist: classes of each window that are aggregated at most; None for 256.
     """
 
     subject: str
@@ -55,6 +56,7 @@ class Evaluated:
     images: int
     classes: int
     names_sha256: str
+    shortlist: int | None = field(default=None, metadata=ADDED_LATER)
     schema_version: int = SCHEMA_VERSION
 
 

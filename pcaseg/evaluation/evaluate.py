@@ -39,6 +39,7 @@ class EvaluatedNetwork:
         backend: of a bundle; None for the eager model.
         device: the backend's device; None for its default.
         options: what that backend alone understands.
+        shortlist: classes of each window that are aggregated at most; None for the bundle's own, or 256.
     """
 
     subject: str
@@ -46,6 +47,7 @@ class EvaluatedNetwork:
     backend: str | None
     device: str | None = None
     options: Mapping[str, object] = field(default_factory=dict)
+    shortlist: int | None = None
 
     def open(self, strategy: Strategy | None, threads: int | None) -> Segmenter:
         """Its segmenter; `sliding` where neither `strategy` nor the bundle's graph says."""
@@ -53,7 +55,7 @@ class EvaluatedNetwork:
             from pcaseg.export.torch_backend import TorchBackend  # a bundle is evaluated without torch
             from pcaseg.model.checkpoint import open_model
 
-            model = TorchBackend(open_model(self.source), device=self.device, threads=threads)
+            model = TorchBackend(open_model(self.source, shortlist=self.shortlist), device=self.device, threads=threads)
             return Segmenter(model, strategy=strategy or "sliding")
         strategy = strategy or Bundle(self.source).manifest.strategy or "sliding"
         return Segmenter(
@@ -63,6 +65,7 @@ class EvaluatedNetwork:
             threads=threads,
             strategy=strategy,
             backend_options=self.options,
+            shortlist=self.shortlist,
         )
 
 
@@ -131,6 +134,7 @@ def evaluate(
     device: str | None = None,
     threads: int | None = None,
     backend_options: Mapping[str, object] | None = None,
+    shortlist: int | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measures how well a model, a bundle or both segment a labelled data set, and writes what was found to `out`.
@@ -152,6 +156,8 @@ def evaluate(
         device: of the model and the backend; None for their defaults.
         threads: CPU threads of each process; None shares the processors out.
         backend_options: what the backend alone understands, such as `engine_precision`.
+        shortlist: classes of each window that are aggregated at most, of a bundle as it was exported; None for the
+            bundle's own, or 256.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -160,9 +166,11 @@ def evaluate(
     """
     networks = []
     if model is not None:
-        networks.append(EvaluatedNetwork("eager", os.fspath(model), None, device))
+        networks.append(EvaluatedNetwork("eager", os.fspath(model), None, device, shortlist=shortlist))
     if bundle is not None:
-        networks.append(EvaluatedNetwork(backend, os.fspath(bundle), backend, device, dict(backend_options or {})))
+        networks.append(
+            EvaluatedNetwork(backend, os.fspath(bundle), backend, device, dict(backend_options or {}), shortlist)
+        )
     if not networks:
         raise PcasegError("--model, --bundle: give one of them, or both to compare")
     check_results(Path(out))
@@ -210,6 +218,7 @@ def describe(network: EvaluatedNetwork, segmenter: Segmenter, plan: EvaluationPl
         weights_sha256=manifest.weights.sha256,
         precision=manifest.precision,
         strategy=segmenter.strategy,
+        shortlist=manifest.shortlist,
         data=plan.folder.source,
         images=len(plan.indices()),
         classes=len(plan.folder.label_names),

@@ -11,15 +11,19 @@ from pcaseg.configs import Strategy
 from pcaseg.evaluation.accuracy import Output
 from pcaseg.model.inference import image_tensor, segment_image
 from pcaseg.model.network import PCASeg
-from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.backends import Backend, ShortlistBackend
 from pcaseg.runtime.result import Result
+from pcaseg.runtime.shortlist import all_logits
 
 
 class EagerRun:
     """The eager model with its own tokenizer, resizing and merging: none of the runtime's code."""
 
-    def __init__(self, model: PCASeg, names: Sequence[str], strategy: Strategy) -> None:
-        self.model, self.strategy = model, strategy
+    def __init__(
+        self, model: PCASeg, names: Sequence[str], strategy: Strategy, *, shortlist: int | None = None
+    ) -> None:
+        """Embeds the names; `shortlist` is that of what is held against it, None for the model's own."""
+        self.model, self.strategy, self.shortlist = model, strategy, shortlist
         self.text = model.encode_text(names)
         self._logits: list[np.ndarray] = []
 
@@ -35,10 +39,12 @@ class EagerRun:
     def logits(self, windows: np.ndarray) -> np.ndarray:
         """Network inputs (N, 3, R, R) float32 in 0..255 -> (N, T, h, w), one after the other."""
         inputs = torch.tensor(windows).to(self.text)
-        return np.concatenate([self.model(one[None], self.text).cpu().numpy() for one in inputs])
+        return np.concatenate(
+            [self.model(one[None], self.text, shortlist=self.shortlist).cpu().numpy() for one in inputs]
+        )
 
     def _network(self, windows: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.model(windows, self.text)
+        logits: torch.Tensor = self.model(windows, self.text, shortlist=self.shortlist)
         self._logits.append(logits.cpu().numpy())
         return logits
 
@@ -57,6 +63,14 @@ class RecordingBackend:
         if self.recorded is not None:
             self.recorded.append(logits)
         return logits
+
+    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `ShortlistBackend.kept_logits`; kept with -100 for the dropped classes."""
+        assert isinstance(self.backend, ShortlistBackend)  # others have no manifest with a shortlist
+        logits, classes = self.backend.kept_logits(images, text)
+        if self.recorded is not None:
+            self.recorded.append(all_logits(logits, classes, len(text)))
+        return logits, classes
 
     def output(self, result: Result) -> Output:
         """A result with the logits behind it; from then on nothing is kept."""

@@ -130,7 +130,8 @@ def _measure_lines(subjects: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def network_title(subject: Mapping[str, Any]) -> str:
     """Title of a subject in tables."""
-    return f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}"
+    cut = f", shortlist {subject['shortlist']}" if subject.get("shortlist") else ""
+    return f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}{cut}"
 
 
 def _title(subject: Mapping[str, Any]) -> str:

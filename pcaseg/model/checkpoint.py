@@ -13,7 +13,17 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from pcaseg.configs import TRAINED, Aggregation, DenseMode, Preset, WeightsKind, check_choice, get_preset, presets
+from pcaseg.configs import (
+    TRAINED,
+    Aggregation,
+    DenseMode,
+    Preset,
+    WeightsKind,
+    check_choice,
+    get_preset,
+    most_kept,
+    presets,
+)
 from pcaseg.errors import CheckpointError, OutputError, PcasegError
 from pcaseg.files import refuse_foreign
 from pcaseg.model.checkpoint_file import FORMAT, Checkpoint, is_model_file, write_tensors
@@ -97,17 +107,26 @@ def load_model(
     return model.eval()
 
 
-def open_model(name_or_path: str | os.PathLike[str]) -> PCASeg:
+def open_model(name_or_path: str | os.PathLike[str], *, shortlist: int | None = None) -> PCASeg:
     """Opens a model by its preset's name or by its file.
 
     Args:
         name_or_path: a name of `pcaseg.presets()`, for its shipped or seeded weights; or the path of a model file of
             `import_checkpoint` or `save_model`, which states preset, aggregation and dense mode.
+        shortlist: the model's own: classes of each window that it aggregates at most, 1 to 256; None for 256.
 
     Raises:
+        PcasegError: `shortlist` is out of range.
         CheckpointError: the file cannot be read, or does not say of which preset it is, as a published one.
     """
-    name = os.fspath(name_or_path)
+    most_kept(shortlist)
+    model = _open_model(os.fspath(name_or_path))
+    model.shortlist = shortlist
+    return model
+
+
+def _open_model(name: str) -> PCASeg:
+    """The model of a preset's name or of a file."""
     if name in presets():
         return load_model(name)
     opened = Checkpoint.open(name)

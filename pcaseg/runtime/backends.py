@@ -39,7 +39,7 @@ class Backend(Protocol):
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Images `(N, 3, R, R)` float32 0..255 and embeddings `(T, D)` float32 to logits `(N, T, h, w)` float32.
 
-        Where the manifest's `graph` is `logits`.
+        Where the manifest's `graph` is `logits`; of a shortlist, -100 for the classes that were dropped.
         """
         ...
 
@@ -48,6 +48,15 @@ class Backend(Protocol):
 
         Both `(N, H, W)`. Where the manifest's `graph` is `labels`.
         """
+        ...
+
+
+@runtime_checkable
+class ShortlistBackend(Backend, Protocol):
+    """A backend that runs bundles of logits with a shortlist."""
+
+    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `logits`, of the kept classes alone: `(N, K, h, w)` float32, and their indices `(N, K)`, ascending."""
         ...
 
 

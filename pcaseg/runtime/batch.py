@@ -26,7 +26,7 @@ class Batch:
     Attributes:
         last: result and written files of the last image segmented; the others are not kept, results are large.
         done: images segmented now.
-        skipped: images whose outputs stood already, made from the same image, classes, weights and strategy.
+        skipped: images whose outputs stood already, made from the same image, classes, weights, strategy and shortlist.
         failed: (image path, message) of images that could not be segmented.
         left_out: files in the folders given that are no images by their ending.
     """
@@ -160,7 +160,7 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
     return stems
 
 
-def _details(segmenter: Segmenter, path: Path) -> dict[str, str | int | None]:
+def _details(segmenter: Segmenter, path: Path) -> dict[str, object]:
     """Settings that, beside class names and backend, decide the outputs of an image."""
     check_image_file(path)
     try:
@@ -173,10 +173,11 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, str | int | None]:
         "strategy": segmenter.strategy,
         "bits": segmenter.bits,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
+        "shortlist": segmenter.backend.manifest.shortlist,
     }
 
 
-def _is_done(paths: dict[str, Path], details: dict[str, str | int | None], backend: str, names: Sequence[str]) -> bool:
+def _is_done(paths: dict[str, Path], details: dict[str, object], backend: str, names: Sequence[str]) -> bool:
     """True where a finished run with these settings left its files, of which the summary is written last.
 
     Raises:

@@ -76,7 +76,9 @@ class Bundle:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Output of the segmenter graph."""
-        return ("logits",) if self.manifest.graph == "logits" else ("labels", "confidence")
+        if self.manifest.graph == "labels":
+            return "labels", "confidence"
+        return ("logits",) if self.manifest.shortlist is None else ("logits", "classes")
 
     def check_outputs(self, asked: tuple[str, ...]) -> None:
         """Refuses to run the graph for other outputs than it has.

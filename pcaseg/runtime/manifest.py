@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from pcaseg.configs import (
@@ -19,9 +19,10 @@ from pcaseg.configs import (
     Sliding,
     Strategy,
     WeightsKind,
+    most_kept,
 )
-from pcaseg.errors import BundleError
-from pcaseg.typed_json import load_typed, shown
+from pcaseg.errors import BundleError, PcasegError
+from pcaseg.typed_json import ADDED_LATER, load_typed, shown
 
 SCHEMA_VERSION = 2
 
@@ -94,6 +95,8 @@ class Manifest:
         strategy: what a label graph holds; None for logits, where the runtime chooses.
         image_size: (height, width) in pixels that a label graph is fixed to; None where it takes any.
         graphs: of each `.onnx` file.
+        shortlist: classes of each window that the graph aggregates at most; None for 256. With a number, a graph of
+            logits gives those of the kept classes alone, and which they are.
     """
 
     preset: str
@@ -114,6 +117,7 @@ class Manifest:
     graphs: dict[str, GraphInfo]
     versions: dict[str, str]
     files: dict[str, FileEntry]
+    shortlist: int | None = field(default=None, metadata=ADDED_LATER)
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -196,6 +200,10 @@ def _check_graphs(manifest: Manifest, source: str) -> None:
         raise BundleError(
             f"{source}: strategy is {shown(manifest.strategy)} for a graph of {manifest.graph}; {_EXPORT_ANEW}"
         )
+    try:
+        most_kept(manifest.shortlist)
+    except PcasegError as error:
+        raise BundleError(f"{source}: {error}; {_EXPORT_ANEW}") from error
     if manifest.image_size is not None:
         if manifest.graph != "labels":
             raise BundleError(f"{source}: image_size is set for a graph of {manifest.graph}; {_EXPORT_ANEW}")

@@ -13,6 +13,7 @@ from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.shortlist import all_logits, check_kept
 from pcaseg.runtime.text import embed_names, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
@@ -114,6 +115,8 @@ class OnnxRuntimeBackend:
             PcasegError: the bundle's graph ends in labels.
             BundleError: the graph returns another number of windows or classes.
         """
+        if self.manifest.shortlist is not None:
+            return all_logits(*self.kept_logits(images, text), len(text))
         (logits,) = self._run(("logits",), images, text)
         if logits.ndim != 4 or logits.shape[:2] != (len(images), len(text)):
             raise BundleError(
@@ -121,6 +124,17 @@ class OnnxRuntimeBackend:
                 "export the bundle anew"
             )
         return logits
+
+    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segments windows through a graph with a shortlist; see `ShortlistBackend.kept_logits`.
+
+        Raises:
+            PcasegError: the bundle's graph ends in something else.
+            BundleError: the graph returns other sizes, or indices of no class.
+        """
+        logits, classes = self._run(("logits", "classes"), images, text)
+        check_kept(logits, classes, windows=len(images), classes_of=len(text), shortlist=self.manifest.shortlist)
+        return logits, classes
 
     def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Segments whole images.

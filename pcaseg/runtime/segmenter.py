@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pcaseg.configs import Strategy, check_choice
+from pcaseg.configs import MOST_INDEXED, Strategy, check_choice
 from pcaseg.errors import BundleError, ImageError, PcasegError, VocabularyError
 from pcaseg.images import as_rgb, read_image
 from pcaseg.pictures import check_bits
-from pcaseg.runtime.backends import Backend, open_backend
+from pcaseg.runtime.backends import Backend, ShortlistBackend, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.result import Result
+from pcaseg.runtime.shortlist import check_shortlist, join_kept
 from pcaseg.runtime.vocabulary import Vocabulary, VocabularySpec, resolve_vocabulary
 from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
 
@@ -44,6 +45,7 @@ class Segmenter:
         backend_options: Mapping[str, object] | None = None,
         window_batch: int = 1,
         bits: int | None = None,
+        shortlist: int | None = None,
     ) -> None:
         """Opens a bundle.
 
@@ -58,6 +60,7 @@ class Segmenter:
             window_batch: windows that run at once; more takes more memory. A graph of labels runs all of its own.
             bits: how many bits images of more than 8 use, such as 12 of a camera's 12 in 16; see
                 `pcaseg.images.read_image`.
+            shortlist: classes of each window that are aggregated at most, as the bundle was exported; None for its own.
 
         Raises:
             PcasegError: an option outside its choices; the subclasses name what else can be wrong with the bundle.
@@ -71,6 +74,7 @@ class Segmenter:
         self._reopening: dict[str, Any] | None = None
         if isinstance(source, (str, os.PathLike)):
             bundle = Bundle(source)
+            check_shortlist(bundle.manifest, shortlist)
             self.strategy: Strategy = choose_strategy(bundle.manifest, strategy)
             self._bundle_sha256 = bundle.sha256
             self._backend = open_backend(backend, bundle, device=device, threads=threads, options=backend_options)
@@ -88,6 +92,7 @@ class Segmenter:
             raise PcasegError("device, threads and options belong to a bundle's path; an opened backend has its own")
         else:
             self._backend = source
+            check_shortlist(source.manifest, shortlist)
             self.strategy = choose_strategy(source.manifest, strategy)
         self._vocabulary: Vocabulary | None = None
         self._encoded: dict[tuple[str, ...], Vocabulary] = {}
@@ -181,14 +186,28 @@ class Segmenter:
         manifest, step = self._backend.manifest, self._window_batch
         windows = prepare_windows(rgb, self.strategy, image_px=manifest.image.size_px, sliding=manifest.sliding)
         clock.lap("prepare")
-        parts = [self._backend.logits(windows[i : i + step], text) for i in range(0, len(windows), step)]
-        logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        batches, classes = [windows[i : i + step] for i in range(0, len(windows), step)], None
+        if manifest.shortlist is None:
+            logits = _joined([self._backend.logits(batch, text) for batch in batches])
+        else:
+            kept = [self._shortlisting().kept_logits(batch, text) for batch in batches]
+            logits, classes = join_kept(_joined([one[0] for one in kept]), _joined([one[1] for one in kept]), len(text))
         self._check_finite(logits)
         clock.lap("network")
         scores = merge_windows(logits, self.strategy, manifest.sliding)
         labels, confidence = label_map(scores, (rgb.shape[0], rgb.shape[1]))
+        if classes is not None:
+            labels = classes.astype(np.uint16)[labels]
         clock.lap("labels")
         return labels, confidence
+
+    def _shortlisting(self) -> ShortlistBackend:
+        """The backend, where it runs a graph of logits with a shortlist."""
+        if not isinstance(self._backend, ShortlistBackend):
+            raise PcasegError(
+                f"{self._backend.name}: runs no graph of logits with a shortlist; export without --shortlist"
+            )
+        return self._backend
 
     def _run_labels(
         self, rgb: np.ndarray, text: np.ndarray, clock: _Clock, *, name: str
@@ -199,6 +218,11 @@ class Segmenter:
             raise ImageError(
                 f"{name}: {rgb.shape[0]} x {rgb.shape[1]} pixels (height x width), but the bundle takes {size[0]} x "
                 f"{size[1]} alone; resize the frame, or export without --image-size"
+            )
+        if self._backend.manifest.shortlist is not None and len(text) > MOST_INDEXED:
+            raise VocabularyError(
+                f"vocabulary: {len(text)} names, but a graph of labels with a shortlist takes at most {MOST_INDEXED}; "
+                "give fewer, or export logits"
             )
         labels, confidence = self._backend.labels(rgb[None], text)
         self._check_finite(confidence)
@@ -265,6 +289,10 @@ def choose_strategy(manifest: Manifest, asked: Strategy | None) -> Strategy:
             f"with --strategy {asked}"
         )
     return manifest.strategy or asked or "single"
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 class _Clock:
