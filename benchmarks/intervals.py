@@ -12,6 +12,7 @@ interval holds the ratio of undisturbed rounds, not that of long-run means.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import stdtrit
@@ -101,6 +102,22 @@ def noise_of(latency: Latency, found: Ratio | None) -> str:
     if found is not None and found.high - found.low > WIDEST_INTERVAL * found.value:
         return f"the interval of its ratio, {found.low:.2f} to {found.high:.2f}, is too wide"
     return ""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with a 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def mean_interval(values: np.ndarray) -> Estimate:
+    """The mean of two or more independent values, with its interval by Student's t."""
+    reach = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2)) * math.sqrt(values.var(ddof=1) / len(values))
+    center = float(values.mean())
+    return Estimate(center, center - reach, center + reach)
 
 
 def _squared_error(logarithms: np.ndarray) -> float:

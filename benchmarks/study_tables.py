@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from pcaseg.benchmarks.intervals import mean_interval
 from pcaseg.benchmarks.stored import stored_reports
 from pcaseg.text_tables import markdown_table
 
@@ -84,6 +88,35 @@ def mixed_precision_table(results: Path) -> str:
         for row in report["rows"]:
             errors = [f"{row['error']:.1e}", f"{row['error_without']:.1e}"]
             cells.append([row["island"], row["places"], *errors, f"{row['largest']:.0f}"])
+    return markdown_table(headers, cells, align="lr")
+
+
+def shortlist_table(results: Path) -> str:
+    """Accuracy, recall and time by length, from the rows of `pcaseg.benchmarks.studies.shortlist`."""
+    headers = ["pairs", "scenes", "names", "shortlist", "mIoU", "difference", "class kept", "ms", "times as fast"]
+    cells = []
+    for report in stored_reports(results, "shortlist_*.json"):
+        whole = {(row["suite"], row["names"]): row for row in report["rows"] if row["shortlist"] is None}
+        for row in report["rows"]:
+            base, gap = whole[row["suite"], row["names"]], row["difference"]
+            faster = mean_interval(np.log(np.array(base["seconds"]) / np.array(row["seconds"])))
+            points = [f"{100 * gap[name]:+.2f}" for name in ("value", "low", "high")] if gap else []
+            times = [f"{math.exp(value):.2f}" for value in (faster.value, faster.low, faster.high)]
+            cells.append(
+                [
+                    *(
+                        row["suite"].replace("_all", "").replace("_", " "),
+                        row["scenes"],
+                        row["names"],
+                        row["shortlist"] or "all",
+                    ),
+                    f"{100 * row['miou']:.2f}",
+                    "{} ({} to {})".format(*points) if points else "",
+                    f"{row['recall']:.2%}",
+                    f"{1e3 * statistics.median(row['seconds']):.1f}",
+                    "{} ({} to {})".format(*times) if gap else "",
+                ]
+            )
     return markdown_table(headers, cells, align="lr")
 
 

@@ -19,7 +19,13 @@ from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.stored import RESULTS, stored_reports
 from pcaseg.benchmarks.studies import tiny
-from pcaseg.benchmarks.study_tables import folding_table, kernels_table, mixed_precision_table, operators_table
+from pcaseg.benchmarks.study_tables import (
+    folding_table,
+    kernels_table,
+    mixed_precision_table,
+    operators_table,
+    shortlist_table,
+)
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
 from pcaseg.paths import files_under, is_file, real_path
@@ -37,6 +43,7 @@ TABLES: dict[str, Table] = {
     "labelled": labelled_table,
     "mixed_precision": mixed_precision_table,
     "operators": operators_table,
+    "shortlist": shortlist_table,
     "speed": folding_table,
     "summary": speed_tables.summary_table,
     "tiny": lambda _: tiny.scenes_table(tiny.read_record()),

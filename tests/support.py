@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from filelock import FileLock
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from pcaseg.configs import Preset, Sliding, get_preset
 from pcaseg.model.checkpoint import load_model
+from pcaseg.model.cost_volume import best_classes, take_classes
 from pcaseg.model.network import PCASeg
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -164,3 +167,18 @@ def assert_golden(case: str, output: str, full: torch.Tensor, *, tolerance: floa
     assert abs(np.abs(values).max() - largest) <= 2e-5 * largest
     if values.size > 1:
         assert abs(values.std(ddof=1) - std) <= 2e-5 * largest
+
+
+class ShortlistedColours(nn.Module):
+    """Stands for the network: means over patches times a colour per class, of the K classes with the highest."""
+
+    def __init__(self, shortlist: int) -> None:
+        super().__init__()
+        self.shortlist = shortlist
+
+    def forward(self, windows: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """windows (N, 3, R, R), text (T, 3) -> (N, K, R / 8, R / 8), (N, K)."""
+        means = F.avg_pool2d(windows, 8) / 32 - 4
+        logits = (text @ means.flatten(2)).unflatten(2, means.shape[-2:])
+        kept = best_classes(logits[:, None], self.shortlist)
+        return take_classes(logits, kept), kept

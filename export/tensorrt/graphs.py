@@ -7,6 +7,9 @@ copy of the weights in the bundle:
 - `main`, for T up to 256: keeping all classes changes nothing but their order, so sorting, picking and putting back go.
 - `large`, for T above 256: K is 256, a constant; the place of a class among the kept comes from comparing indices:
   rank(t) = 256 + sum_k (k - 256) [order(k) = t], which is 256, the place of the dropped, for those not kept.
+
+A graph with a shortlist gives the kept classes alone, so nothing is put back: `main`, for T up to K, keeps all in their
+order; in `large`, for T above K, K is a constant, indices are sorted as floats, and all behind has fixed shapes.
 """
 
 from __future__ import annotations
@@ -60,8 +63,13 @@ def derive_graph(proto: onnx.ModelProto, role: GraphRole, *, source: str, frames
     if role == "text":
         return derived
     _read_frames(derived.graph, frames)
-    graph = _Graph(derived.graph, source)
-    (_keep_all if role == "main" else _keep_best)(graph)
+    graph: _Graph
+    if listed := _shortlists(derived.graph):
+        graph = _Graph(derived.graph, source)
+        (_list_all if role == "main" else _list_best)(graph, listed)
+    else:
+        graph = selection = _Selection(derived.graph, source)
+        (_keep_all if role == "main" else _keep_best)(selection)
     graph.prune()
     try:
         onnx.checker.check_model(derived)
@@ -84,22 +92,11 @@ def _read_frames(graph: onnx.GraphProto, frames: Frames) -> None:
 
 
 class _Graph:
-    """An ONNX graph with the nodes that select classes found, and edits by name."""
+    """An ONNX graph and edits by name."""
 
     def __init__(self, graph: onnx.GraphProto, source: str) -> None:
         self.graph, self.source = graph, source
         self.maker = {name: node for node in graph.node for name in node.output}
-        best, again = self._two("TopK")
-        self.order, self.rank = best.output[1], again.output[1]
-        self.best = best
-        self.clip = self._one("Clip", lambda node: node.input[0] == self.rank)
-        self.least = self._one("Min", lambda node: len(node.input) == 2)
-        gathers = [node for node in graph.node if node.op_type == "GatherElements"]
-        self.restore = self._one("GatherElements", lambda node: self._depends(node.input[1], self.clip.output[0]))
-        self.takes = [node for node in gathers if node is not self.restore]
-        self.stack = self.maker.get(self.restore.input[0])
-        if self.stack is None or self.stack.op_type != "Concat" or not self.takes:
-            raise self._unknown()
 
     def replace(self, old: str, new: str) -> None:
         """Lets every reader of `old` read `new`; an output of the graph keeps its name."""
@@ -142,29 +139,54 @@ class _Graph:
             self.graph.ClearField(field)
             getattr(self.graph, field).extend(kept)
 
-    def _depends(self, name: str, on: str) -> bool:
+    def depends(self, name: str, on: str) -> bool:
         """True where a value is computed from another, through at most a few nodes that change its shape."""
         while name in self.maker and name != on:
             name = self.maker[name].input[0]
         return name == on
 
+    def reshaped(self, name: str) -> str:
+        """The value that another is, apart from its shape."""
+        while name in self.maker and self.maker[name].op_type in ("Reshape", "Unsqueeze", "Expand", "Identity"):
+            name = self.maker[name].input[0]
+        return name
+
+    def unknown(self) -> EngineError:
+        """The error of a graph that is none of ours."""
+        return EngineError(f"{self.source}: does not select its classes as pcaseg writes it; {_EXPORT_ANEW}")
+
+
+class _Selection(_Graph):
+    """A graph that keeps the best classes and puts all logits back, with the nodes that do so found."""
+
+    def __init__(self, graph: onnx.GraphProto, source: str) -> None:
+        super().__init__(graph, source)
+        best, again = self._two("TopK")
+        self.order, self.rank = best.output[1], again.output[1]
+        self.best = best
+        self.clip = self._one("Clip", lambda node: node.input[0] == self.rank)
+        self.least = self._one("Min", lambda node: len(node.input) == 2)
+        gathers = [node for node in graph.node if node.op_type == "GatherElements"]
+        self.restore = self._one("GatherElements", lambda node: self.depends(node.input[1], self.clip.output[0]))
+        self.takes = [node for node in gathers if node is not self.restore]
+        self.stack = self.maker.get(self.restore.input[0])
+        if self.stack is None or self.stack.op_type != "Concat" or not self.takes:
+            raise self.unknown()
+
     def _one(self, kind: str, test: Callable[[NodeProto], bool]) -> NodeProto:
         found = [node for node in self.graph.node if node.op_type == kind and test(node)]
         if len(found) != 1:
-            raise self._unknown()
+            raise self.unknown()
         return found[0]
 
     def _two(self, kind: str) -> tuple[NodeProto, NodeProto]:
         found = [node for node in self.graph.node if node.op_type == kind]
         if len(found) != 2 or found[1].input[0] != found[0].output[1]:
-            raise self._unknown()
+            raise self.unknown()
         return found[0], found[1]
 
-    def _unknown(self) -> EngineError:
-        return EngineError(f"{self.source}: does not select its classes as pcaseg writes it; {_EXPORT_ANEW}")
 
-
-def _keep_all(graph: _Graph) -> None:
+def _keep_all(graph: _Selection) -> None:
     """Every class stays where it is: T is the number of classes that are kept."""
     constants = {tensor.name for tensor in graph.graph.initializer}
     (classes,) = [name for name in graph.least.input if name not in constants]
@@ -177,7 +199,7 @@ def _keep_all(graph: _Graph) -> None:
     graph.replace(name, restored)
 
 
-def _keep_best(graph: _Graph) -> None:
+def _keep_best(graph: _Selection) -> None:
     """The best 256 classes are kept: K is a constant, and ranks come from comparisons instead of a second sort."""
     graph.replace(graph.least.output[0], graph.constant("kept_classes", np.array(MAX_CLASSES, np.int64)))
     graph.best.input[1] = graph.constant("kept_classes_1d", np.array([MAX_CLASSES], np.int64))
@@ -202,3 +224,79 @@ def _keep_best(graph: _Graph) -> None:
     ]
     graph.replace(graph.clip.output[0], "place")
     graph.graph.node.extend(nodes)
+
+
+def _shortlists(graph: onnx.GraphProto) -> list[tuple[NodeProto, NodeProto]]:
+    """Pairs of sorts that choose classes and put their indices in ascending order; none in a graph without a shortlist.
+
+    The first pair chooses each window's classes; a second one, of a graph of labels, those that its windows share.
+    """
+    sorts = [node for node in graph.node if node.op_type == "TopK"]
+    ascending = [any(item.name == "largest" and item.i == 0 for item in node.attribute) for node in sorts]
+    pairs = list(zip(sorts[::2], sorts[1::2], strict=False))
+    return pairs if any(ascending) and ascending == [False, True] * len(pairs) else []
+
+
+def _shorter(graph: _Graph, ascending: NodeProto) -> tuple[NodeProto, int]:
+    """The node that gives the smaller of T and a constant, where what `ascending` sorts was cut off, and the constant.
+
+    Raises:
+        EngineError: the graph is none of ours.
+    """
+    cut = graph.maker[ascending.input[0]]
+    least = graph.maker.get(graph.reshaped(cut.input[2])) if cut.op_type == "Slice" else None
+    constants = {tensor.name: tensor for tensor in graph.graph.initializer}
+    most = [name for name in least.input if name in constants] if least else []
+    if least is None or least.op_type != "Min" or len(most) != 1:
+        raise graph.unknown()
+    return least, int(numpy_helper.to_array(constants[most[0]]))
+
+
+def _list_all(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
+    """Every class is kept, in its place: T is at most the shortlist's length."""
+    graph.constant("classes_all", np.arange(MOST_CLASSES, dtype=np.int64)[None])
+    graph.constant("axis_0", np.array([0], np.int64))
+    graph.constant("axis_1", np.array([1], np.int64))
+    kept = pairs[0][1].output[0]
+    for node in [node for node in graph.graph.node if node.op_type == "GatherElements"]:
+        if graph.reshaped(node.input[1]) == kept:
+            graph.replace(node.output[0], node.input[0])
+    for number, (best, ascending) in enumerate(pairs):
+        least, _ = _shorter(graph, ascending)
+        (classes,) = [name for name in least.input if name in graph.maker]
+        graph.replace(least.output[0], classes)
+        shape, count, row = (f"{name}_{number}" for name in ("ranked_shape", "ranked_classes", "ranked_row"))
+        name, ascending.output[0] = ascending.output[0], f"replaced_{number}"
+        graph.graph.node.extend(
+            [
+                helper.make_node("Shape", [best.input[0]], [shape]),
+                helper.make_node("Slice", [shape, "axis_1", "axis_2", "axis_0"], [count]),
+                helper.make_node("Slice", ["classes_all", "axis_0", count, "axis_1"], [row]),
+                helper.make_node("Expand", [row, shape], [name]),
+            ]
+        )
+    graph.constant("axis_2", np.array([2], np.int64))
+
+
+def _list_best(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
+    """The best K classes are kept, a constant."""
+    lengths = []
+    for number, (best, ascending) in enumerate(pairs):
+        least, most = _shorter(graph, ascending)
+        lengths.append(most)
+        graph.replace(least.output[0], graph.constant(f"kept_{number}", np.array(most, np.int64)))
+        length = graph.constant(f"kept_1d_{number}", np.array([most], np.int64))
+        best.input[1] = ascending.input[1] = length
+        names = f"order_float_{number}", f"ascending_{number}"
+        name, ascending.input[0], ascending.output[0] = ascending.output[0], *names
+        graph.graph.node.extend(
+            [
+                helper.make_node("Cast", [best.output[1]], [names[0]], to=onnx.TensorProto.FLOAT),
+                helper.make_node("Cast", [names[1]], [name], to=onnx.TensorProto.INT64),
+            ]
+        )
+    if max(lengths) > lengths[0] + 1:
+        raise EngineError(
+            f"{graph.source}: windows share more classes than the shortlist of {lengths[0]}, which no engine's graph "
+            "does; export logits, or labels with --strategy single"
+        )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, check_choice
+from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, MOST_CLASSES, check_choice
 from pcaseg.runtime.engines import GraphRole, Shape, ShapeProfile
 from pcaseg.runtime.manifest import Manifest
 
@@ -62,11 +62,21 @@ def shape_profiles(manifest: Manifest, role: GraphRole, profile: ProfileSet) -> 
     if role == "text":
         return (ShapeProfile("prompts", {"tokens": _three(lambda T: (T, CONTEXT_LENGTH), ranges.classes)}),)
     prompts = () if manifest.text.prompts == 1 else (manifest.text.prompts,)
-    text = _three(lambda T: (T, *prompts, manifest.text.embed_dim), ranges.classes)
+    text = _three(lambda T: (T, *prompts, manifest.text.embed_dim), _classes(manifest, role, ranges.classes))
     return tuple(
         ShapeProfile(f"{profile}-{name}", {"image": _images(manifest, ranges, counts), "text": text})
         for name, counts in ranges.images.items()
     )
+
+
+def _classes(manifest: Manifest, role: GraphRole, classes: Range) -> Range:
+    """The range of classes; with a shortlist the main graph ends at its length, and the large one begins there."""
+    if manifest.shortlist is None:
+        return classes
+    if role == "large":
+        return manifest.shortlist + 1, classes[1], MOST_CLASSES
+    low, usual, high = (min(length, manifest.shortlist) for length in classes)
+    return low, usual, high
 
 
 def _images(manifest: Manifest, ranges: Ranges, counts: Range) -> tuple[Shape, Shape, Shape]:

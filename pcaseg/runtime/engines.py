@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, final
 
-from pcaseg.configs import MAX_CLASSES, Precision
+from pcaseg.configs import Precision, most_kept
 from pcaseg.errors import EngineError
 from pcaseg.files import cache_folder, found_cache
 from pcaseg.paths import entries, exists, is_folder
@@ -304,7 +304,7 @@ def find_engines(
 
 def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
     """Command that builds an engine of that graph."""
-    large = role == "large" or classes > MAX_CLASSES
+    large = role == "large" or classes > most_kept(bundle.manifest.shortlist)
     return f"pcaseg build {bundle.path}" + (" --profile large" if large else "")
 
 

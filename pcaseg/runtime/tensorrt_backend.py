@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import most_kept
 from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
@@ -25,6 +25,7 @@ from pcaseg.runtime.engines import (
     find_engines,
 )
 from pcaseg.runtime.manifest import Manifest
+from pcaseg.runtime.shortlist import all_logits, check_kept
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt, load_plugin_library
 from pcaseg.runtime.tensorrt_engine import Array, Engine
 from pcaseg.runtime.text import embed_names, open_tokenizer
@@ -37,8 +38,9 @@ Refit = Callable[[Any, EngineKey, Bundle, Any], None]
 class TensorRTBackend:
     """A `Backend` on TensorRT. Engines are opened at the first call that needs them, and never built here.
 
-    A vocabulary of more than 256 classes runs on the bundle's `large` engine, any other on its `main` one; of several
-    that cover a call, the one that covers least beyond it. The lanes of an engine are safe to use from threads.
+    A vocabulary of more than 256 classes, or of more than the shortlist has, runs on the bundle's `large` engine, any
+    other on its `main` one; of several that cover a call, the one that covers least beyond it. The lanes of an engine
+    are safe to use from threads.
     """
 
     def __init__(
@@ -120,7 +122,21 @@ class TensorRTBackend:
         Raises:
             EngineError: no engine covers the call, or it fails.
         """
+        if self.manifest.shortlist is not None:
+            return all_logits(*self.kept_logits(images, text), len(text))
         return self._run(("logits",), images, text)["logits"]
+
+    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `logits`, of the kept classes alone; see `pcaseg.runtime.backends.ShortlistBackend`.
+
+        Raises:
+            EngineError: as `logits`.
+            BundleError: the engine returns other sizes, or indices of no class.
+        """
+        found = self._run(("logits", "classes"), images, text)
+        shortlist = self.manifest.shortlist
+        check_kept(found["logits"], found["classes"], windows=len(images), classes_of=len(text), shortlist=shortlist)
+        return found["logits"], found["classes"]
 
     def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Frames `(N, H, W, 3)` uint8 RGB and text `(T, D)` to labels int32 and confidence float32, `(N, H, W)`.
@@ -170,7 +186,7 @@ class TensorRTBackend:
 
     def engine_in_use(self, classes: int) -> StoredEngine:
         """The engine that a vocabulary of that size begins to look at: its sidecar says what it is made of."""
-        return self._stored(_role(classes))[0]
+        return self._stored(self._role(classes))[0]
 
     def close(self) -> None:
         """Gives all device memory back; the backend cannot be used any more."""
@@ -184,7 +200,7 @@ class TensorRTBackend:
             return lane.run({"image": images, "text": text})
 
     def _engine_for(self, images: Array, text: Array) -> Engine:
-        return self._engine(_role(text.shape[0]), {"image": tuple(images.shape), "text": tuple(text.shape)})
+        return self._engine(self._role(text.shape[0]), {"image": tuple(images.shape), "text": tuple(text.shape)})
 
     def _engine(self, role: GraphRole, shapes: dict[str, Shape]) -> Engine:
         """The first engine with a profile that covers the shapes."""
@@ -229,6 +245,5 @@ class TensorRTBackend:
     def _tokenizer(self) -> Tokenizer:
         return open_tokenizer(self._bundle)
 
-
-def _role(classes: int) -> GraphRole:
-    return "large" if classes > MAX_CLASSES else "main"
+    def _role(self, classes: int) -> GraphRole:
+        return "large" if classes > most_kept(self.manifest.shortlist) else "main"

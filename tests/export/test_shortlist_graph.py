@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from support import SMALL_EVA, small_model
-from torch import Tensor, nn
+from support import SMALL_EVA, ShortlistedColours, small_model
+from torch import Tensor
 
 from pcaseg.configs import Sliding
 from pcaseg.errors import BundleError, PcasegError, VocabularyError
@@ -21,7 +21,7 @@ from pcaseg.export.bundle import write_bundle
 from pcaseg.export.graphs import FORBIDDEN_OPS, export_graph
 from pcaseg.export.label_graph import PERMITTED_OPS, LabelGraph, label_signature
 from pcaseg.export.options import ExportOptions
-from pcaseg.model.cost_volume import best_classes, restore_classes, take_classes
+from pcaseg.model.cost_volume import restore_classes
 from pcaseg.model.inference import segment_image
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.manifest import Manifest
@@ -36,17 +36,6 @@ COLOURS = replace(SMALL_EVA, name="colours", embed_dim=3)
 SHOWN = [(COLOURS, "single"), (COLOURS, "sliding"), (replace(COLOURS, sliding=Sliding(160, 96, 32)), "sliding")]
 SIZES = [(2, 1, (45, 71)), (1, K, (96, 96)), (2, K + 1, (33, 50)), (1, 40, (160, 200)), (1, 400, (60, 40))]
 """Images, classes, height and width."""
-
-
-class ShortlistedColours(nn.Module):
-    """Stands for the network: means over patches times a colour per class, of the K classes with the highest."""
-
-    def forward(self, windows: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """windows (N, 3, R, R), text (T, 3) -> (N, K, R / 8, R / 8), (N, K)."""
-        means = F.avg_pool2d(windows, 8) / 32 - 4
-        logits = (text @ means.flatten(2)).unflatten(2, means.shape[-2:])
-        kept = best_classes(logits[:, None], K)
-        return take_classes(logits, kept), kept
 
 
 def unit_text(T: int, D: int) -> Tensor:
@@ -111,7 +100,7 @@ def test_in_float16(tmp_path):
 @pytest.mark.parametrize("shown", SHOWN)
 def test_label_graphs_are_of_all_logits(shown, tmp_path):
     """Every vocabulary and size: labels and confidence of the whole T x H x W, though the graph never has it."""
-    (preset, strategy), network = shown, ShortlistedColours()
+    (preset, strategy), network = shown, ShortlistedColours(K)
     module = LabelGraph(network, preset, strategy=strategy, shortlist=K)
     path = tmp_path / "labels.onnx"
     proto = export_graph(module, path, label_signature(preset, None), permitted=PERMITTED_OPS)
