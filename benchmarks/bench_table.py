@@ -29,9 +29,10 @@ def tables(rows: Iterable[BenchRow]) -> str:
 
 def _table(point: Point, rows: Sequence[BenchRow]) -> str:
     streams = "" if point.streams == 1 else f", {point.streams} streams"
+    cut = "" if point.shortlist is None else f", shortlist {point.shortlist}"
     title = (
         f"{rows[0].preset}: {point.classes} classes, {point.strategy}, {counted(point.images, 'image', 'images')} of "
-        f"{point.width} x {point.height} px a call, {point.threads} threads{streams}, {point.precision}"
+        f"{point.width} x {point.height} px a call, {point.threads} threads{streams}, {point.precision}{cut}"
     )
     lines = [title, ""]
     if timed := [row for row in rows if row.engine]:

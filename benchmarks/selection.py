@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from pcaseg.benchmarks.rows import BenchRow, Latency, Point, Ratio, Timing
+from pcaseg.configs import most_kept
 
 Scope = Literal["engine", "end_to_end"]
 SCOPES: dict[Scope, str] = {"engine": "engine", "end_to_end": "end to end"}
@@ -111,13 +112,14 @@ def ratio_of(row: BenchRow, scope: Scope) -> Ratio | None:
 
 
 def points_of(rows: Iterable[BenchRow]) -> list[Point]:
-    """Points in the order of a table: strategy, image size, precision, threads, streams, images, classes."""
+    """Points in the order of a table: strategy, image size, precision, threads, streams, images, classes, shortlist."""
     return sorted({row.point for row in rows}, key=_order)
 
 
 def _order(point: Point) -> tuple[object, ...]:
     size = point.height, point.width
-    return point.strategy, size, point.precision, point.threads, point.streams, point.images, point.classes
+    settings = point.strategy, size, point.precision, point.threads, point.streams, point.images, point.classes
+    return *settings, most_kept(point.shortlist)
 
 
 def main_point(rows: Sequence[BenchRow]) -> Point | None:
@@ -171,6 +173,7 @@ def point_text(point: Point) -> str:
         point.precision,
         counted(point.threads, "thread", "threads"),
         counted(point.streams, "stream", "streams") if point.streams > 1 else "",
+        f"shortlist {point.shortlist}" if point.shortlist else "",
     ]
     return ", ".join(part for part in parts if part)
 

@@ -1,0 +1,57 @@
+"""The study of shortlists: its intervals, its rows, its table."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from pcaseg.benchmarks.intervals import mean_interval
+from pcaseg.benchmarks.studies import shortlist
+from pcaseg.benchmarks.study_tables import shortlist_table
+from pcaseg.errors import PcasegError
+
+
+def test_interval_of_a_mean_holds_it():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(500):
+        found = mean_interval(rng.normal(3, 2, 6))
+        assert found.low < found.value < found.high
+        held += found.low <= 3 <= found.high
+    assert 0.92 <= held / 500 <= 0.98
+
+
+def test_the_jackknife_of_a_mean_is_the_mean():
+    """Where a measure is a mean over scenes, its pseudo-values are the scenes' own."""
+    values, base = np.random.default_rng(1).random((2, 9))
+    jackknife = [np.array([one.mean(), *((one.sum() - one) / 8)]) for one in (values, base)]
+    found, expected = shortlist.paired_difference(*jackknife), mean_interval(values - base)
+    np.testing.assert_allclose(
+        [found.value, found.low, found.high], [expected.value, expected.low, expected.high], atol=1e-12
+    )
+
+
+def test_rows_and_table(monkeypatch, tmp_path):
+    monkeypatch.setattr(shortlist, "LENGTHS", (2, 8, None))
+    monkeypatch.setattr(shortlist, "ASKED", ("seen_all",))
+    monkeypatch.setattr(shortlist, "class_list", lambda _: ("fork", "sky"))
+    out = tmp_path / "shortlist_x.json"
+    assert shortlist.main(["--out", str(out), "--scenes", "2"]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [(row["names"], row["shortlist"]) for row in rows] == [(T, K) for T in (53, 54) for K in (2, 8, None)]
+    few, more, whole = rows[:3]
+    assert few["recall"] < more["recall"] <= whole["recall"] == 1
+    assert few["miou"] < more["miou"]
+    assert whole["difference"] is None
+    gap = few["difference"]
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert all(len(row["seconds"]) == 2 for row in rows)
+    lines = shortlist_table(tmp_path).splitlines()
+    assert len(lines) == 2 + len(rows)
+    assert f"{100 * whole['miou']:.2f}" in lines[4] and " all " in lines[4]
+
+
+def test_one_scene_has_no_interval():
+    with pytest.raises(PcasegError, match="scenes=1: give 2 or more"):
+        shortlist.measure("seen_all", (), scenes=1)
