@@ -254,7 +254,7 @@ def _shorter(graph: _Graph, ascending: NodeProto) -> tuple[NodeProto, int]:
 
 def _list_all(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
     """Every class is kept, in its place: T is at most the shortlist's length."""
-    graph.constant("classes_all", np.arange(MOST_CLASSES, dtype=np.int64)[None])
+    graph.constant("classes_all", np.arange(MOST_INDEXED, dtype=np.int64)[None])
     graph.constant("axis_0", np.array([0], np.int64))
     graph.constant("axis_1", np.array([1], np.int64))
     kept = pairs[0][1].output[0]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, MOST_CLASSES, check_choice
+from pcaseg.configs import CONTEXT_LENGTH, MAX_CLASSES, MOST_INDEXED, check_choice
 from pcaseg.runtime.engines import GraphRole, Shape, ShapeProfile
 from pcaseg.runtime.manifest import Manifest
 
@@ -74,7 +74,7 @@ def _classes(manifest: Manifest, role: GraphRole, classes: Range) -> Range:
     if manifest.shortlist is None:
         return classes
     if role == "large":
-        return manifest.shortlist + 1, classes[1], MOST_CLASSES
+        return manifest.shortlist + 1, classes[1], MOST_INDEXED
     low, usual, high = (min(length, manifest.shortlist) for length in classes)
     return low, usual, high
 
