@@ -1,4 +1,7 @@
-"""Image files in folders: which are images by their ending, and which are left out."""
+"""Image files by kind: the formats that are opened, their endings, and what other files are called.
+
+Pillow opens more: some formats start another program (EPS starts Ghostscript) or hold no picture of pixels.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,23 @@ from PIL import Image
 
 from pcaseg.errors import ImageError
 from pcaseg.paths import entries, is_file, is_folder, status
-from pcaseg.pictures import FORMATS
+
+_FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"),
+)
+"""Names that Pillow gives to the formats that are opened, where it has them: HEIF comes with a plugin."""
+
+
+def formats() -> tuple[str, ...]:
+    """The formats to open, as Pillow calls them."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def image_suffixes() -> tuple[str, ...]:
     """File name endings of the formats that are opened, lower case, sorted; `read_image` goes by content instead."""
-    Image.init()
-    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in (*FORMATS, "MPO")))
+    opened = formats()
+    return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in opened))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

@@ -115,9 +115,7 @@ def test_other_formats_are_never_opened(tmp_path: Path, form: str, monkeypatch: 
     assert not called.exists()
 
 
-@pytest.mark.parametrize(
-    "form", ["PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA", "QOI"]
-)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF", "JPEG2000", "TGA", "QOI"])
 def test_formats_that_are_read_whatever_their_name(tmp_path: Path, form: str) -> None:
     Image.init()
     if form not in Image.SAVE:
