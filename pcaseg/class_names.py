@@ -85,19 +85,20 @@ def check_class_count(count: int, *, source: str) -> None:
         raise VocabularyError(f"{source}: {count} classes do not fit 16-bit labels; give at most {MOST_CLASSES}")
 
 
-def refuse_cut(names: Sequence[str], cut: Sequence[int]) -> None:
+def refuse_cut(names: Sequence[str], cut: Sequence[int], *, source: str = "class list") -> None:
     """Refuses names of which the text tower would not read the end.
 
     Args:
         names: all of the list.
         cut: which of them have prompts of more than `CONTEXT_LENGTH` tokens.
+        source: what the message calls the list.
 
     Raises:
         VocabularyError: there are such.
     """
-    for index in cut:
+    if cut:
         raise VocabularyError(
-            f"class list: class {index} ({names[index][:60]!r}...) takes more than the {CONTEXT_LENGTH} tokens of a "
+            f"{source}: class {cut[0]} ({names[cut[0]][:60]!r}...) takes more than the {CONTEXT_LENGTH} tokens of a "
             "prompt; shorten it"
         )
 

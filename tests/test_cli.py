@@ -235,11 +235,22 @@ def test_bad_image(run, bundle, tmp_path, photo, content, fragment):
         (" , ", "blank"),
         ("cat, grass, Cat", "keep one"),
         ("x" * 10_000, "10000 characters"),
+        ("cat, " + "word " * 90, "77 tokens"),
+        ("cat, " + "\u8349" * 60, "77 tokens"),
+        ("cat, gr\u00adass", "U+00AD (SOFT HYPHEN)"),
+        ("red car; red\u00a0 car", "one to the text tower"),
+        (",".join(f"n{i}" for i in range(65_536)), "at most 65535"),
     ],
-    ids=["empty", "blank", "duplicate", "long"],
+    ids=["empty", "blank", "duplicate", "characters", "tokens", "bytes", "hyphen", "spaces", "many"],
 )
-def test_bad_classes(run, bundle, tmp_path, photo, classes, fragment):
-    answer = run("segment", photo, "--bundle", bundle, "--classes", classes, "--out", tmp_path / "o")
+@pytest.mark.parametrize("eager", [False, True], ids=["bundle", "model"])
+def test_bad_classes_are_found_before_a_network_is_opened(
+    run, bundle, tmp_path, photo, monkeypatch, eager, classes, fragment
+):
+    for opener in ("pcaseg.runtime.segmenter.open_backend", "pcaseg.model.checkpoint.open_model"):
+        monkeypatch.setattr(opener, lambda *_, **__: pytest.fail("a network was opened"))
+    network = ("--model", "tiny") if eager else ("--bundle", bundle)
+    answer = run("segment", photo, *network, "--classes", classes, "--out", tmp_path / "o")
     assert_refused(answer, "--classes", fragment)
     assert files_in(tmp_path / "o") == []
 
@@ -247,10 +258,12 @@ def test_bad_classes(run, bundle, tmp_path, photo, classes, fragment):
 def test_bad_vocabulary_sources(run, bundle, tmp_path, photo):
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "latin.txt").write_bytes(b"caf\xe9\n")
+    (tmp_path / "long.csv").write_text("id,name\n0," + "word " * 90)
     (tmp_path / "foreign.safetensors").write_bytes(b"nonsense")
     for source, fragment in (
         (tmp_path / "empty.txt", "give at least one"),
-        (tmp_path / "latin.txt", "not UTF-8"),
+        (tmp_path / "latin.txt", "line 1 is not UTF-8"),
+        (tmp_path / "long.csv", "77 tokens"),
         (tmp_path / "absent.txt", "cannot be read"),
         (tmp_path / "foreign.safetensors", "not a safetensors file"),
         ("ade20k_151", "ade20k_150"),

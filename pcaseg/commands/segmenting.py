@@ -102,9 +102,11 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     from pcaseg.runtime.text import check_prompts
     from pcaseg.runtime.vocabulary import resolve_vocabulary
 
+    source, vocabulary = options.vocabulary, options.vocabulary
     if options.classes is not None:
-        options.vocabulary = check_class_names(split_class_names(options.classes), source="--classes")
-    vocabulary = resolve_vocabulary(options.vocabulary)
+        source = "--classes"
+        vocabulary = check_class_names(split_class_names(options.classes), source=source)
+    vocabulary = resolve_vocabulary(vocabulary)
     if options.bundle is None:
         refuse_backend_options(options)
         from pcaseg.export.torch_backend import TorchBackend
@@ -112,7 +114,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         from pcaseg.model.text_tower import name_tokens
 
         if isinstance(vocabulary, tuple):
-            name_tokens(vocabulary)  # refuses prompts that are too long
+            name_tokens(vocabulary, source=source)  # refuses prompts that are too long
         backend = TorchBackend(
             open_model(options.model or options.default_model, shortlist=options.shortlist),
             device=options.device,
@@ -121,7 +123,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         segmenter = Segmenter(backend, strategy=options.strategy, bits=options.bits)
     else:
         if isinstance(vocabulary, tuple):
-            check_prompts(options.bundle, vocabulary)
+            check_prompts(options.bundle, vocabulary, source=source)
         segmenter = Segmenter(
             options.bundle,
             options.backend,

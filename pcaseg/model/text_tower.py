@@ -71,20 +71,20 @@ class TextTower(nn.Module):
         return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])[:, None]
 
 
-def name_tokens(names: Sequence[str]) -> Tensor:
-    """Tokens of the names' prompts, cut to the longest: (T, L) int64.
+def name_tokens(names: Sequence[str], *, source: str = "class list") -> Tensor:
+    """Tokens of the names' prompts, cut to the longest: (T, L) int64; `source` is what messages call the list.
 
     Raises:
         VocabularyError: as `check_class_names`, or a prompt is too long.
     """
-    tokens = _tokens(names)
+    tokens = _tokens(names, source)
     result: Tensor = tokens[:, : int(tokens.argmax(dim=-1).max()) + 1]  # the end has the highest id
     return result
 
 
-def _tokens(names: Sequence[str]) -> Tensor:
+def _tokens(names: Sequence[str], source: str = "class list") -> Tensor:
     """(T, 77) int64."""
-    names = check_class_names(names)
+    names = check_class_names(names, source=source)
     tokens: Tensor = tokenize([prompt_for(name) for name in names], context_length=CONTEXT_LENGTH + 1)
-    refuse_cut(names, tokens[:, CONTEXT_LENGTH].nonzero().flatten().tolist())
+    refuse_cut(names, tokens[:, CONTEXT_LENGTH].nonzero().flatten().tolist(), source=source)
     return tokens[:, :CONTEXT_LENGTH]

@@ -55,8 +55,10 @@ def embed_names(
     return result
 
 
-def prompt_tokens(bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) -> np.ndarray:
-    """Tokens of the names in the bundle's prompt, `(T, 77)` int64.
+def prompt_tokens(
+    bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str], *, source: str = "class list"
+) -> np.ndarray:
+    """Tokens of the names in the bundle's prompt, `(T, 77)` int64; `source` is what messages call the list.
 
     Raises:
         VocabularyError: a prompt is too long.
@@ -64,11 +66,11 @@ def prompt_tokens(bundle: Bundle, tokenizer: Tokenizer, names: Sequence[str]) ->
     """
     template = bundle.manifest.text.template
     tokens, cut = tokenizer.encode([template.replace("{}", first_synonym(name)) for name in names])
-    refuse_cut(names, cut)
+    refuse_cut(names, cut, source=source)
     return tokens
 
 
-def check_prompts(path: str | os.PathLike[str], names: Sequence[str]) -> None:
+def check_prompts(path: str | os.PathLike[str], names: Sequence[str], *, source: str) -> None:
     """Refuses names that a bundle's text encoder would not read to the end, before a backend is opened.
 
     Raises:
@@ -77,4 +79,4 @@ def check_prompts(path: str | os.PathLike[str], names: Sequence[str]) -> None:
         MissingDependencyError: as `Tokenizer`.
     """
     bundle = Bundle(path)
-    prompt_tokens(bundle, open_tokenizer(bundle), names)
+    prompt_tokens(bundle, open_tokenizer(bundle), names, source=source)

@@ -135,6 +135,34 @@ def test_what_is_not_there(tmp_path, call, fragment):
         call(tmp_path)
 
 
+def test_ids_of_the_plain_form_are_those_of_the_labels(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / "images" / "a.png")
+    Image.new("L", (3, 2), 255).save(tmp_path / "labels" / "a.png")
+    for text, names in (("0: cat\n1: grass", ("cat", "grass")), ("id,name\r\n0,cat\r\n1,grass", ("cat", "grass"))):
+        (tmp_path / "classes.txt").write_text(text)
+        assert open_labelled(tmp_path).names == names
+    (tmp_path / "classes.txt").write_text("1: cat\n2: grass")
+    with pytest.raises(PcasegError, match=r"classes\.txt: line 1 has the id 1; number the lines one by one from 0,"):
+        open_labelled(tmp_path)
+
+
+def test_eight_bits_hold_no_class_255(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    Image.new("RGB", (3, 2)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.array([[0, 254, 255]] * 2, np.uint8)).save(tmp_path / "labels" / "a.png")
+    for count in (255, 256):
+        (tmp_path / "classes.txt").write_text("\n".join(f"n{i}" for i in range(count)))
+        found = open_labelled(tmp_path)
+        if count == 255:
+            assert found.labels(0).tolist() == [[0, 254, NO_LABEL]] * 2
+        else:
+            with pytest.raises(PcasegError, match=r"a\.png: 255 .* labels of 256 classes as 16-bit PNG"):
+                found.labels(0)
+
+
 def test_the_plain_form(tmp_path):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()

@@ -229,7 +229,12 @@ def spoil(path, content):
         ("pascal_context_59", f"{VOC10}/trainval_merged.json", b"[]", "not the file"),
         ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", None, "cannot be read"),
         ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"../../secret\n", "no image name"),
-        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"\xff\xfe\x00", "not text"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"\xff\xfe\x00", "line 1 is not UTF-16-LE text"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"2007_1\n\xe9", "line 2 is not UTF-8 text"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"2007_1\n\n2007\0_2", "line 3 holds NUL bytes"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"2007_1\n2007_2,\n", "line 2 .*no image name"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"0: 2007_1\n", "line 1 .*no image name"),
+        ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", "2007_1\u200b".encode(), "line 1 .*no image name"),
         ("voc_20", f"{VOC12}/ImageSets/Segmentation/val.txt", b"\n", "holds nothing"),
     ],
 )
@@ -238,6 +243,24 @@ def test_a_list_that_cannot_be_used(tmp_path, name, path, content, fragment):
     spoil(tmp_path / path, content)
     with pytest.raises(PcasegError, match=fragment):
         prepare(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbf2007_1\n2007_2",
+        "2007_1\n2007_2\n".encode("utf-16"),
+        b"2007_1\r\n2007_2\r\n",
+        b"2007_1\r2007_2\r",
+        b"# val\n\n2007_1\n#more\n 2007_2 \n",
+    ],
+)
+def test_split_lists_of_other_tools(tmp_path, content):
+    truth = voc(tmp_path)
+    (tmp_path / VOC12 / "ImageSets/Segmentation/val.txt").write_bytes(content)
+    prepare("voc_20", tmp_path)
+    found = open_prepared("voc_20", tmp_path)
+    assert [found.file_name(index) for index in range(len(found))] == sorted(truth)
 
 
 @pytest.mark.parametrize("fault", [{"size": [9, 6]}, {"counts": "~~~~"}, {"counts": 5}, {}])

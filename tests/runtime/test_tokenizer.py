@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pcaseg.class_lists import class_list, class_list_names
 from pcaseg.class_names import prompt_for
 from pcaseg.cleaning import clean_text
-from pcaseg.errors import BundleError, MissingDependencyError
+from pcaseg.errors import BundleError, MissingDependencyError, VocabularyError
 from pcaseg.runtime.tokenizer import Tokenizer
 
 open_clip_tokenizer = pytest.importorskip("open_clip.tokenizer")
@@ -110,6 +110,28 @@ def test_long_text_ends_in_the_end_token(tokenizer: Tokenizer) -> None:
     assert ids[0, 0] == ids[1, 0] == 49406
     assert ids[0, -1] == ids[1, 2] == 49407
     assert (ids[1, 3:] == 0).all()
+
+
+def test_texts_that_are_cut_are_named(tokenizer: Tokenizer) -> None:
+    texts = ["cat", "cat " * 75, "cat " * 76, "\u8349" * 60, "cat " * 74 + "1"]
+    ids, cut = tokenizer.encode(texts)
+    assert cut == [2, 3]
+    np.testing.assert_array_equal(ids, tokenizer(texts))
+
+
+@pytest.mark.parametrize(("words", "fits"), [(69, True), (70, False), (71, False)])
+def test_eager_names_are_not_cut_either(tokenizer: Tokenizer, words: int, fits: bool) -> None:
+    from pcaseg.model.text_tower import name_tokens
+
+    name = "cat " * words
+    assert tokenizer.encode([prompt_for(name)])[1] == ([] if fits else [0])
+    if fits:
+        assert name_tokens(["dog", name]).shape == (2, 77)
+    else:
+        with pytest.raises(
+            VocabularyError, match=r"class 1 \('cat cat .* more than the 77 tokens of a prompt; shorten"
+        ):
+            name_tokens(["dog", name])
 
 
 def test_no_texts(tokenizer: Tokenizer) -> None:
