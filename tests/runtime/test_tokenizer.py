@@ -119,7 +119,7 @@ def test_texts_that_are_cut_are_named(tokenizer: Tokenizer) -> None:
     np.testing.assert_array_equal(ids, tokenizer(texts))
 
 
-@pytest.mark.parametrize(("words", "fits"), [(69, True), (70, False), (71, False)])
+@pytest.mark.parametrize(("words", "fits"), [(68, True), (69, False), (70, False)])
 def test_eager_names_are_not_cut_either(tokenizer: Tokenizer, words: int, fits: bool) -> None:
     from pcaseg.model.text_tower import name_tokens
 
@@ -128,9 +128,7 @@ def test_eager_names_are_not_cut_either(tokenizer: Tokenizer, words: int, fits: 
     if fits:
         assert name_tokens(["dog", name]).shape == (2, 77)
     else:
-        with pytest.raises(
-            VocabularyError, match=r"class 1 \('cat cat .* more than the 77 tokens of a prompt; shorten"
-        ):
+        with pytest.raises(VocabularyError, match=r"class 1 .* more than the 77 tokens of a prompt"):
             name_tokens(["dog", name])
 
 
