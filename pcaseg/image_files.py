@@ -52,6 +52,8 @@ def split_folder(folder: str | os.PathLike[str]) -> tuple[list[Path], list[Path]
     Raises:
         ImageError: not a folder that can be listed.
     """
+    if not is_folder(folder, error=ImageError):
+        raise ImageError(f"{folder}: cannot be listed (no folder); give a folder of images")
     suffixes = image_suffixes()
     found, left_out = [], []
     for path in entries(folder, error=ImageError):

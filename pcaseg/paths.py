@@ -110,9 +110,12 @@ def entries(
 def files_under(folder: str | os.PathLike[str], pattern: str) -> Iterator[Path | PcasegError]:
     """The files in a folder and all folders below it; an error stands for a folder that cannot be listed."""
     refused: list[PcasegError] = []
-    for place, _, names in os.walk(
-        folder, onerror=lambda reason: refused.append(refusal(reason.filename or folder, reason))
-    ):
+
+    def keep(reason: OSError) -> None:
+        if not isinstance(reason, FileNotFoundError):
+            refused.append(refusal(reason.filename or folder, reason))
+
+    for place, _, names in os.walk(folder, onerror=keep):
         yield from (Path(place) / name for name in names if fnmatchcase(name, pattern))
     yield from refused
 

@@ -62,7 +62,7 @@ def test_what_is_not_there_is_no_error(tmp_path):
     (tmp_path / "file").write_text("x")
     for path in (tmp_path / "nothing", tmp_path / "file" / "below"):
         assert not exists(path) and not is_file(path) and not is_folder(path) and size_of(path) == 0
-    assert entries(tmp_path / "nothing") == [] and list(files_under(tmp_path / "nothing", "*")) != []
+    assert entries(tmp_path / "nothing") == [] and list(files_under(tmp_path / "nothing", "*")) == []
     assert is_file(tmp_path / "file") and size_of(tmp_path / "file") == 1
 
 
