@@ -192,7 +192,7 @@ class Walker:
         value = self._value(node.value, scope)
         value = self._truth(node.value, scope) if value is None else value
         for target in targets:
-            if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+            if isinstance(target, ast.Tuple) and len(target.elts) == len(getattr(node.value, "elts", ())):
                 for element, part in zip(target.elts, node.value.elts, strict=True):
                     self._store(element, self._value(part, scope), scope)
             else:

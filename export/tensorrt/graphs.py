@@ -234,7 +234,8 @@ def _shortlists(graph: onnx.GraphProto) -> list[tuple[NodeProto, NodeProto]]:
     sorts = [node for node in graph.node if node.op_type == "TopK"]
     ascending = [any(item.name == "largest" and item.i == 0 for item in node.attribute) for node in sorts]
     pairs = list(zip(sorts[::2], sorts[1::2], strict=False))
-    return pairs if any(ascending) and ascending == [False, True] * len(pairs) else []
+    cut = all(second.input[0] not in first.output for first, second in pairs)  # without one all indices are sorted
+    return pairs if pairs and cut and ascending == [False, True] * len(pairs) else []
 
 
 def _shorter(graph: _Graph, ascending: NodeProto) -> tuple[NodeProto, int]:
