@@ -137,7 +137,7 @@ def test_a_pickled_segmenter_on_a_changed_or_missing_bundle(
     bundle_path: Path, bundle_files: dict[str, bytes], write_bundle: Callable[..., Path]
 ) -> None:
     data = pickle.dumps(Segmenter(bundle_path))
-    write_bundle(bundle_path, bundle_files, created="2031-01-01T00:00:00Z")
+    write_bundle(bundle_path, bundle_files, versions={"onnx": "2.0"})
     with pytest.raises(BundleError, match=f"{bundle_path}: has changed since"):
         pickle.loads(data)
     bundle_path.rename(bundle_path.with_name("moved.pcaseg"))
