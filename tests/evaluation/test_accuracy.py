@@ -102,7 +102,7 @@ def test_a_labelled_set(labelled):
         ("labels/a.png", np.full((4, 6), 2, np.uint8), "holds label 2, but there are 2 classes"),
         ("labels/a.png", np.zeros((6, 4), np.uint8), "6 x 4 labels for an image of 4 x 6"),
         ("labels/a.png", np.zeros((4, 6, 3), np.uint8), "are no labels"),
-        ("labels/a.png", b"nothing", "damaged"),
+        ("labels/a.png", b"nothing", "not an image"),
         ("images/a.png", None, "no images"),
         ("classes.txt", None, "classes.txt"),
     ],
