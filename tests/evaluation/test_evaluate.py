@@ -89,7 +89,7 @@ def test_an_error_in_a_process_ends_the_run(bundle, labelled, tmp_path, capsys):
     (labelled / "labels" / "1.png").write_bytes(b"half")
     out = tmp_path / "out"
     assert run("--data", labelled, "--bundle", bundle, "--strategy", "single", "--processes", 2, "--out", out) == 2
-    assert "1.png: damaged" in capsys.readouterr().err and not (out / "results.json").exists()
+    assert "1.png: not an image" in capsys.readouterr().err and not (out / "results.json").exists()
 
 
 def test_shards_meet_in_one_folder(bundle, labelled, tmp_path, capsys):
