@@ -136,6 +136,7 @@ def resident_mib() -> float:
     return int(found[1]) / 1024
 
 
+@pytest.mark.slow  # resident memory of the whole process: what ran before counts
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("arena", "kept"), [("grow", True), ("shrink", False), ("off", False)])
 def test_memory_of_a_large_image_is_kept_or_given_back(
