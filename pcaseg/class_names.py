@@ -6,6 +6,7 @@ Shared by the eager model and the torch-free runtime, so that both see the same 
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import unicodedata
@@ -26,6 +27,9 @@ MAX_NAME_CHARACTERS = 500
 _ID_HEADERS = frozenset(("id", "idx", "index", "no", "number", "label", "label_id", "class_id"))
 _NAME_HEADERS = frozenset(("name", "class", "class_name", "class name", "classname", "label", "category"))
 _ID = re.compile(r"\s*\"?([0-9]+)\"?\s*([:,;\t])\s*(.*)", re.DOTALL)
+_LOOSE_ID = re.compile(r"([0-9]+)(\s*[=|]\s*|[.)]?\s+(?:- )?)(\S.*)")
+_ID_BEHIND = re.compile(r"\D.*[:,;=\t]\s*[0-9]+")
+_LIST_MARK = re.compile(r"[-*\u2022]\s")
 
 
 def check_class_names(
@@ -136,7 +140,9 @@ def read_class_names(path: str | os.PathLike[str], *, first_ids: Sequence[int] =
     """Reads a text file with one class name per line, or a table with a column of names.
 
     The file is read as `read_lines` says. Where every line begins with an integer and a colon, comma, semicolon or
-    tab, that is its id; a first line such as `id,name` names the columns. Quotes keep a line or cell as it is.
+    tab, that is its id; a space, full stop or bracket is enough where the integers count the lines. A first line such
+    as `id,name` names the columns. Quotes keep a line or cell as it is. A JSON list of names, or object of ids and
+    names, is read too.
 
     Args:
         path: the file.
@@ -147,7 +153,10 @@ def read_class_names(path: str | os.PathLike[str], *, first_ids: Sequence[int] =
             refuses its names.
     """
     lines = read_lines(path, error=VocabularyError)
-    rows = _table_rows(path, lines) if lines and _is_header(lines[0][1]) else _list_rows(path, lines)
+    if lines and lines[0][1][0] in "[{":
+        rows = _json_rows(path, lines)
+    else:
+        rows = _table_rows(path, lines) if lines and _is_header(lines[0][1]) else _list_rows(path, lines)
     numbers = [number for number, _, _ in rows]
     ids = [found for _, found, _ in rows]
     if rows and ids[0] is not None:
@@ -167,12 +176,50 @@ _Row = tuple[int, "str | None", str]
 def _list_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:
     """Number, id and name of lines without a header; there are ids where the first line and another one have one."""
     found = [_ID.fullmatch(line) for _, line in lines]
+    loose = [_LOOSE_ID.fullmatch(line) for _, line in lines]
+    counted = [int(match[1]) for match in loose if match]
+    if len(lines) > 1 and counted in ([*range(len(lines))], [*range(1, len(lines) + 1)]):
+        found = loose
     if not found or found[0] is None or (len(found) > 1 and not any(found[1:])):
+        _refuse_other_lists(path, lines, found)
         return [(number, None, _unquoted(path, number, line)) for number, line in lines]
     return [
         (number, match[1] if match else None, _unquoted(path, number, match[3] if match else line))
         for (number, line), match in zip(lines, found, strict=True)
     ]
+
+
+def _refuse_other_lists(
+    path: str | os.PathLike[str], lines: Sequence[tuple[int, str]], ids: Sequence[re.Match[str] | None]
+) -> None:
+    """Refuses lines that would pass for names, but are marked, quoted or numbered in a way that is not read."""
+    for place, ((number, line), match) in enumerate(zip(lines, ids, strict=True)):
+        shown = f"{path}: line {number} ({line[:40]!r})"
+        if _LIST_MARK.match(line):
+            raise VocabularyError(f"{shown} begins with the mark of a list; write the name alone")
+        if re.fullmatch("'.*'[,;]?", line):
+            raise VocabularyError(f"{shown} has single quotes around its name; take them away")
+        if match and len(lines) > 1 and int(match[1]) in (place, place + 1):
+            raise VocabularyError(f"{shown} has an id, but not every line has; number all, or none")
+    if len(lines) > 1 and all(_ID_BEHIND.fullmatch(line) for _, line in lines):
+        raise VocabularyError(
+            f"{path}: line {lines[0][0]} and all others end in a number; put ids first, or leave them away"
+        )
+
+
+def _json_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:
+    """Number, id and name of a JSON list of names, or of an object of ids and names."""
+    first = lines[0][0]
+    try:
+        found = json.loads("\n".join(line for _, line in lines))
+    except (ValueError, RecursionError) as error:
+        raise VocabularyError(f"{path}: line {first} begins JSON that cannot be read ({error}); mend it") from error
+    pairs = list(found.items()) if isinstance(found, dict) else [(None, name) for name in found]
+    if not all(isinstance(name, str) for _, name in pairs):
+        raise VocabularyError(f'{path}: line {first} begins JSON that is no list of names; write ["sky", "grass"]')
+    quoted = [json.dumps(name, ensure_ascii=False) for _, name in pairs]
+    numbers = [next((number for number, line in lines if name in line), first) for name in quoted]
+    return [(number, place, name) for number, (place, name) in zip(numbers, pairs, strict=True)]
 
 
 def _table_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:

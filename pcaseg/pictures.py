@@ -45,10 +45,9 @@ def decode_file(path: str | os.PathLike[str], convert: Convert) -> tuple[np.ndar
     Raises:
         ImageError: no readable image file of one of `pcaseg.image_files.formats`, or as `convert`.
     """
-    with _one_sentence(path):
-        with open(path, "rb") as file:
-            head = file.read(16)
-            source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else path
+    with _one_sentence(path), open(path, "rb") as file:
+        head = file.read(16)
+        source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else file
         try:
             with Image.open(source, formats=formats()) as picture:
                 return _decode(picture, convert)
@@ -64,7 +63,7 @@ def decode_picture(picture: Image.Image, convert: Convert, *, name: str) -> np.n
     """
     if picture.format not in (None, "MPO", *formats()):
         raise ImageError(f"{name}: holds {picture.format}, a format that is not opened; convert it to PNG or JPEG")
-    with _one_sentence(name):
+    with _one_sentence(name), _not_mapped(picture):
         return _decode(picture, convert)[0]
 
 
@@ -229,6 +228,20 @@ def _orientation_text(body: bytes, chunk: bytes, kind: bytes) -> bytes:
         return b""
     short = kind + _XMP + b"\0" * 5 + found.group()
     return struct.pack(">I", len(short) - 4) + short + struct.pack(">I", zlib.crc32(short))
+
+
+@contextmanager
+def _not_mapped(picture: Image.Image) -> Iterator[None]:
+    """Hides the path of an opened file, from which Pillow maps plain TIFF pixels, scrambled where they are turned."""
+    path = vars(picture).pop("filename", None)
+    picture.filename = ""  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if path is None:
+            del picture.filename  # type: ignore[attr-defined]
+        else:
+            picture.filename = path  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -150,6 +150,12 @@ FILES = {
     "names first": 'name,id\nsky,0\n"tv monitor, television",1\n3d printer,2',
     "colours": 'id,name,r,g,b\n0,sky,1,2,3\n1,"tv monitor, television",4,5,6\n2,3d printer,7,8,9',
     "ratios": "Idx\tRatio\tName\n1\t0.2\tsky\n2\t0.1\ttv monitor, television\n3\t0\t3d printer",
+    "spaces": "0 sky\n1 tv monitor, television\n2 3d printer",
+    "full stops": "1. sky\n2. tv monitor, television\n3. 3d printer",
+    "brackets": "0) sky\n1) tv monitor, television\n2) 3d printer",
+    "JSON list": '["sky", "tv monitor, television",\n "3d printer"]',
+    "JSON object": '{"0": "sky", "1": "tv monitor, television", "2": "3d printer"}',
+    "JSON in UTF-16": '["sky", "tv monitor, television", "3d printer"]'.encode("utf-16"),
     "one column": 'name\nsky\n"tv monitor, television"\n3d printer',
 }
 
@@ -168,6 +174,7 @@ def test_files_of_other_tools(tmp_path: Path, case: str) -> None:
         ("747, plane\nsky", ("747, plane", "sky")),
         ('"# 1 fan"\n"#2"\nC# book', ("# 1 fan", "#2", "C# book")),
         ("2 wheeler\n3 wheeler", ("2 wheeler", "3 wheeler")),
+        ("7 up\n4:3 monitor\n3 piece suit", ("7 up", "4:3 monitor", "3 piece suit")),
         ('12" record\ncat', ('12" record', "cat")),
         ("label\nclass", ("label", "class")),
     ],
@@ -197,6 +204,16 @@ BAD_FILES = {
     "tab within": (b"sky\tblue\ngrass", "line 1 .*invisible character U\\+0009"),
     "zero-width space": ("# x\nsky\u200b\ngrass".encode(), "line 2 .*ZERO WIDTH SPACE"),
     "twice": (b"# x\nsky\n\ngrass\nSKY", "line 2 .* and line 5 .* one to the text tower"),
+    "id of the first alone": (b"0: sky\ngrass", "line 1 .*'0: sky'.* has an id, but not every line"),
+    "id of the last alone": (b"sky\n1: grass", "line 2 .* has an id, but not every line"),
+    "ids behind": (b"sky: 0\ngrass: 1", "line 1 and all others end in a number"),
+    "single quotes": (b"sky\n'grass',", "line 2 .* single quotes"),
+    "marks of a list": (b"- sky\n- grass", "line 1 .* mark of a list"),
+    "list of Python": (b"['sky', 'grass']", "line 1 begins JSON that cannot be read"),
+    "JSON of numbers": (b"# x\n[1, 2]", "line 2 begins JSON that is no list of names"),
+    "JSON with a hidden mark": (b'["sky",\n"gr\xc2\xadass"]', "line 2 .*SOFT HYPHEN"),
+    "JSON ids from seven": (b'{"7": "sky"}', "line 1 has the id 7"),
+    "JSON of lists": (b'{"names": ["sky"]}', "no list of names"),
     "blank name": (b"id,name\n0,sky\n1,", "line 3 is blank"),
 }
 

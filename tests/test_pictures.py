@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from pcaseg.errors import ImageError
-from pcaseg.images import as_rgb, read_image
+from pcaseg.images import as_rgb, read_image, read_label_map
+from pcaseg.pictures import upright
 
 PHOTO = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 MODES = {
@@ -42,6 +43,23 @@ def test_a_pillow_image_is_what_its_file_is(tmp_path: Path, mode: str) -> None:
     if suffix:
         image.save(tmp_path / f"a.{suffix}")
         np.testing.assert_array_equal(read_image(tmp_path / f"a.{suffix}"), rgb)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "CMYK", "I;16"])
+def test_plain_tiff_that_is_stored_turned(tmp_path: Path, mode: str, orientation: int) -> None:
+    grey = np.ascontiguousarray(PHOTO[:, :, 0])
+    image = Image.fromarray(grey.astype(np.uint16) * 257) if mode == "I;16" else in_mode(mode)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.tif", exif=exif)
+    expected = upright(as_rgb(image), orientation)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), expected)
+    with Image.open(tmp_path / "a.tif") as opened:
+        np.testing.assert_array_equal(as_rgb(opened), expected)
+        assert opened.filename == str(tmp_path / "a.tif")
+    if mode in ("L", "I;16"):
+        np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif"), upright(np.asarray(image), orientation))
 
 
 @pytest.mark.parametrize("mode", ["I;16", "I;16B", "I;16L"])
@@ -99,7 +117,9 @@ def test_a_damaged_pillow_image(tmp_path: Path) -> None:
 def test_other_formats_are_never_opened(tmp_path: Path, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mode = {"XBM": "1", "MSP": "1", "SPIDER": "F"}.get(form, "RGB")
     path = tmp_path / "upload.png"
-    Image.fromarray(PHOTO).resize((64, 64)).convert(mode).save(path, form)
+    own = path.with_suffix(f".{form.lower()}")  # its own: Pillow takes the ending of a SPIDER file for its format's
+    Image.fromarray(PHOTO).resize((64, 64)).convert(mode).save(own, form)
+    own.rename(path)
     called = tmp_path / "called"
     (tmp_path / "gs").write_text(f"#!/bin/sh\necho called >> {called}\n")
     (tmp_path / "gs").chmod(0o755)

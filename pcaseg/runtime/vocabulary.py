@@ -107,7 +107,7 @@ def resolve_names(spec: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ..
 
     Args:
         spec: class names in a list or tuple; the name of a shipped class list; or the path of a `.txt`, `.csv` or
-            `.tsv` file, see `read_class_names`.
+            `.tsv` file or `.json` list, see `read_class_names`.
 
     Raises:
         VocabularyError: none of these, or names that `check_class_names` refuses.
@@ -117,11 +117,12 @@ def resolve_names(spec: Sequence[str] | str | os.PathLike[str]) -> tuple[str, ..
     if isinstance(spec, str) and spec in class_list_names():
         return class_list(spec)
     if isinstance(spec, (str, os.PathLike)):
-        if Path(spec).suffix.lower() in (".txt", ".csv", ".tsv"):
+        if Path(spec).suffix.lower() in (".txt", ".csv", ".tsv", ".json"):
             return read_class_names(spec)
         raise VocabularyError(
-            f"{os.fspath(spec)}: neither a .txt, .csv or .tsv file nor a class list ({', '.join(class_list_names())}); "
-            f"for one class write [{os.fspath(spec)!r}], or on the command line --classes"
+            f"{os.fspath(spec)}: neither a .txt, .csv, .tsv or .json file nor a class list "
+            f"({', '.join(class_list_names())}); for one class write [{os.fspath(spec)!r}], or on the command line "
+            "--classes"
         )
     raise VocabularyError(f"vocabulary: got {type(spec).__name__}; give a list of names, which fixes their order")
 

@@ -129,7 +129,7 @@ def test_resolve_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("cat", r"neither a .txt, .csv or .tsv file nor a class list \(ade20k_150.*\['cat'\]"),
+        ("cat", r"neither a .txt, .csv, .tsv or .json file nor a class list \(ade20k_150.*\['cat'\]"),
         ([], "no class names"),
         (["cat", "Cat "], "keep one"),
         ("missing.txt", "cannot be read"),
