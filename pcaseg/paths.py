@@ -126,7 +126,7 @@ def short_name(name: str, room: int) -> str:
     >>> short_name("scene", 20)
     'scene'
     >>> short_name("scenes of a long day", 19)
-    'sc-baa52c8cc9d00fb2'
+    'sc-f7718515ce283067'
     """
     whole = os.fsencode(name)
     if len(whole) <= room:
