@@ -18,6 +18,7 @@ BACKENDS = {
     "onnxruntime-cpu": ("#a34900", "#f68845", "h"),
     "onnxruntime-cuda": ("#c48300", "#f2c102", "P"),
     "onnxruntime-tensorrt": ("#723d1f", "#b97f58", "X"),
+    "openvino-cpu": ("#9d04ff", "#960afc", "<"),
     "tensorrt": ("#538059", "#6ce6b2", "*"),
 }
 """Colour on light, colour on dark and matplotlib's marker of each backend. The colours stay apart (CIELAB distance 20

@@ -23,7 +23,7 @@ from pcaseg.runtime.backends import Backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
 
-WITHOUT_TORCH = ("onnxruntime-", "tensorrt")
+WITHOUT_TORCH = ("onnxruntime-", "openvino-", "tensorrt")
 """How the names of backends begin that need no torch."""
 
 
@@ -92,6 +92,10 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
         from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend(bundle, device=backend.removeprefix("onnxruntime-"), threads=threads)
+    if backend == "openvino-cpu":
+        from pcaseg.runtime.openvino_backend import OpenVinoBackend
+
+        return OpenVinoBackend(bundle, threads=threads)
     if backend == "tensorrt":
         from pcaseg.export.tensorrt.refit import open_tensorrt
 

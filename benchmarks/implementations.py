@@ -22,7 +22,7 @@ from pcaseg.export.tensorrt.refit import open_tensorrt
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.kernels.registry import plain_operators
 from pcaseg.model.network import PCASeg
-from pcaseg.runtime.backends import Backend
+from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
@@ -172,6 +172,15 @@ def _onnxruntime(device: str) -> Callable[[Setting], Implementation]:
     return open_it
 
 
+def _openvino(setting: Setting) -> Implementation:
+    precision = _bundle_precision(setting)
+    try:
+        backend = open_backend("openvino", setting.bundle, threads=setting.threads)
+    except MissingDependencyError as error:
+        raise SkippedError(str(error)) from error
+    return Implementation("openvino-cpu", f"OpenVINO on cpu, {setting.threads} threads", precision, backend)
+
+
 def _tensorrt(setting: Setting) -> Implementation:
     if setting.device == "cpu":
         raise SkippedError("TensorRT runs on a GPU; this run is on the CPU")
@@ -191,7 +200,8 @@ def _bundle_precision(setting: Setting) -> str:
 
 _OPENERS = (
     *(_eager, _autocast, _compiled, _folded, _folded_triton),
-    *(_onnxruntime("cpu"), _onnxruntime("cuda"), _onnxruntime("tensorrt"), _tensorrt),
+    *(_onnxruntime("cpu"), _onnxruntime("cuda"), _onnxruntime("tensorrt")),
+    *(_openvino, _tensorrt),
 )
 IMPLEMENTATIONS: dict[str, Callable[[Setting], Implementation]] = dict(zip(BACKENDS, _OPENERS, strict=True))
 """Functions that open each, or raise `SkippedError`."""

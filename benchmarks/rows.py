@@ -32,6 +32,7 @@ BACKENDS = (
     "onnxruntime-cpu",
     "onnxruntime-cuda",
     "onnxruntime-tensorrt",
+    "openvino-cpu",
     "tensorrt",
 )
 """Names of all that can be measured, in the order of reports."""

@@ -62,6 +62,13 @@ def _onnxruntime(device: str) -> str:
     return f"ONNX Runtime {start_provider(device)}"
 
 
+def _openvino() -> str:
+    backend_opener("openvino")
+    from pcaseg.runtime.openvino_backend import start_device
+
+    return f"OpenVINO {start_device('cpu')}"
+
+
 def _tensorrt() -> str:
     backend_opener("tensorrt")
     trt = import_tensorrt()
@@ -132,6 +139,7 @@ _PROBES: dict[str, Callable[[], str]] = {
     "onnxruntime on cpu": partial(_onnxruntime, "cpu"),
     "onnxruntime on cuda": partial(_onnxruntime, "cuda"),
     "onnxruntime on tensorrt": partial(_onnxruntime, "tensorrt"),
+    "openvino on cpu": _openvino,
     "tensorrt on cuda": _tensorrt,
     "torch on cpu": partial(_torch, "cpu"),
     "torch on cuda": partial(_torch, "cuda"),

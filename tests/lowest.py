@@ -1,7 +1,8 @@
 """Runs the quick path in an environment of exactly the lowest versions that the package declares.
 
 `python tests/lowest.py runtime` takes the base and ONNX Runtime, without PyTorch, and bundles that the environment of
-this interpreter exports; `python tests/lowest.py all` takes every extra, and exports there too.
+this interpreter exports; `python tests/lowest.py all` takes every extra, and exports there too. TensorRT's companions
+have an environment of their own: the CUDA bindings of their lowest version and of PyTorch's do not go together.
 """
 
 from __future__ import annotations
@@ -90,6 +91,33 @@ def use(python: Path, work: Path) -> None:
     run(python, "-c", _DEEP_LABELS, work / "deep.png")
 
 
+def start_tensorrt(python: Path) -> None:
+    """Reads a graph and looks for a GPU with TensorRT's companions; the driver alone may be missing."""
+    run(python, "-c", "import filelock, onnx.compose")
+    run(python, "-c", _LOOK_FOR_GPU)
+
+
+_LOOK_FOR_GPU = """
+from pcaseg.errors import EngineError
+from pcaseg.runtime.cuda import open_driver
+try:
+    print(open_driver(None).gpu)
+except EngineError as error:
+    print(error)
+"""
+
+_OPENVINO = """
+import pathlib, sys
+import numpy as np
+from pcaseg import Segmenter
+found = {}
+for backend in ("onnxruntime", "openvino"):
+    segmenter = Segmenter(sys.argv[1], backend)
+    segmenter.set_vocabulary(["sky", "grass", "red car"])
+    found[backend] = segmenter(min(pathlib.Path(sys.argv[2]).iterdir())).labels
+assert (found["onnxruntime"] == found["openvino"]).mean() > 0.999
+"""
+
 _DEEP_LABELS = """
 import sys
 import numpy as np
@@ -110,12 +138,14 @@ def main() -> None:
             python = environment(ROOT / ".venv-lowest-runtime", "onnxruntime")
             export(sys.executable, work)
         else:
-            python = environment(ROOT / ".venv-lowest", *project()["optional-dependencies"])
+            start_tensorrt(environment(ROOT / ".venv-lowest-tensorrt", "onnxruntime", "tensorrt"))
+            python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - {"tensorrt"}))
             export(python, work)
             images = work / "scenes" / "images"
             run(python, "-m", "pcaseg", "check", work / "float32.pcaseg", "--images", images, "--classes", "1,20")
             rows = ROOT / "benchmarks" / "results" / "bench_eva-b-384.jsonl"
             run(python, "-m", "pcaseg", "report", rows, "--html", work / "report.html")
+            run(python, "-c", _OPENVINO, work / "float32.pcaseg", images)
         use(python, work)
     print(f"the lowest versions run: {', '.join(pins(*(['onnxruntime'] if kind == 'runtime' else [])))}")
 

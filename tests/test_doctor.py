@@ -143,7 +143,7 @@ def test_a_damaged_bundle_fails(exported, tmp_path, capsys):
 def test_without_any_backend_it_says_so():
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnxruntime', 'tensorrt'): sys.modules[name] = None\n"
+        "for name in ('torch', 'onnxruntime', 'openvino', 'tensorrt'): sys.modules[name] = None\n"
         "from pcaseg.cli import main; sys.exit(main(['doctor']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -14,7 +14,13 @@ from pcaseg.runtime.engines import EnginePrecision
 
 LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
 
-_OWNERS = {"engine_precision": "tensorrt", "plugin_library": "tensorrt", "arena": "onnxruntime"}
+_OWNERS = {
+    "engine_precision": "tensorrt",
+    "plugin_library": "tensorrt",
+    "arena": "onnxruntime",
+    "precision_hint": "openvino",
+    "model_cache": "openvino",
+}
 """Options that one backend alone understands, and which."""
 
 WEIGHTS_NOTES = {
@@ -43,9 +49,13 @@ def add_vocabulary(command: argparse.ArgumentParser) -> None:
 
 def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--backend", default="onnxruntime", help="what runs a bundle: onnxruntime (default), tensorrt or torch"
+        "--backend",
+        default="onnxruntime",
+        help="what runs a bundle: onnxruntime (default), openvino, tensorrt or torch",
     )
-    command.add_argument("--device", help="cpu (default), cuda or cuda:N; tensorrt for that provider of ONNX Runtime")
+    command.add_argument(
+        "--device", help="cpu (default), cuda or cuda:N; of onnxruntime tensorrt; of openvino gpu or npu"
+    )
     command.add_argument("--threads", type=up_to(CORES), help="CPU threads")
     command.add_argument(
         "--engine-precision", choices=get_args(EnginePrecision), help="of tensorrt's engines (default: the bundle's)"
@@ -54,6 +64,17 @@ def add_backend(command: argparse.ArgumentParser) -> None:
         "--arena",
         choices=("grow", "shrink", "off"),
         help="of onnxruntime on the CPU: memory kept for the next image (grow, default), given back or not pooled",
+    )
+    command.add_argument(
+        "--precision-hint",
+        choices=("float32", "float16", "bfloat16"),
+        help="what openvino multiplies in, where the device can (default: float32)",
+    )
+    command.add_argument(
+        "--model-cache",
+        type=some_path,
+        metavar="FOLDER",
+        help="where openvino keeps compiled graphs for the next start",
     )
     command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Literal
 
@@ -12,10 +11,7 @@ import onnxruntime
 from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
-from pcaseg.runtime.manifest import Manifest
-from pcaseg.runtime.shortlist import all_logits, check_kept
-from pcaseg.runtime.text import embed_names, open_tokenizer
-from pcaseg.runtime.tokenizer import Tokenizer
+from pcaseg.runtime.onnx_backend import OnnxBackend
 
 Arena = Literal["grow", "shrink", "off"]
 """What happens to the memory of intermediate results on the CPU: kept for the next image (as large as the largest so
@@ -26,15 +22,10 @@ _ONE_NODE = (  # an ONNX graph: y = x, one float32
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
 )
-_TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
 
 
-class OnnxRuntimeBackend:
-    """A `Backend` on ONNX Runtime.
-
-    The text encoder and the tokenizer are read at the first `encode_text`: a robot that only uses vocabulary files
-    never loads them.
-    """
+class OnnxRuntimeBackend(OnnxBackend):
+    """A `Backend` on ONNX Runtime."""
 
     def __init__(
         self, bundle: Bundle, *, device: str | None = None, threads: int | None = None, arena: Arena = "grow"
@@ -52,11 +43,8 @@ class OnnxRuntimeBackend:
             PcasegError: an unknown device or arena, an arena of a GPU, a thread count below 1, or no usable GPU.
             BundleError: a file is not what the manifest says, or ONNX Runtime refuses the graph.
         """
-        self._bundle = bundle
+        super().__init__(bundle, threads=threads)
         self._provider, self._options = _provider_of(device or "cpu")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise PcasegError(f"threads={threads}: give 1 or more")
-        self._threads = threads
         check_choice(arena, Arena, what="arena")
         if arena != "grow" and self._provider != _PROVIDERS["cpu"]:
             raise PcasegError(f"arena={arena!r}: is for device='cpu'; leave it out")
@@ -65,7 +53,7 @@ class OnnxRuntimeBackend:
         if arena == "shrink":
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=bundle.outputs)
-        self._check_sizes()
+        self._check_sizes({value.name: value.shape for value in self._segmenter.get_inputs()})
 
     @classmethod
     def open(
@@ -79,107 +67,14 @@ class OnnxRuntimeBackend:
         """`onnxruntime-cpu` or `onnxruntime-cuda`: the provider that runs."""
         return "onnxruntime-" + self._provider.removesuffix("ExecutionProvider").lower()
 
-    @property
-    def manifest(self) -> Manifest:
-        """The bundle's manifest."""
-        return self._bundle.manifest
-
-    def encode_text(self, names: Sequence[str]) -> np.ndarray:
-        """Embeds class names, each in the bundle's prompt.
-
-        Returns:
-            `(T, D)` float32, unit norm.
-
-        Raises:
-            BundleError: the text encoder or the tokenizer is missing or not usable.
-            MissingDependencyError: a name needs ftfy, which is not installed.
-        """
-
-        def encode(tokens: np.ndarray) -> np.ndarray:
-            result: np.ndarray = self._text_encoder.run(["text"], {"tokens": tokens}, self._run_options)[0]
-            return result
-
-        return embed_names(self._bundle, self._tokenizer, names, encode, most=_TEXT_BATCH)
-
-    def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
-        """Segments windows.
-
-        Args:
-            images: `(N, 3, R, R)` float32, RGB 0..255.
-            text: `(T, D)` float32, unit norm.
-
-        Returns:
-            `(N, T, h, w)` float32.
-
-        Raises:
-            PcasegError: the bundle's graph ends in labels.
-            BundleError: the graph returns another number of windows or classes.
-        """
-        if self.manifest.shortlist is not None:
-            return all_logits(*self.kept_logits(images, text), len(text))
-        (logits,) = self._run(("logits",), images, text)
-        if logits.ndim != 4 or logits.shape[:2] != (len(images), len(text)):
-            raise BundleError(
-                f"{SEGMENTER_NAME} returned {logits.shape} for {len(images)} windows and {len(text)} classes; "
-                "export the bundle anew"
-            )
-        return logits
-
-    def kept_logits(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Segments windows through a graph with a shortlist; see `ShortlistBackend.kept_logits`.
-
-        Raises:
-            PcasegError: the bundle's graph ends in something else.
-            BundleError: the graph returns other sizes, or indices of no class.
-        """
-        logits, classes = self._run(("logits", "classes"), images, text)
-        check_kept(logits, classes, windows=len(images), classes_of=len(text), shortlist=self.manifest.shortlist)
-        return logits, classes
-
-    def labels(self, images: np.ndarray, text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Segments whole images.
-
-        Args:
-            images: `(N, H, W, 3)` uint8 RGB.
-            text: `(T, D)` float32, unit norm.
-
-        Returns:
-            labels `(N, H, W)` int32 and confidence `(N, H, W)` float32.
-
-        Raises:
-            PcasegError: the bundle's graph ends in logits.
-            BundleError: the graph returns other sizes than the images'.
-        """
-        labels, confidence = self._run(("labels", "confidence"), images, text)
-        if not labels.shape == confidence.shape == images.shape[:3]:
-            raise BundleError(
-                f"{SEGMENTER_NAME} returned {labels.shape} and {confidence.shape} for images of {images.shape[:3]}; "
-                "export the bundle anew"
-            )
-        return labels, confidence
-
-    def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
-        self._bundle.check_outputs(outputs)
+    def _segment(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
         feeds = {"image": images, "text": text}
         result: list[np.ndarray] = self._segmenter.run(list(outputs), feeds, self._run_options)
         return result
 
-    def _check_sizes(self) -> None:
-        """The manifest's sizes against the graph's: otherwise a wrong manifest fails deep within ONNX Runtime."""
-        shapes = {value.name: value.shape for value in self._segmenter.get_inputs()}
-        manifest = self.manifest
-        side, width = manifest.image.size_px, manifest.text.embed_dim
-        image = [3, side, side] if manifest.graph == "logits" else [*(manifest.image_size or ("H", "W")), 3]
-        for name, wanted in (("image", image), ("text", [width])):
-            if shapes[name][1:] != wanted:
-                raise BundleError(
-                    f"{self._bundle.path / SEGMENTER_NAME}: {name} has the shape {shapes[name]}, but the manifest says "
-                    f"{wanted} behind the first axis; export the bundle anew"
-                )
-
-    @cached_property
-    def _tokenizer(self) -> Tokenizer:
-        return open_tokenizer(self._bundle)
+    def _encode(self, tokens: np.ndarray) -> np.ndarray:
+        result: np.ndarray = self._text_encoder.run(["text"], {"tokens": tokens}, self._run_options)[0]
+        return result
 
     @cached_property
     def _text_encoder(self) -> onnxruntime.InferenceSession:

@@ -97,7 +97,8 @@ def segmenter_graph() -> bytes:
 
     constants = {
         "colours": COLOUR_WEIGHTS,
-        "kernel_shape": np.array([-1, 3, 1, 1], np.int64),
+        "pixels": np.array([0, 3, -1], np.int64),
+        "map": np.array([0, -1, SIDE // 4, SIDE // 4], np.int64),
         "scale": np.array(64, np.float32),
         "shift": np.array(2, np.float32),
     }
@@ -106,8 +107,9 @@ def segmenter_graph() -> bytes:
         helper.make_node("Div", ["pooled", "scale"], ["scaled"]),
         helper.make_node("Sub", ["scaled", "shift"], ["features"]),
         helper.make_node("MatMul", ["text", "colours"], ["projected"]),
-        helper.make_node("Reshape", ["projected", "kernel_shape"], ["kernels"]),
-        helper.make_node("Conv", ["features", "kernels"], ["logits"]),
+        helper.make_node("Reshape", ["features", "pixels"], ["columns"]),
+        helper.make_node("MatMul", ["projected", "columns"], ["products"]),
+        helper.make_node("Reshape", ["products", "map"], ["logits"]),
     ]
     inputs = [
         helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIDE, SIDE]),
@@ -125,7 +127,10 @@ def label_graph(size: tuple[int, int] | None = None) -> bytes:
         helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ArgMax", ["pixels"], ["brightest"], axis=3, keepdims=0),
         helper.make_node("Cast", ["brightest"], ["labels"], to=TensorProto.INT32),
-        helper.make_node("Div", ["pixels", "white"], ["scores"]),
+        helper.make_node("ReduceMax", ["text"], ["greatest"], keepdims=0),
+        helper.make_node("Mul", ["greatest", "nothing"], ["unseen"]),
+        helper.make_node("Add", ["pixels", "unseen"], ["seen"]),
+        helper.make_node("Div", ["seen", "white"], ["scores"]),
         helper.make_node("ReduceMax", ["scores", "axis"], ["confidence"], keepdims=0),
     ]
     frame = ["N", *(size or ("H", "W"))]
@@ -137,7 +142,11 @@ def label_graph(size: tuple[int, int] | None = None) -> bytes:
         helper.make_tensor_value_info("labels", TensorProto.INT32, frame),
         helper.make_tensor_value_info("confidence", TensorProto.FLOAT, frame),
     ]
-    constants = {"white": np.array(255, np.float32), "axis": np.array([3], np.int64)}
+    constants = {
+        "white": np.array(255, np.float32),
+        "nothing": np.array(0, np.float32),
+        "axis": np.array([3], np.int64),
+    }
     return serialise(nodes, inputs, outputs, {k: numpy_helper.from_array(v, k) for k, v in constants.items()})
 
 

@@ -1,7 +1,8 @@
-"""The table of backends, and ONNX Runtime on graphs of a few nodes."""
+"""The table of backends, and those that run ONNX files on graphs of a few nodes."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -21,12 +22,20 @@ from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.tokenizer import Tokenizer
 
 onnxruntime = pytest.importorskip("onnxruntime")
+NO_OPENVINO = importlib.util.find_spec("openvino") is None
+LIBRARIES = pytest.mark.parametrize(
+    "library",
+    [
+        "onnxruntime",
+        pytest.param("openvino", marks=pytest.mark.skipif(NO_OPENVINO, reason="OpenVINO is not installed")),
+    ],
+)
 
 IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 3, 32, 32)).astype(np.float32)
 
 
 def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
-    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, tensorrt, torch"):
+    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, openvino, tensorrt, torch"):
         open_backend("tflite", Bundle(bundle_path))
 
 
@@ -34,6 +43,7 @@ def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
     ("name", "module"),
     [
         ("onnxruntime", "pcaseg.runtime.onnxruntime_backend"),
+        ("openvino", "pcaseg.runtime.openvino_backend"),
         ("tensorrt", "pcaseg.runtime.tensorrt_backend"),
         ("torch", "pcaseg.export.torch_backend"),
     ],
@@ -67,7 +77,7 @@ def test_another_package_adds_a_backend(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_fake_backend: Callable[[], Any]
 ) -> None:
     register(tmp_path, monkeypatch, "own = other_backend:open_it")
-    assert backend_names() == ("onnxruntime", "own", "tensorrt", "torch")
+    assert backend_names() == ("onnxruntime", "openvino", "own", "tensorrt", "torch")
     with pytest.raises(MissingDependencyError, match="No module named 'other_backend'.*install all that other needs"):
         open_backend("own", Bundle(bundle_path))
     asked = []
@@ -88,10 +98,13 @@ def test_nothing_registered_says_how_to_install(bundle_path: Path, monkeypatch: 
         open_backend("onnxruntime", Bundle(bundle_path))
 
 
-def test_logits_for_any_number_of_windows_and_classes(bundle_path: Path, make_fake_backend: Callable[[], Any]) -> None:
-    backend, fake = open_backend("onnxruntime", Bundle(bundle_path), threads=1), make_fake_backend()
+@LIBRARIES
+def test_logits_for_any_number_of_windows_and_classes(
+    library: str, bundle_path: Path, make_fake_backend: Callable[[], Any]
+) -> None:
+    backend, fake = open_backend(library, Bundle(bundle_path), threads=1), make_fake_backend()
     assert isinstance(backend, Backend)
-    assert backend.name == "onnxruntime-cpu"
+    assert backend.name == f"{library}-cpu"
     for windows, classes in ((1, 1), (3, 2), (2, 300)):
         text = fake.encode_text([f"class {i}" for i in range(classes)])
         text.flags.writeable = False  # as a vocabulary's are
@@ -100,11 +113,12 @@ def test_logits_for_any_number_of_windows_and_classes(bundle_path: Path, make_fa
         np.testing.assert_allclose(logits, fake.logits(IMAGES[:windows], text), rtol=1e-4, atol=1e-4)
 
 
+@LIBRARIES
 def test_text_is_prompted_tokenized_and_normalised(
-    bundle_path: Path, tokenizer_bytes: bytes, token_weights: np.ndarray
+    library: str, bundle_path: Path, tokenizer_bytes: bytes, token_weights: np.ndarray
 ) -> None:
     names = ["cat", "tv monitor, television"] + [f"thing {i}" for i in range(130)]  # more than two batches
-    text = open_backend("onnxruntime", Bundle(bundle_path)).encode_text(names)
+    text = open_backend(library, Bundle(bundle_path)).encode_text(names)
     tokens = Tokenizer(tokenizer_bytes)([prompt_for(name) for name in names])
     expected = tokens.astype(np.float64) @ token_weights
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
@@ -112,9 +126,10 @@ def test_text_is_prompted_tokenized_and_normalised(
     np.testing.assert_allclose(text, expected, atol=1e-5)
 
 
-def test_the_text_encoder_is_read_only_when_needed(bundle_path: Path) -> None:
+@LIBRARIES
+def test_the_text_encoder_is_read_only_when_needed(library: str, bundle_path: Path) -> None:
     (bundle_path / "text_encoder.onnx").unlink()
-    backend = open_backend("onnxruntime", Bundle(bundle_path))
+    backend = open_backend(library, Bundle(bundle_path))
     text = np.eye(2, 6, dtype=np.float32)
     assert backend.logits(IMAGES[:1], text).shape == (1, 2, 8, 8)
     with pytest.raises(BundleError, match=r"text_encoder\.onnx is missing"):
@@ -212,27 +227,30 @@ def test_a_gpu_that_does_not_start_is_an_error(bundle_path: Path, monkeypatch: p
         open_backend("onnxruntime", Bundle(bundle_path), device="cuda:0")
 
 
-def test_graphs_that_onnxruntime_refuses(
-    tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
+@LIBRARIES
+def test_graphs_that_the_library_refuses(
+    library: str, tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
 ) -> None:
     whole = bundle_files["segmenter.onnx"]
     for index, data in enumerate((b"no graph", whole[: len(whole) // 2], b"")):
         path = write_bundle(tmp_path / f"{index}.pcaseg", bundle_files | {"segmenter.onnx": data})
         with pytest.raises(BundleError, match=r"segmenter\.onnx: ") as caught:
-            open_backend("onnxruntime", Bundle(path))
+            open_backend(library, Bundle(path))
         assert "\n" not in str(caught.value)
 
 
+@LIBRARIES
 def test_graphs_of_another_kind(
-    tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
+    library: str, tmp_path: Path, write_bundle: Callable[..., Path], bundle_files: dict[str, bytes]
 ) -> None:
     swapped = bundle_files | {"segmenter.onnx": bundle_files["text_encoder.onnx"]}
     with pytest.raises(BundleError, match=r"the graph maps \('tokens',\) to \('text',\), not"):
-        open_backend("onnxruntime", Bundle(write_bundle(tmp_path / "b.pcaseg", swapped)))
+        open_backend(library, Bundle(write_bundle(tmp_path / "b.pcaseg", swapped)))
 
 
-def test_labels_of_any_number_of_images(write_label_bundle: Callable[..., Path]) -> None:
-    backend = open_backend("onnxruntime", Bundle(write_label_bundle()), threads=1)
+@LIBRARIES
+def test_labels_of_any_number_of_images(library: str, write_label_bundle: Callable[..., Path]) -> None:
+    backend = open_backend(library, Bundle(write_label_bundle()), threads=1)
     text = np.eye(3, 6, dtype=np.float32)
     for shape in ((1, 1, 1, 3), (2, 5, 9, 3)):
         images = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
@@ -242,25 +260,33 @@ def test_labels_of_any_number_of_images(write_label_bundle: Callable[..., Path])
         assert (labels.dtype, confidence.dtype) == (np.int32, np.float32)
 
 
-def test_each_kind_of_graph_answers_its_own_call(bundle_path: Path, write_label_bundle: Callable[..., Path]) -> None:
+@LIBRARIES
+def test_each_kind_of_graph_answers_its_own_call(
+    library: str, bundle_path: Path, write_label_bundle: Callable[..., Path]
+) -> None:
     text = np.eye(1, 6, dtype=np.float32)
     with pytest.raises(PcasegError, match=r"tiny\.pcaseg: its graph ends in logits, not labels and confidence"):
-        open_backend("onnxruntime", Bundle(bundle_path)).labels(np.zeros((1, 4, 4, 3), np.uint8), text)
+        open_backend(library, Bundle(bundle_path)).labels(np.zeros((1, 4, 4, 3), np.uint8), text)
     with pytest.raises(PcasegError, match=r"camera\.pcaseg: its graph ends in labels and confidence, not logits"):
-        open_backend("onnxruntime", Bundle(write_label_bundle())).logits(IMAGES, text)
+        open_backend(library, Bundle(write_label_bundle())).logits(IMAGES, text)
 
 
+@LIBRARIES
 def test_label_graphs_that_the_manifest_does_not_describe(
-    tmp_path: Path, write_bundle: Callable[..., Path], bundle_path: Path, write_label_bundle: Callable[..., Path]
+    library: str,
+    tmp_path: Path,
+    write_bundle: Callable[..., Path],
+    bundle_path: Path,
+    write_label_bundle: Callable[..., Path],
 ) -> None:
     files = {name: (bundle_path / name).read_bytes() for name in ("segmenter.onnx", "text_encoder.onnx")}
     path = write_bundle(tmp_path / "swapped.pcaseg", files, graph="labels", strategy="single")
     with pytest.raises(BundleError, match=r"to \('logits',\), not .* to \('labels', 'confidence'\)"):
-        open_backend("onnxruntime", Bundle(path))
+        open_backend(library, Bundle(path))
     with pytest.raises(
         BundleError, match=r"image has the shape \['N', 'H', 'W', 3\], but the manifest says \[40, 60, 3\]"
     ):
-        open_backend("onnxruntime", Bundle(write_label_bundle(image_size=(40, 60))))
+        open_backend(library, Bundle(write_label_bundle(image_size=(40, 60))))
 
 
 def test_nothing_is_loaded_from_a_tampered_bundle(bundle_path: Path) -> None:
