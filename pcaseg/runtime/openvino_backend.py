@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import openvino
 
 from pcaseg import paths
 from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.onnx_backend import OnnxBackend
+
+# OpenVINO reports each import to its makers and keeps a client id in the home folder; without that package it does not.
+_SILENCED = "openvino_telemetry"
+sys.modules.setdefault(_SILENCED, None)  # type: ignore[arg-type]
+import openvino  # noqa: E402
+
+if sys.modules[_SILENCED] is None:
+    del sys.modules[_SILENCED]
 
 PrecisionHint = Literal["float32", "float16", "bfloat16"]
 """What the segmenter is multiplied in where the hardware has it. OpenVINO's own default is the fastest it finds, which

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +36,17 @@ def test_hints(bundle_path: Path, hint: str, able: str | None) -> None:
         return
     with pytest.raises(PcasegError, match=f"precision_hint='{hint}': (choose one of|cpu does not compute in it)"):
         open_backend("openvino", Bundle(bundle_path), options={"precision_hint": hint})
+
+
+def test_nothing_is_reported_or_kept_at_home(bundle_path: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pcaseg import Segmenter; Segmenter(sys.argv[1], 'openvino'); "
+        "assert not [name for name in sys.modules if name.startswith('openvino_telemetry')]"
+    )
+    environ = os.environ | {"HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    subprocess.run([sys.executable, "-c", code, str(bundle_path)], check=True, env=environ)
+    assert list((tmp_path / "home").iterdir()) == []
 
 
 def test_float32_is_what_the_graph_is_compiled_for(bundle_path: Path) -> None:
