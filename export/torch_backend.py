@@ -83,7 +83,7 @@ class TorchBackend:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the model is on a GPU."""
+        """True where the model is on a GPU."""
         return self._device.type == "cuda"
 
     def fetch(self, array: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ class GpuBackend(Backend, Protocol):
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it is on a GPU now."""
+        """True where it is on a GPU now."""
         ...
 
     def fetch(self, array: Any) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,7 @@ from pcaseg.runtime.preparing import VocabularyCache
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.shortlist import check_shortlist
 from pcaseg.runtime.steps import Job, Steps
+from pcaseg.runtime.stream import Stream, StreamMode
 from pcaseg.runtime.vocabulary import Vocabulary, VocabularySpec
 
 ImageSource = str | os.PathLike[str] | np.ndarray | Image.Image | Any
@@ -102,6 +104,7 @@ class Segmenter:
         self._vocabulary: Vocabulary | None = None
         self._changed = threading.Condition()
         self._running = 0
+        self._streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
     def __enter__(self) -> Segmenter:
         return self
@@ -145,10 +148,12 @@ class Segmenter:
         return self._vocabulary
 
     def close(self) -> None:
-        """Waits for the calls that run and gives the bundle's memory back; no further call is possible.
+        """Ends its streams, waits for the calls that run and gives the bundle's memory back; no call is possible then.
 
         A backend that was opened by the caller stays open. Closing twice does nothing.
         """
+        for stream in list(self._streams):
+            stream.close()
         with self._changed:
             steps, self._steps = self._steps, None
             self._changed.wait_for(lambda: self._running == 0)
@@ -223,6 +228,39 @@ class Segmenter:
             if jobs:
                 steps.network(jobs)
             return [steps.label(job) for job in jobs]
+
+    def stream(
+        self,
+        frames: Iterable[Any],
+        vocabulary: VocabularySpec | None = None,
+        *,
+        mode: StreamMode = "every",
+        queue: int = 2,
+    ) -> Stream:
+        """Segments frames one after the other, with decoding, preparation, network and label map at work at once.
+
+        Args:
+            frames: an iterable of images as a call takes them, of pairs (timestamp, image), or of
+                `pcaseg.runtime.Frame`. It is iterated in a thread.
+            vocabulary: of the stream, as `set_vocabulary` takes it; None to follow the segmenter's, which each frame
+                takes when it is read. See also `Stream.set_vocabulary`.
+            mode: see `pcaseg.runtime.stream.StreamMode`.
+            queue: frames that have been read, and not been taken as items yet, at most (one more waits to enter): with
+                1 nothing overlaps but reading.
+
+        Returns:
+            An iterator over `pcaseg.runtime.StreamItem`, in the order of the frames. A frame that cannot be segmented
+            is an item with an error.
+
+        Raises:
+            PcasegError: an unknown mode, a queue below 1, or as `prepare`.
+        """
+        with self._use():
+            stream = Stream(frames, self._use, lambda: self._vocabulary, mode=mode, queue=queue)
+            if vocabulary is not None:
+                stream.set_vocabulary(vocabulary, from_frame=0)
+            self._streams.add(stream)
+            return stream
 
     def _chosen(self, steps: Steps, spec: VocabularySpec | None) -> Vocabulary:
         vocabulary = self._vocabulary if spec is None else steps.vocabularies.prepare(spec)
