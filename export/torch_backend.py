@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -80,6 +80,17 @@ class TorchBackend:
         """As `pcaseg.runtime.backends.ShortlistBackend.kept_logits`, where the model has a shortlist."""
         logits, classes = self.kept_network(self.upload(images), self.upload(text)[:, None])
         return self.download(logits), classes.cpu().numpy()
+
+    @property
+    def on_gpu(self) -> bool:
+        """True where the model is on a GPU."""
+        return self._device.type == "cuda"
+
+    def fetch(self, array: Any) -> np.ndarray:
+        """A copy of an array on the GPU, see `pcaseg.runtime.arrays.GpuBackend`."""
+        known = isinstance(array, Tensor) or hasattr(array, "__cuda_array_interface__")
+        tensor = torch.as_tensor(array) if known else torch.from_dlpack(array)
+        return tensor.detach().cpu().numpy()
 
     def upload(self, array: np.ndarray) -> Tensor:
         """A copy on the device."""

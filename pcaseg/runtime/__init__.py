@@ -9,14 +9,18 @@ from pcaseg.runtime.backends import Backend, backend_names
 from pcaseg.runtime.bundle import Bundle, Manifest
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.runtime.stream import Frame, Stream, StreamItem
 from pcaseg.runtime.vocabulary import Vocabulary, resolve_names
 
 __all__ = [
     "Backend",
     "Bundle",
+    "Frame",
     "Manifest",
     "Result",
     "Segmenter",
+    "Stream",
+    "StreamItem",
     "Vocabulary",
     "backend_names",
     "list_images",

@@ -362,6 +362,31 @@ def foreign_array(array: Any, name: str) -> tuple[DeviceArray, int | None]:
     return DeviceArray(int(interface["data"][0]), shape, dtype, array), interface.get("stream")
 
 
+def fetch_array(driver: Driver, array: Any, name: str) -> np.ndarray:
+    """A copy, in host memory, of another library's array on the GPU, behind the work that makes it.
+
+    Raises:
+        PcasegError: as `foreign_array`.
+    """
+    source, maker = foreign_array(array, name)
+    size = int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize
+    if size == 0:
+        return np.empty(source.shape, source.dtype)
+    staging, stream, event = Staging(driver), driver.create_stream(), driver.create_event()
+    try:
+        staging.reserve(size)
+        driver.record(event, maker or 0)
+        driver.wait(stream, event)
+        driver.copy_out(staging.host, source.address, size, stream)
+        driver.synchronize(stream)
+        found: np.ndarray = staging.host[:size].view(source.dtype).reshape(source.shape).copy()
+        return found
+    finally:
+        driver.destroy_event(event)
+        driver.destroy_stream(stream)
+        staging.release()
+
+
 def _contiguous(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
     strides = [itemsize]
     for length in reversed(shape[1:]):

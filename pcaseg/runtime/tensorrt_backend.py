@@ -13,7 +13,7 @@ import numpy as np
 from pcaseg.configs import most_kept
 from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
-from pcaseg.runtime.cuda import DeviceArray, Driver, open_driver
+from pcaseg.runtime.cuda import DeviceArray, Driver, fetch_array, open_driver
 from pcaseg.runtime.engines import (
     EngineKey,
     EnginePrecision,
@@ -165,6 +165,20 @@ class TensorRTBackend:
             raise EngineError(f"contexts={self._contexts}: outputs on the GPU are kept by one context; open with 1")
         with self._engine_for(images, text).lane() as lane:
             return lane.run_device({"image": images, "text": text})
+
+    @property
+    def on_gpu(self) -> bool:
+        """True: TensorRT runs nowhere else."""
+        return True
+
+    def fetch(self, array: Any) -> np.ndarray:
+        """A copy of an array on the GPU, see `pcaseg.runtime.arrays.GpuBackend`.
+
+        Raises:
+            PcasegError: as `pcaseg.runtime.cuda.foreign_array`.
+        """
+        self._driver.activate()
+        return fetch_array(self._driver, array, "image")
 
     def engine_times_ms(self, images: np.ndarray, text: np.ndarray, *, calls: int) -> list[float]:
         """Milliseconds of the engine alone, by CUDA events, on inputs that are on the GPU already."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from stream_support import NAMES, threads_end
 
 from pcaseg.class_names import PROMPT_TEMPLATE
 from pcaseg.configs import Sliding
 from pcaseg.runtime.bundle import FileEntry, ImageSpec, Manifest, TensorSpec, TextSpec, Weights
+from pcaseg.runtime.segmenter import Segmenter
 
 SIDE, EMBED = 32, 6
 SLIDING = Sliding(image_px=40, window_px=24, stride_px=16)
@@ -225,6 +228,22 @@ def fake_backend() -> FakeBackend:
 @pytest.fixture
 def make_fake_backend() -> type[FakeBackend]:
     return FakeBackend
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """A check, behind the test, that its streams have ended."""
+    before = threading.active_count()
+    yield
+    assert threads_end(before), [thread.name for thread in threading.enumerate()]
+
+
+@pytest.fixture
+def segmenter(fake_backend: FakeBackend) -> Segmenter:
+    """One on the backend in NumPy, with the names of the tests of streams."""
+    found = Segmenter(fake_backend)
+    found.set_vocabulary(NAMES)
+    return found
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_a_segmenter_goes_to_a_process_that_starts_afresh(bundle_path: Path) -> 
 def test_a_pickled_segmenter_keeps_its_options(bundle_path: Path) -> None:
     segmenter = Segmenter(bundle_path, threads=1, strategy="sliding", window_batch=3, bits=12)
     for one in (pickle.loads(pickle.dumps(segmenter)), copy.deepcopy(segmenter)):
-        assert one.vocabulary is None and (one.strategy, one.bits, one._window_batch) == ("sliding", 12, 3)
+        assert one.vocabulary is None and (one.strategy, one.bits, one._steps.window_batch) == ("sliding", 12, 3)
         assert one.backend is not segmenter.backend and one.backend._threads == 1
     segmenter.set_vocabulary(["cat", "grass"])
     again = pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(segmenter))))
@@ -168,7 +168,7 @@ def test_vocabularies_are_encoded_once(fake_backend: Any) -> None:
     assert fake_backend.encoded == [("cat", "dog"), ("grass",), ("dog", "cat")]
     for index in range(100):
         segmenter.set_vocabulary([f"name {index}"])
-    assert len(segmenter._encoded) == 64
+    assert len(segmenter._steps.vocabularies) == 64
 
 
 def test_vocabulary_sources(tmp_path: Path, fake_backend: Any) -> None:
