@@ -31,7 +31,7 @@ DEFAULT_MODEL = "tiny"
 
 
 def add_segment(command: argparse.ArgumentParser) -> None:
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder")
+    command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder, or a recording of ROS")
     add_network(command, default=DEFAULT_MODEL)
     add_vocabulary(command)
     command.add_argument(
@@ -45,6 +45,10 @@ def add_segment(command: argparse.ArgumentParser) -> None:
         type=up_to(MOST_BITS, least=LEAST_BITS),
         help="bits that images of more than 8 use, such as 12 of a camera's 12 in 16 (default: what the file says)",
     )
+    command.add_argument(
+        "--topic", action="append", default=[], help="of a recording: images to label (may be repeated)"
+    )
+    command.add_argument("--copy", action="append", default=[], metavar="TOPIC", help="of a recording: keep it; or all")
     add_shortlist(command)
     add_backend(command)
     command.set_defaults(run=run_segment)
@@ -60,6 +64,12 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
 
 def run_segment(options: argparse.Namespace) -> int:
     from pcaseg.runtime.batch import expand_inputs, segment_files
+    from pcaseg.runtime.sources import is_recording
+
+    if any(is_recording(path) for path in options.images):
+        return _run_recording(options)
+    if options.topic or options.copy:
+        raise PcasegError("--topic and --copy are for a recording; leave them out")
 
     images, left_out = expand_inputs(options.images)
     segmenter = _open_segmenter(options)
@@ -79,6 +89,26 @@ def run_segment(options: argparse.Namespace) -> int:
     for _, message in batch.failed:
         print(f"error: {message}", file=sys.stderr)
     return EXIT_BAD_INPUT if batch.failed else EXIT_OK
+
+
+def _run_recording(options: argparse.Namespace) -> int:
+    if len(options.images) > 1:
+        raise PcasegError(f"{options.images[1]}: a recording is labelled alone; give one at a time")
+    from pcaseg.runtime.recorded_labels import segment_recording
+    from pcaseg.runtime.recordings import Recording
+
+    with Recording(options.images[0]) as recording:
+        recording.image_topics(options.topic)  # before anything is loaded
+    segmenter = _open_segmenter(options)
+    found = segment_recording(
+        segmenter, options.images[0], options.out, topics=options.topic, copy=options.copy, progress=True
+    )
+    print(f"{options.out}: {found.said()}; {', '.join(found.topics)}")
+    say_weights(segmenter.backend.manifest.weights.kind)
+    faults = [*found.failed, *([f"{found.cut}; the frames before it are labelled"] if found.cut else [])]
+    for message in faults:
+        print(f"error: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT if faults else EXIT_OK
 
 
 def run_vocab(options: argparse.Namespace) -> int:

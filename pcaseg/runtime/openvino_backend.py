@@ -10,9 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from pcaseg import paths
 from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, PcasegError
+from pcaseg.paths import exists, is_folder
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.onnx_backend import OnnxBackend
 
@@ -65,7 +65,7 @@ class OpenVinoBackend(OnnxBackend):
         self._hint = precision_hint
         _check_hint(self._core, self._device, precision_hint)
         if model_cache is not None:
-            if paths.exists(model_cache) and not paths.is_folder(model_cache):
+            if exists(model_cache) and not is_folder(model_cache):
                 raise PcasegError(f"{model_cache}: is no folder; give one for compiled graphs")
             self._core.set_property({"CACHE_DIR": str(model_cache)})
         self._own = threading.local()  # each thread's inference requests
