@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, some_path, up_to
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, seconds, some_path, up_to
 from pcaseg.class_names import check_class_names, split_class_names
 from pcaseg.commands.options import (
     add_backend,
@@ -31,7 +31,9 @@ DEFAULT_MODEL = "tiny"
 
 
 def add_segment(command: argparse.ArgumentParser) -> None:
-    command.add_argument("images", nargs="+", metavar="IMAGE", help="image file or folder, or a recording of ROS")
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="image file or folder; or one recording, video or camera"
+    )
     add_network(command, default=DEFAULT_MODEL)
     add_vocabulary(command)
     command.add_argument(
@@ -49,6 +51,11 @@ def add_segment(command: argparse.ArgumentParser) -> None:
         "--topic", action="append", default=[], help="of a recording: images to label (may be repeated)"
     )
     command.add_argument("--copy", action="append", default=[], metavar="TOPIC", help="of a recording: keep it; or all")
+    command.add_argument(
+        "--every", type=up_to(10_000), default=1, metavar="N", help="of a video: one of so many frames"
+    )
+    command.add_argument("--start", type=seconds, default=0, metavar="SECONDS", help="of a video: where to begin")
+    command.add_argument("--end", type=seconds, metavar="SECONDS", help="of a video: where to end")
     add_shortlist(command)
     add_backend(command)
     command.set_defaults(run=run_segment)
@@ -64,12 +71,16 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
 
 def run_segment(options: argparse.Namespace) -> int:
     from pcaseg.runtime.batch import expand_inputs, segment_files
-    from pcaseg.runtime.sources import is_recording
+    from pcaseg.runtime.sources import is_recording, is_video
 
-    if any(is_recording(path) for path in options.images):
-        return _run_recording(options)
-    if options.topic or options.copy:
+    recorded = any(map(is_recording, options.images))
+    filmed = not recorded and any(map(is_video, options.images))
+    if (options.topic or options.copy) and not recorded:
         raise PcasegError("--topic and --copy are for a recording; leave them out")
+    if (options.every, options.start, options.end) != (1, 0, None) and not filmed:
+        raise PcasegError("--every, --start and --end are for a video; leave them out")
+    if recorded or filmed:
+        return _run_recording(options) if recorded else _run_video(options)
 
     images, left_out = expand_inputs(options.images)
     segmenter = _open_segmenter(options)
@@ -106,6 +117,30 @@ def _run_recording(options: argparse.Namespace) -> int:
     print(f"{options.out}: {found.said()}; {', '.join(found.topics)}")
     say_weights(segmenter.backend.manifest.weights.kind)
     faults = [*found.failed, *([f"{found.cut}; the frames before it are labelled"] if found.cut else [])]
+    for message in faults:
+        print(f"error: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT if faults else EXIT_OK
+
+
+def _run_video(options: argparse.Namespace) -> int:
+    if len(options.images) > 1:
+        raise PcasegError(f"{options.images[1]}: a video is labelled alone; give one at a time")
+    if not options.out.suffix:
+        raise PcasegError(f"--out {options.out}: name the video to write, such as labelled.mp4")
+    from pcaseg.runtime.video import segment_video
+
+    source = options.images[0]
+    found = segment_video(
+        _open_segmenter(options),
+        source,
+        options.out,
+        every=options.every,
+        start=options.start,
+        end=options.end,
+        progress=True,
+    )
+    print(f"{found.said()}: {', '.join(map(str, found.files))}")
+    faults = [*found.failed, *([f"{found.ended}; the frames before it are labelled"] if found.ended else [])]
     for message in faults:
         print(f"error: {message}", file=sys.stderr)
     return EXIT_BAD_INPUT if faults else EXIT_OK

@@ -154,7 +154,7 @@ class Recording:
         return "rosbag2" if self._reader.is2 else "a bag of ROS 1"
 
     def connections(self, topic: str) -> list[Connection]:
-        """Ways in which the topic was recorded: type, definition, quality of service; empty where the recording was cut off."""
+        """Ways in which the topic was recorded: type, quality of service; none of a recording that was cut off."""
         return self._connections.get(topic, [])
 
     def _whole(self, topics: Sequence[str]) -> Iterator[Recorded]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,62 +12,18 @@ import pytest
 from pcaseg.errors import OutputError, PcasegError, VocabularyError
 from pcaseg.runtime.segmenter import Segmenter
 
-rosbags = pytest.importorskip("rosbags")
-from mcap_ros2.reader import read_ros2_messages  # noqa: E402
-from rosbags.highlevel import AnyReader  # noqa: E402
-from rosbags.rosbag2 import StoragePlugin, Writer  # noqa: E402
-from rosbags.typesys import Stores, get_typestore  # noqa: E402
+pytest.importorskip("rosbags")
+pytest.importorskip("av")
+from mcap_ros2.reader import read_ros2_messages
+from rosbags.highlevel import AnyReader
+from rosbags.rosbag2 import StoragePlugin
+from support_sources import SECOND, SIZE, STORE, record, recorded_picture
 
-from pcaseg.runtime.recorded_labels import segment_recording  # noqa: E402
-from pcaseg.runtime.recordings import Recording, RecordingError  # noqa: E402
-from pcaseg.runtime.sources import is_recording  # noqa: E402
+from pcaseg.runtime.recorded_labels import segment_recording
+from pcaseg.runtime.recordings import Recording, RecordingError
+from pcaseg.runtime.sources import is_recording
 
-STORE = get_typestore(Stores.ROS2_JAZZY)
-SECOND = 10**9
 NAMES = [f"thing {index}" for index in range(4)]
-
-
-SIZE = {"width": 31}
-
-
-def picture(index: int) -> np.ndarray:
-    return np.random.default_rng(index).integers(0, 256, (20 + index, SIZE["width"], 3), dtype=np.uint8)
-
-
-def image_message(index: int, encoding: str = "rgb8", frame: str = "camera") -> Any:
-    types, pixels = STORE.types, picture(index)
-    stamp = types["builtin_interfaces/msg/Time"](sec=100 + index, nanosec=7)
-    return types["sensor_msgs/msg/Image"](
-        header=types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame),
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=0,
-        step=pixels.shape[1] * 3,
-        data=pixels.reshape(-1),
-    )
-
-
-def record(
-    folder: Path,
-    frames: int = 6,
-    *,
-    broken: Sequence[int] = (),
-    topics: Sequence[str] = ("/camera/image",),
-    storage: Any = StoragePlugin.MCAP,
-) -> Path:
-    """A recording of image topics and a topic of strings; broken frames have an unknown encoding."""
-    image, string = STORE.types["sensor_msgs/msg/Image"], STORE.types["std_msgs/msg/String"]
-    with Writer(folder, version=9, storage_plugin=storage) as writer:
-        text = writer.add_connection("/said", string.__msgtype__, typestore=STORE)
-        made = [writer.add_connection(topic, image.__msgtype__, typestore=STORE) for topic in topics]
-        for index in range(frames):
-            data = STORE.serialize_cdr(string(data=f"word {index}"), string.__msgtype__)
-            writer.write(text, (10 + index) * SECOND - 1, data)
-            for number, one in enumerate(made):
-                message = image_message(index, "odd" if index in broken else "rgb8", f"camera {number}")
-                writer.write(one, (10 + index) * SECOND + number, STORE.serialize_cdr(message, image.__msgtype__))
-    return folder
 
 
 @pytest.fixture
@@ -104,7 +60,7 @@ def test_labels_stamps_and_legend(tmp_path: Path, segmenter: Segmenter) -> None:
     for index, (_, _, message) in enumerate([one for one in messages if one[0].endswith("labels")]):
         assert (message.header.stamp.sec, message.header.stamp.nanosec) == (100 + index, 7)
         assert (message.header.frame_id, message.encoding) == ("camera 0", "mono8")
-        expected = segmenter(picture(index)).labels
+        expected = segmenter(recorded_picture(index)).labels
         np.testing.assert_array_equal(message.data.reshape(message.height, message.width), expected)
     with Recording(out) as recording:
         (legend,) = recording.connections("/camera/image/label_info")
@@ -116,7 +72,7 @@ def test_another_library_reads_it(tmp_path: Path, segmenter: Segmenter) -> None:
     read_back = list(read_ros2_messages(str(tmp_path / "labels.mcap")))
     labels = [one.ros_msg for one in read_back if one.channel.topic.endswith("labels")]
     assert [bytes(one.data) for one in labels] == [
-        segmenter(picture(index)).labels.astype(np.uint8).tobytes() for index in range(3)
+        segmenter(recorded_picture(index)).labels.astype(np.uint8).tobytes() for index in range(3)
     ]
     (legend,) = [one.ros_msg for one in read_back if one.channel.topic.endswith("label_info")]
     assert [one.class_name for one in legend.class_map] == NAMES
@@ -136,7 +92,7 @@ def test_many_classes_take_sixteen_bits(tmp_path: Path, segmenter: Segmenter) ->
     segment_recording(segmenter, record(tmp_path / "drive", 1), tmp_path / "labels.mcap")
     (message,) = [one for topic, _, one in read(tmp_path / "labels.mcap") if topic.endswith("labels")]
     assert (message.encoding, message.step) == ("16UC1", 62)
-    expected = segmenter(picture(0)).labels
+    expected = segmenter(recorded_picture(0)).labels
     np.testing.assert_array_equal(message.data.view("<u2").reshape(expected.shape), expected)
 
 
@@ -185,7 +141,7 @@ def test_frames_before_a_cut_are_kept(
     assert found.cut is not None and "is cut off or damaged" in found.cut
     labels = [one for topic, _, one in read(tmp_path / "labels.mcap") if topic.endswith("labels")]
     assert 2 <= len(labels) == found.done < 8
-    expected = segmenter(picture(found.done - 1)).labels
+    expected = segmenter(recorded_picture(found.done - 1)).labels
     np.testing.assert_array_equal(labels[-1].data.reshape(expected.shape), expected)
     with pytest.raises(PcasegError, match="is cut off, whose topics cannot be copied"):
         segment_recording(segmenter, source, tmp_path / "x.mcap", copy=["all"])
