@@ -26,7 +26,7 @@ SHOWN_PX, LARGEST_PX = 384, 2048
 """Side of the scenes that people look at, and the largest that a command renders."""
 
 MOST_SCENES = 100_000
-"""That one command renders: a mistyped number must not fill a disk."""
+"""Scenes that one command renders: a mistyped number must not fill a disk."""
 
 SUPERSAMPLING = 4
 
