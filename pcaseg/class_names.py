@@ -24,12 +24,26 @@ PROMPT_TEMPLATE = "A photo of a {} in the scene"
 MAX_NAME_CHARACTERS = 500
 """Longer names are refused as mistakes before they are tokenized, see `refuse_cut`."""
 
-_ID_HEADERS = frozenset(("id", "idx", "index", "no", "number", "label", "label_id", "class_id"))
-_NAME_HEADERS = frozenset(("name", "class", "class_name", "class name", "classname", "label", "category"))
-_ID = re.compile(r"\s*\"?([0-9]+)\"?\s*([:,;\t])\s*(.*)", re.DOTALL)
-_LOOSE_ID = re.compile(r"([0-9]+)(\s*[=|]\s*|[.)]?\s+(?:- )?)(\S.*)")
+_ID_HEADER = re.compile(r"(.*[_-])?(id|idx|index|no|nr|number|label|value|pixel)|(class|label|train)id")
+_NAME_HEADER = re.compile(r"(.*[_-])?(name|class|label|category)|class ?name")
+_ID = re.compile('\\s*"?(\\d+)"?\\s*([:,;\t\uff1a\uff0c\uff1b]|[-=]>)\\s*(.*)', re.DOTALL)
+_LOOSE_ID = re.compile(r"\(?([0-9]+)(\s*[=|]\s*|[.)]?\s+(?:- )?)(\S.*)")
 _ID_BEHIND = re.compile(r"\D.*[:,;=\t]\s*[0-9]+")
-_LIST_MARK = re.compile(r"[-*\u2022]\s")
+_SEVERAL_NUMBERS = re.compile(r"([0-9]+[\s,;:]+){3}")
+_ENTITY = re.compile(r"&#?\w+;")
+_OTHER_MARKS = (
+    (
+        r"[-+*\u2022%]\s|//|;|\||-[0-9]+\s*[:,;\t]",
+        "begins with the mark of a list, table or comment; write the name alone",
+    ),
+    (
+        "['\u2018\u201c\u00ab].*['\u2019\u201d\u00bb][,;]?$",
+        "has single quotes or slanted ones around its name; take them away",
+    ),
+    (r".*[:{}]$|\w+:\s*\[", 'is of a file of another kind; write a name per line, or put " around the name'),
+    (r".*;\s*[^\s,;]", 'holds a semicolon; put commas between synonyms, or " around the name'),
+)
+"""What a name does not look like, and the mend."""
 
 
 def check_class_names(
@@ -153,6 +167,8 @@ def read_class_names(path: str | os.PathLike[str], *, first_ids: Sequence[int] =
             refuses its names.
     """
     lines = read_lines(path, error=VocabularyError)
+    if lines and re.fullmatch("sep=.?", lines[0][1]):  # by Excel
+        lines = lines[1:]
     if lines and lines[0][1][0] in "[{":
         rows = _json_rows(path, lines)
     else:
@@ -175,6 +191,11 @@ _Row = tuple[int, "str | None", str]
 
 def _list_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) -> list[_Row]:
     """Number, id and name of lines without a header; there are ids where the first line and another one have one."""
+    if lines and all(_SEVERAL_NUMBERS.match(line) for _, line in lines):
+        raise VocabularyError(
+            f"{path}: line {lines[0][0]} and all others begin with several numbers; leave colours away, or name the "
+            "columns in a header such as r,g,b,name"
+        )
     found = [_ID.fullmatch(line) for _, line in lines]
     loose = [_LOOSE_ID.fullmatch(line) for _, line in lines]
     counted = [int(match[1]) for match in loose if match]
@@ -194,16 +215,22 @@ def _refuse_other_lists(
 ) -> None:
     """Refuses lines that would pass for names, but are marked, quoted or numbered in a way that is not read."""
     for place, ((number, line), match) in enumerate(zip(lines, ids, strict=True)):
-        shown = f"{path}: line {number} ({line[:40]!r})"
-        if _LIST_MARK.match(line):
-            raise VocabularyError(f"{shown} begins with the mark of a list; write the name alone")
-        if re.fullmatch("'.*'[,;]?", line):
-            raise VocabularyError(f"{shown} has single quotes around its name; take them away")
-        if match and len(lines) > 1 and int(match[1]) in (place, place + 1):
-            raise VocabularyError(f"{shown} has an id, but not every line has; number all, or none")
+        shown, plain = f"{path}: line {number} ({line[:40]!r})", _ENTITY.sub("&", line)
+        for pattern, fault in _OTHER_MARKS:
+            if line[0] != '"' and re.match(pattern, plain):
+                raise VocabularyError(f"{shown} {fault}")
+        if match and len(lines) > 1 and (int(match[1]) in (place - 1, place, place + 1) or all(ids[1:])):
+            raise VocabularyError(
+                f"{shown} has an id, but not every line has; number all, or none, below a header such as id,name"
+            )
     if len(lines) > 1 and all(_ID_BEHIND.fullmatch(line) for _, line in lines):
         raise VocabularyError(
             f"{path}: line {lines[0][0]} and all others end in a number; put ids first, or leave them away"
+        )
+    if len(lines) == 1 and re.search(",\\s*\\S", lines[0][1]) and lines[0][1][0] != '"':
+        raise VocabularyError(
+            f'{path}: line {lines[0][0]} is the only one and has commas; write a name per line, or put " around a name '
+            "and its synonyms"
         )
 
 
@@ -226,9 +253,9 @@ def _table_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) 
     """Number, id and name of the lines below a header."""
     delimiter = _delimiter(lines[0][1])
     header = _headers(lines[0][1])
-    names = max(place for place, word in enumerate(header) if word in _NAME_HEADERS)
+    names = max(place for place, word in enumerate(header) if _NAME_HEADER.fullmatch(word))
     names = header.index("name") if "name" in header else names
-    ids = next((place for place, word in enumerate(header) if word in _ID_HEADERS and place != names), None)
+    ids = next((place for place, word in enumerate(header) if _ID_HEADER.fullmatch(word) and place != names), None)
     rows: list[_Row] = []
     for number, line in lines[1:]:
         cells = _cells(path, number, line, delimiter)
@@ -236,6 +263,7 @@ def _table_rows(path: str | os.PathLike[str], lines: Sequence[tuple[int, str]]) 
             raise VocabularyError(f"{path}: line {number} has no {header[names]}; complete it")
         last = None if names == len(header) - 1 else names + 1  # synonyms without quotes, where the names come last
         name = f"{delimiter} ".join(cells[names:last])
+        name = name if delimiter == ";" else name.replace(";", ", ")  # so ADE20K's own table writes synonyms
         rows.append((number, None if ids is None else cells[ids].strip(), name))
     return rows
 
@@ -244,7 +272,8 @@ def _is_header(line: str) -> bool:
     words = _headers(line)
     if len(words) == 1:
         return words[0] in ("name", "class_name", "classname")
-    return "name" in words or (bool(_ID_HEADERS & set(words)) and bool(_NAME_HEADERS & set(words[1:])))
+    has_id, has_name = any(map(_ID_HEADER.fullmatch, words)), any(map(_NAME_HEADER.fullmatch, words[1:]))
+    return "name" in words or (has_id and has_name)
 
 
 def _headers(line: str) -> list[str]:

@@ -13,15 +13,14 @@ from pcaseg.errors import MissingDependencyError
 _UNTOUCHED_BY_FTFY = re.compile(r"[\t\n\x20-\x7e]*")
 _HTML_ENTITY = re.compile(r"&.*;", re.DOTALL)
 
-_INVISIBLE = (
-    re.compile(  # Unicode's Default_Ignorable_Code_Point (without format characters) and the empty Braille cell
-        "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
-        "\U000e0000-\U000e0fff]"
-    )
+_INVISIBLE = re.compile(  # Default_Ignorable_Code_Point without format characters, empty Braille, no characters
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\ufdd0-\ufdef\ufffe\uffff\U000e0000-\U000e0fff]"
 )
 _DRAWN = re.compile("[\u0600-\u0605\u06dd\u070f\u0890\u0891\u08e2\U000110bd\U000110cd]")  # format characters with ink
 _REGION_FLAG = re.compile("\U0001f3f4[\U000e0030-\U000e007a]+\U000e007f")
 _JOINERS, _EMOJI_STYLES = "\u200c\u200d", "\ufe0e\ufe0f"
+_EMOJI_AMONG_SIGNS = "\u203c\u2049\u2139\u3030\u303d"  # emoji that Unicode counts as letters or punctuation
 _JOINING_SCRIPTS = re.compile(
     "ARABIC|SYRIAC|MANDAIC|NKO|MONGOLIAN|DEVANAGARI|BENGALI|GURMUKHI|GUJARATI|ORIYA|TAMIL|TELUGU|KANNADA|MALAYALAM|"
     "SINHALA|TIBETAN|MYANMAR|KHMER|BALINESE|JAVANESE|SUNDANESE"
@@ -108,7 +107,9 @@ def _script(character: str) -> str:
 
 def _is_emoji(character: str) -> bool:
     """Tells whether it is a symbol that emoji are made of: skin tones, letters in circles and the like among them."""
-    return bool(character) and not character.isascii() and unicodedata.category(character) in ("So", "Sk", "Sm")
+    if not character or character.isascii():
+        return False
+    return character in _EMOJI_AMONG_SIGNS or unicodedata.category(character) in ("So", "Sk", "Sm")
 
 
 def _kind(character: str) -> str:

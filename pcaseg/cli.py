@@ -40,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code: 0 done, 1 a check failed, 2 input that cannot be used."""
     words = sys.argv[1:] if arguments is None else arguments
     with guarded_output() as output:
-        code = _run(words)
+        try:
+            code = _run(words)
+        except SystemExit as end:  # argparse's, after help, the version or words that are none
+            if not end.code and output.lost():
+                raise SystemExit(EXIT_BAD_INPUT) from end
+            raise
         return EXIT_BAD_INPUT if output.lost() and code == EXIT_OK else code
 
 

@@ -15,9 +15,7 @@ from PIL import Image
 from pcaseg.errors import ImageError
 from pcaseg.paths import entries, is_file, is_folder, status
 
-_FORMATS = (
-    *("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"),
-)
+_FORMATS = (*("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "PNG", "PPM", "QOI", "TGA", "TIFF", "WEBP"),)
 """Names that Pillow gives to the formats that are opened, where it has them: HEIF comes with a plugin."""
 
 
@@ -29,7 +27,7 @@ def formats() -> tuple[str, ...]:
 
 def image_suffixes() -> tuple[str, ...]:
     """File name endings of the formats that are opened, lower case, sorted; `read_image` goes by content instead."""
-    opened = formats()
+    opened = (*formats(), "MPO")  # whose files are opened as JPEG
     return tuple(sorted(ending for ending, name in Image.registered_extensions().items() if name in opened))
 
 

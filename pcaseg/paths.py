@@ -115,8 +115,11 @@ def files_under(folder: str | os.PathLike[str], pattern: str) -> Iterator[Path |
         if not isinstance(reason, FileNotFoundError):
             refused.append(refusal(reason.filename or folder, reason))
 
-    for place, _, names in os.walk(folder, onerror=keep):
-        yield from (Path(place) / name for name in names if fnmatchcase(name, pattern))
+    try:
+        for place, _, names in os.walk(folder, onerror=keep):
+            yield from (Path(place) / name for name in names if fnmatchcase(name, pattern))
+    except ValueError as reason:  # NUL characters
+        yield refusal(folder, reason)
     yield from refused
 
 

@@ -16,12 +16,14 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from pcaseg.errors import ImageError, PcasegError
 from pcaseg.image_files import formats
+from pcaseg.stand_ins import ARCHIVES, HEAD_BYTES, OTHERS, POINTERS_AND_PAGES, UNPACK, FileKind, kind_of
 
 LEAST_BITS, MOST_BITS = 8, 16
 
 _CONVERTED_MODES = ("1", "L", "LA", "La", "P", "PA", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 _SIXTEEN_BITS_AS_I = ("PNG", "PPM")  # formats without 32 bits, whose 16 bits Pillow may hold in mode I
-_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262  # tags of TIFF
+_SUBFILE, _BITS_PER_SAMPLE, _PHOTOMETRIC, _DNG_VERSION = 254, 258, 262, 50706  # tags of TIFF
+_ZIP = FileKind(r"PK\x03\x04", "a zip archive", UNPACK)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _XMP, _XMP_ORIENTATION = b"XML:com.adobe.xmp", re.compile(rb'tiff:Orientation(?:="|>)[0-9]')
 _MOST_XMP_BYTES = 64 << 20
@@ -46,13 +48,17 @@ def decode_file(path: str | os.PathLike[str], convert: Convert) -> tuple[np.ndar
         ImageError: no readable image file of one of `pcaseg.image_files.formats`, or as `convert`.
     """
     with _one_sentence(path), open(path, "rb") as file:
-        head = file.read(16)
+        head = file.read(HEAD_BYTES)
         source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else file
         try:
             with Image.open(source, formats=formats()) as picture:
+                if _is_preview(picture):
+                    raise ImageError(
+                        f"{path}: holds a camera's raw picture, of which only a preview is read; develop it"
+                    )
                 return _decode(picture, convert)
         except UnidentifiedImageError as error:
-            raise ImageError(f"{path}: {_what(head)}; convert it to PNG or JPEG") from error
+            raise ImageError(f"{path}: {_what(head)}") from error
 
 
 def decode_picture(picture: Image.Image, convert: Convert, *, name: str) -> np.ndarray:
@@ -182,14 +188,32 @@ def _tiff_tags(picture: Image.Image) -> Mapping[int, Any]:
     return found
 
 
+def _is_preview(picture: Image.Image) -> bool:
+    """Tells whether a TIFF's first image is a smaller copy of another one, as in DNG and other raw files of cameras."""
+    tags = _tiff_tags(picture)
+    return bool(tags.get(_SUBFILE, 0) & 1 or _DNG_VERSION in tags)
+
+
 def _what(head: bytes) -> str:
-    """Says what a file is that no format to open took, by its first 16 bytes and without opening it."""
+    """Says what a file is that no format to open took, by its first bytes and without opening it, and the mend."""
+    kind = kind_of(head, (*POINTERS_AND_PAGES, *ARCHIVES, *OTHERS, _ZIP))
+    if kind is not None:
+        return f"is {kind.what}; {kind.mend}"
+    return f"{_format_of(head[:16])}; convert it to PNG or JPEG"
+
+
+def _format_of(head: bytes) -> str:
     for name, (_, accepts) in Image.OPEN.items():
         taken = accepts(head) if accepts else False
         if isinstance(taken, str):
             return f"holds {name}, which this Pillow was built without"
         if taken:
-            return f"holds {name}, damaged" if name in formats() else f"holds {name}, a format that is not opened"
+            known = name in formats()
+            return (
+                f"holds {name}, damaged or of a layout that is not read"
+                if known
+                else f"holds {name}, a format that is not opened"
+            )
     if head[4:8] == b"ftyp":
         return f"holds {head[8:12]!r} (HEIF, AVIF or a film), which Pillow reads only with a plugin that is registered"
     return "holds PDF, a format that is not opened" if head.startswith(b"%PDF") else "not an image that Pillow can read"

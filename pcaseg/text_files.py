@@ -7,6 +7,7 @@ import os
 import re
 
 from pcaseg.errors import PcasegError
+from pcaseg.stand_ins import POINTERS_AND_PAGES, kind_of
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -31,8 +32,8 @@ def read_lines(
         error: class of the errors.
 
     Raises:
-        PcasegError: or what `error` says, with the line: the file cannot be read or decoded, holds NUL, or has a
-            comment behind other text.
+        PcasegError: or what `error` says, with the line: the file cannot be read or decoded, is a pointer or a web
+            page, holds NUL, or has a comment behind other text.
     """
     try:
         with open(path, "rb") as file:
@@ -40,6 +41,8 @@ def read_lines(
     except (OSError, ValueError) as problem:  # ValueError: NUL characters
         said = problem.strerror if isinstance(problem, OSError) else problem
         raise error(f"{path}: cannot be read ({said}); {mend}") from problem
+    if (kind := kind_of(data, POINTERS_AND_PAGES)) is not None:
+        raise error(f"{path}: is {kind.what}; {kind.mend}")
     mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))
     try:
         text = data[len(mark) :].decode(encoding)

@@ -15,6 +15,7 @@ from pcaseg.text_files import read_lines
 
 UNSEEN = [0x00, 0x09, 0x7F, 0x85, 0xAD, 0x34F, 0x61C, 0x115F, 0x180E, 0x200B, 0x200C, 0x200D, 0x200E, 0x2028, 0x202E]
 UNSEEN += [0x2060, 0x2064, 0x2066, 0x2800, 0x3164, 0xFE00, 0xFE0F, 0xFEFF, 0xFFA0, 0xFFF9, 0xE0041, 0xE0100]
+UNSEEN += [0xFDD0, 0xFFFE]
 
 SEEN = {
     "Persian": "می‌شود",
@@ -28,6 +29,9 @@ SEEN = {
     "firefighter": "👩🏽‍🚒",
     "heart": "❤️ sign",
     "keycap": "1️⃣",
+    "sign of information": "\u2139\ufe0f",
+    "two exclamation marks": "\u203c\ufe0f hot",
+    "wavy dash": "\u3030\ufe0f",
     "England": "🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
     "accents": "cafe\u0301 naïve",
     "no-break space": "red\u00a0car",
@@ -156,6 +160,15 @@ FILES = {
     "JSON list": '["sky", "tv monitor, television",\n "3d printer"]',
     "JSON object": '{"0": "sky", "1": "tv monitor, television", "2": "3d printer"}',
     "JSON in UTF-16": '["sky", "tv monitor, television", "3d printer"]'.encode("utf-16"),
+    "brackets on both sides": "(0) sky\n(1) tv monitor, television\n(2) 3d printer",
+    "arrows": "0->sky\n1 => tv monitor, television\n2 -> 3d printer",
+    "wide signs": "\uff10\uff1asky\n\uff11\uff1atv monitor, television\n\uff12\uff1a3d printer",
+    "wide commas": "0\uff0csky\n1\uff0ctv monitor, television\n2\uff0c3d printer",
+    "Excel's mark": "sep=;\nid;name\n0;sky\n1;tv monitor, television\n2;3d printer",
+    "synonyms of ADE20K": "Idx,Ratio,Stuff,Name\n1,0.2,1,sky\n2,0.1,0,tv monitor;television\n3,0,0,3d printer",
+    "other headers": 'category_id,category_name\n0,sky\n1,"tv monitor, television"\n2,3d printer',
+    "values of pixels": 'Value,Class\n0,sky\n1,"tv monitor, television"\n2,3d printer',
+    "ids in one word": 'trainId,name\n0,sky\n1,"tv monitor, television"\n2,3d printer',
     "one column": 'name\nsky\n"tv monitor, television"\n3d printer',
 }
 
@@ -177,6 +190,9 @@ def test_files_of_other_tools(tmp_path: Path, case: str) -> None:
         ("7 up\n4:3 monitor\n3 piece suit", ("7 up", "4:3 monitor", "3 piece suit")),
         ('12" record\ncat', ('12" record', "cat")),
         ("label\nclass", ("label", "class")),
+        ('"sky, heaven"', ("sky, heaven",)),
+        ("salt &amp; pepper\nsky", ("salt &amp; pepper", "sky")),
+        ("train (toy)\nsky [blue]", ("train (toy)", "sky [blue]")),
     ],
 )
 def test_names_with_numbers_and_signs_stay(tmp_path: Path, text: str, names: tuple[str, ...]) -> None:
@@ -214,6 +230,23 @@ BAD_FILES = {
     "JSON with a hidden mark": (b'["sky",\n"gr\xc2\xadass"]', "line 2 .*SOFT HYPHEN"),
     "JSON ids from seven": (b'{"7": "sky"}', "line 1 has the id 7"),
     "JSON of lists": (b'{"names": ["sky"]}', "no list of names"),
+    "labels of CVAT": (b"# label:color\nsky:1,2,3::\ngrass:4,5,6::", "line 2 .* file of another kind"),
+    "YAML": (b"names:\n  0: sky\n  1: grass", "line 1 .*'names:'.* file of another kind"),
+    "YAML in one line": (b"nc: 2\nnames: [sky, grass]", "line 2 .* file of another kind"),
+    "protocol buffers": (b'item {\n  id: 1\n  name: "sky"\n}', "line 1 .* file of another kind"),
+    "table of Markdown": (b"| id | name |\n|---|---|\n| 0 | sky |", "line 1 .* mark of a list, table"),
+    "comments of C": (b"// classes\nsky", "line 1 .* mark of a list, table or comment"),
+    "comments of INI": (b"; classes\nsky", "line 1 .* mark of a list, table or comment"),
+    "negative ids": (b"-1: void\n0: sky", "line 1 .* mark of a list"),
+    "colours first": (b"0 0 0 sky\n128 64 0 grass", "line 1 .* several numbers"),
+    "colours with commas": (b"0,0,0,sky\n1,2,3,grass", "line 1 .* several numbers"),
+    "slanted quotes": ("sky\n\u201cgrass\u201d".encode(), "line 2 .* single quotes or slanted"),
+    "one line": (b"sky, grass, tree", "line 1 is the only one and has commas"),
+    "one line of semicolons": (b"sky; grass; tree\n", "line 1 .* holds a semicolon"),
+    "unknown header": (b"grey,thing\n10,sky\n20,grass", "line 2 .* has an id, but not every line"),
+    "header of other words": (b"a,b\n0,sky\n1,grass", "line 2 .* has an id, but not every line"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "is a Git LFS pointer"),
+    "web page": (b"<!DOCTYPE html>\n<html>404</html>", "is a saved web page"),
     "blank name": (b"id,name\n0,sky\n1,", "line 3 is blank"),
 }
 

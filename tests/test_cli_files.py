@@ -5,6 +5,7 @@ from __future__ import annotations
 from shutil import copytree
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from support import small_model
@@ -105,3 +106,10 @@ def test_files_are_readable_by_others(run, bundle, tmp_path, photo):
     save_model(small_model(), tmp_path / "m.safetensors")
     for name in ("v.safetensors", "m.safetensors"):
         assert (tmp_path / name).stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("count", [0, 100_001, 10**14])
+def test_a_number_of_scenes_that_nobody_means(run, tmp_path, count):
+    answer = run("datasets", "scenes", "--out", tmp_path / "scenes", "--images", count)
+    assert_refused(answer, f"--images {count}: give 1 to 100000")
+    assert files_in(tmp_path) == []

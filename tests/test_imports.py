@@ -29,6 +29,7 @@ BASE = {
     "images",
     "paths",
     "pictures",
+    "stand_ins",
     "streams",
     "text_files",
     "text_tables",

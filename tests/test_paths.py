@@ -92,8 +92,11 @@ def test_names_that_no_file_has(name):
         ("evaluate", "--data", "NAME", "--model", "tiny", "--out", "o"),
         ("train", "--preset", "tiny", "--steps", "1", "--out", "NAME"),
         ("datasets", "check", "voc_20", "--root", "NAME"),
+        ("datasets", "prepare", "ade20k_847", "--root", "NAME"),
     ],
-    ids=lambda words: " ".join(words[:1]) + str(words.index(next(w for w in words if "NAME" in w))),
+    ids=lambda words: (
+        " ".join(words[: 1 + (words[0] == "datasets")]) + str(words.index(next(w for w in words if "NAME" in w)))
+    ),
 )
 def test_every_command_says_it(tmp_path, monkeypatch, capsys, words, name):
     monkeypatch.chdir(tmp_path)

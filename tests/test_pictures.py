@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin
 
 from pcaseg.errors import ImageError
+from pcaseg.image_files import list_images
 from pcaseg.images import as_rgb, read_image, read_label_map
 from pcaseg.pictures import upright
 
@@ -213,3 +214,47 @@ def test_damaged_texts_do_not_matter(tmp_path: Path, body: bytes) -> None:
     chunk = len(body).to_bytes(4, "big") + b"iTXt" + body + zlib.crc32(b"iTXt" + body).to_bytes(4, "big")
     (tmp_path / "a.png").write_bytes(content[:33] + chunk + content[33:])
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer .*; run git lfs pull"),
+        (b"../.git/annex/objects/1/2/x.png", "a git-annex pointer"),
+        (b"<!DOCTYPE html><html>404</html>", "a saved web page"),
+        (b'<?xml version="1.0"?>\n<!-- drawn --><svg xmlns="x"/>', r"a drawing of lines \(SVG\)"),
+        ("\ufeff<svg/>".encode("utf-16-le"), "SVG"),
+        (b"<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "an XML document"),
+        (b'{"message": "Not Found"}', "JSON text"),
+        (b"\x1f\x8b\x08" + bytes(20), "a gzip archive; unpack it"),
+        (b"PK\x03\x04" + bytes(20), "a zip archive"),
+        (b"\x93NUMPY\x01\x00", "a NumPy array"),
+        (b"\x00\x05\x16\x07\x00\x02", "what macOS keeps beside a file"),
+        (bytes(500), "nothing but zeros"),
+        (b"II*\0" + bytes(200), "TIFF, damaged or of a layout that is not read"),
+    ],
+)
+def test_what_is_no_image_is_called_by_its_name(tmp_path: Path, data: bytes, what: str) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=rf"a\.jpg: (is|holds) {what}" if what != "SVG" else "SVG"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("tags", [{254: 1}, {50706: b"\1\4\0\0"}], ids=["preview", "DNG"])
+def test_the_preview_of_a_raw_picture_is_not_taken_for_it(tmp_path: Path, tags: dict[int, object]) -> None:
+    path = tmp_path / "a.dng"
+    Image.new("RGB", (8, 8)).save(path, "TIFF", tiffinfo=tags)
+    with pytest.raises(ImageError, match="a camera's raw picture"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_pictures_of_several_views_are_listed_and_read(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    picture = Image.new("RGB", (16, 8), "red")
+    picture.save(tmp_path / "a.MPO", "MPO", save_all=True, append_images=[Image.new("RGB", (16, 8))], exif=exif)
+    assert list_images(tmp_path) == [tmp_path / "a.MPO"]
+    read = read_image(tmp_path / "a.MPO")
+    assert read.shape == ((8, 16, 3) if orientation == 1 else (16, 8, 3)) and read[4, 4, 0] > 230

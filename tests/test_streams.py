@@ -35,6 +35,13 @@ def test_a_full_output_is_said():
     assert shell("2>/dev/full", "presets").returncode == 0
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("segment", "--help")])
+def test_a_full_output_is_said_of_help_too(words):
+    done = shell(">/dev/full", *words)
+    assert done.returncode == 2 and done.stderr.startswith("error: standard output: cannot be written")
+
+
 def test_a_closed_output_keeps_the_code_of_bad_input(tmp_path):
     done = shell(">&-", "doctor", str(tmp_path / "none"))
     assert done.returncode == 2 and done.stderr.count("\n") == 1

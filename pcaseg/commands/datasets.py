@@ -65,14 +65,14 @@ def run_check(options: argparse.Namespace) -> int:
 
 
 def run_scenes(options: argparse.Namespace) -> int:
-    from pcaseg.data.scenes import LARGEST_PX, SCENE_PX, SHOWN_PX
+    from pcaseg.data.scenes import LARGEST_PX, MOST_SCENES, SCENE_PX, SHOWN_PX
     from pcaseg.evaluation.labelled_scenes import write_scenes
     from pcaseg.files import atomic_path
 
     if exists(options.out, error=OutputError):
         raise OutputError(f"{options.out}: exists; choose another folder")
-    if options.images < 1:
-        raise PcasegError("--images: give 1 or more")
+    if not 1 <= options.images <= MOST_SCENES:
+        raise PcasegError(f"--images {options.images}: give 1 to {MOST_SCENES}")
     side = SHOWN_PX if options.size is None else options.size
     if not SCENE_PX <= side <= LARGEST_PX:
         raise PcasegError(f"--size {side}: give {SCENE_PX} to {LARGEST_PX} pixels")

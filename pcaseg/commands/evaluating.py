@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import get_args
 
-from pcaseg.arguments import EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
 from pcaseg.commands.options import add_backend, add_shortlist, backend_options, refuse_backend_options
 from pcaseg.configs import Strategy
 
@@ -57,6 +58,14 @@ def run_evaluate(options: argparse.Namespace) -> int:
         shortlist=options.shortlist,
         progress=True,
     )
+    if found.failed:
+        print(
+            f"{found.out}: {found.images - found.missing} of {found.images} images evaluated, {len(found.failed)} "
+            "failed; results need all of them: mend these and start again"
+        )
+        for message in found.failed:
+            print(f"error: {message}", file=sys.stderr)
+        return EXIT_BAD_INPUT
     if found.results is None:
         print(
             f"{found.out}: {found.missing} of {found.images} images are in other shards; run them into this folder too"

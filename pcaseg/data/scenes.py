@@ -25,6 +25,9 @@ SCENE_PX = 96
 SHOWN_PX, LARGEST_PX = 384, 2048
 """Side of the scenes that people look at, and the largest that a command renders."""
 
+MOST_SCENES = 100_000
+"""Scenes that one command renders: a mistyped number must not fill a disk."""
+
 SUPERSAMPLING = 4
 
 Split = Literal["training", "evaluation", "held-out"]

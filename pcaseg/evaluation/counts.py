@@ -19,6 +19,7 @@ from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation.confusion import Confusion, confusion_cells
 from pcaseg.paths import entries, exists
+from pcaseg.runtime.batch import reason_of
 from pcaseg.typed_json import ADDED_LATER, load_typed
 
 SCHEMA_VERSION = 1
@@ -99,6 +100,7 @@ def evaluate_images(
     path: Path,
     *,
     advance: Callable[[], object] = lambda: None,
+    failed: list[str] | None = None,
 ) -> None:
     """Evaluates images and adds a line for each to `path`, which is made if need be.
 
@@ -109,15 +111,24 @@ def evaluate_images(
         evaluated: what the file must be of.
         path: of `shard_path`.
         advance: called after each image.
+        failed: takes a sentence about each image that cannot be read or labelled; None makes the first an error.
 
     Raises:
-        PcasegError: an image or its labels cannot be used, or the labeller gives labels of another shape.
+        PcasegError: an image or its labels cannot be used, without `failed`, or the labeller gives labels of another
+            shape.
         OutputError: `path` cannot be written, or is of another evaluation.
     """
     _open_counts(path, evaluated)
     for index in indices:
-        image, truth = folder.item(index)
-        labels = labeller(image)
+        try:
+            image, truth = folder.item(index)
+            labels = labeller(image)
+        except Exception as error:
+            if failed is None:
+                raise
+            failed.append(reason_of(error, folder.pairs[index][0]))
+            advance()
+            continue
         if folder.background_from is not None:
             labels = np.minimum(labels, folder.background_from)
         try:

@@ -105,12 +105,14 @@ class Evaluation:
         images: how many, over all shards.
         missing: how many of them no shard in `out` holds yet; there are results once it is 0.
         results: all measures, as in `results.json`; None while images are missing.
+        failed: a sentence about each image of this shard that could not be evaluated, and so is missing.
     """
 
     out: Path
     images: int
     missing: int
     results: Mapping[str, Any] | None
+    failed: tuple[str, ...] = ()
 
     @property
     def paths(self) -> tuple[Path, Path]:
@@ -139,7 +141,8 @@ def evaluate(
 ) -> Evaluation:
     """Measures how well a model, a bundle or both segment a labelled data set, and writes what was found to `out`.
 
-    A run that was cut off goes on where it stopped; shards of one evaluation add up in one folder.
+    A run that was cut off goes on where it stopped; shards of one evaluation add up in one folder. An image that
+    cannot be used does not stop the others; there are no results without it, and the next run tries it again.
 
     Args:
         data: a name of `pcaseg datasets list`, a folder with `classes.txt`, `images/` and `labels/`, or an opened one.
@@ -162,7 +165,7 @@ def evaluate(
 
     Raises:
         OutputError: `out` holds something else.
-        PcasegError: neither model nor bundle is given, or one of them, an image or its labels cannot be used.
+        PcasegError: neither model nor bundle is given, or one of them or the data set cannot be used.
     """
     networks = []
     if model is not None:
@@ -176,22 +179,32 @@ def evaluate(
     check_results(Path(out))
     folder = data if isinstance(data, LabelledFolder) else open_data(data, root, split=split)
     plan = EvaluationPlan(folder, Path(out), strategy, images, shard, processes, threads)
-    found = [evaluate_network(network, plan, progress=progress) for network in networks]
+    failed: list[str] = []
+    found = [evaluate_network(network, plan, failed=failed, progress=progress) for network in networks]
     missing, results = max(missing_images(plan.out, one) for one in found), None
     if not missing:
         results = collect_results(folder, plan.out, found)
         write_results(plan.out, results)
-    return Evaluation(plan.out, found[0].images, missing, results)
+    return Evaluation(plan.out, found[0].images, missing, results, tuple(dict.fromkeys(failed)))
 
 
-def evaluate_network(network: EvaluatedNetwork, plan: EvaluationPlan, *, progress: bool = False) -> Evaluated:
+def evaluate_network(
+    network: EvaluatedNetwork, plan: EvaluationPlan, *, failed: list[str] | None = None, progress: bool = False
+) -> Evaluated:
     """Evaluates the images of a shard that no file in the folder of results holds yet.
+
+    Args:
+        network: to evaluate.
+        plan: of which images, and where counts go.
+        failed: takes a sentence about each image that cannot be used; None makes the first of them an error, when all
+            others are done.
+        progress: show a progress bar on standard error.
 
     Returns:
         What was evaluated; `read_counts` and `add_counts` give the confusion matrix of all shards that are there.
 
     Raises:
-        PcasegError: the network, an image or its labels cannot be used, or `out` holds another evaluation.
+        PcasegError: the network cannot be used, or an image without `failed`, or `out` holds another evaluation.
     """
     _check_plan(plan)
     if plan.threads is None and plan.processes > 1:
@@ -201,10 +214,14 @@ def evaluate_network(network: EvaluatedNetwork, plan: EvaluationPlan, *, progres
     todo = _todo(plan, evaluated)
     with tqdm(total=len(todo), desc=network.subject, unit="image", disable=not progress) as bar:
         if plan.processes == 1:
-            _run(segmenter, plan, todo, evaluated, plan.shard, bar.update)
+            refused = _run(segmenter, plan, todo, evaluated, plan.shard, bar.update)
         else:
             del segmenter
-            _run_apart(network, plan, todo, evaluated, bar)
+            refused = _run_apart(network, plan, todo, evaluated, bar)
+    if refused and failed is None:
+        raise PcasegError(refused[0])
+    if failed is not None:
+        failed += refused
     return evaluated
 
 
@@ -240,24 +257,29 @@ def _run(
     evaluated: Evaluated,
     shard: tuple[int, int],
     advance: Callable[[], object],
-) -> None:
+) -> list[str]:
+    """The sentences about images that could not be evaluated."""
+    failed: list[str] = []
     if not todo:
-        return
+        return failed
     segmenter.set_vocabulary(plan.folder.names)
     path = shard_path(plan.out, evaluated.subject, shard)
-    evaluate_images(lambda image: segmenter(image).labels, plan.folder, todo, evaluated, path, advance=advance)
+    evaluate_images(
+        lambda image: segmenter(image).labels, plan.folder, todo, evaluated, path, advance=advance, failed=failed
+    )
+    return failed
 
 
 def _run_apart(
     network: EvaluatedNetwork, plan: EvaluationPlan, todo: Sequence[int], evaluated: Evaluated, bar: tqdm[Any]
-) -> None:
-    """Shares `todo` among processes, each a shard of its own; the first error ends all of them."""
+) -> list[str]:
+    """Shares `todo` among processes, each a shard of its own; an error of a process ends all of them."""
     context, (first, of) = get_context("spawn"), plan.shard
-    errors, done = context.SimpleQueue(), context.Value("q", 0)
-    workers = []
+    told, done = context.SimpleQueue(), context.Value("q", 0)
+    workers, failed = [], []
     for part in range(plan.processes):
         shard = first + part * of, of * plan.processes
-        arguments = network, plan, todo[part :: plan.processes], evaluated, shard, errors, done
+        arguments = network, plan, todo[part :: plan.processes], evaluated, shard, told, done
         workers.append(context.Process(target=_work, args=arguments, daemon=True))
     try:
         for worker in workers:
@@ -265,17 +287,33 @@ def _run_apart(
         while any(worker.is_alive() for worker in workers) and not any(worker.exitcode for worker in workers):
             time.sleep(_POLL_S)
             bar.update(done.value - bar.n)
+            failed += _told(told)  # before the pipe is full
     finally:
         for worker in workers:
             if worker.pid is not None:
                 worker.terminate()  # no harm to one that has ended
                 worker.join()
     bar.update(done.value - bar.n)
-    if not errors.empty():
-        raise PcasegError(errors.get())
+    failed += _told(told)
     codes = [worker.exitcode for worker in workers if worker.exitcode]
     if codes:
         raise PcasegError(f"a process ended with code {codes[0]}, perhaps for lack of memory; try fewer --processes")
+    return failed
+
+
+def _told(queue: SimpleQueue[tuple[bool, list[str]]]) -> list[str]:
+    """The sentences about images that processes have sent so far.
+
+    Raises:
+        PcasegError: one of them sent an error that ends all.
+    """
+    failed: list[str] = []
+    while not queue.empty():
+        ends_all, sentences = queue.get()
+        if ends_all:
+            raise PcasegError(sentences[0])
+        failed += sentences
+    return failed
 
 
 def _work(
@@ -284,10 +322,10 @@ def _work(
     todo: Sequence[int],
     evaluated: Evaluated,
     shard: tuple[int, int],
-    errors: SimpleQueue[str],
+    told: SimpleQueue[tuple[bool, list[str]]],
     done: Synchronized[int],
 ) -> None:
-    """One process: opens its own network, counts its images in `done`, and says an error that can be mended."""
+    """One process: opens its own network, counts its images in `done`, and tells errors that can be mended."""
 
     def advance() -> None:
         with done.get_lock():
@@ -295,9 +333,9 @@ def _work(
 
     warnings.simplefilter("ignore")  # the report says what the weights are
     try:
-        _run(network.open(plan.strategy, plan.threads), plan, todo, evaluated, shard, advance)
+        told.put((False, _run(network.open(plan.strategy, plan.threads), plan, todo, evaluated, shard, advance)))
     except PcasegError as error:
-        errors.put(str(error))
+        told.put((True, [str(error)]))
         sys.exit(1)
 
 

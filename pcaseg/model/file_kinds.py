@@ -7,63 +7,30 @@ import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
 
 from pcaseg.errors import CheckpointError
 from pcaseg.paths import LONGEST_NAME, entries, exists, is_file, is_folder, short_name
+from pcaseg.stand_ins import ARCHIVES, HEAD_BYTES, OTHERS, POINTERS_AND_PAGES, UNPACK, FileKind, kind_of
 
-
-class FileKind(NamedTuple):
-    """One kind that is no checkpoint.
-
-    Attributes:
-        pattern: of its first bytes, its name, or the names in it.
-        what: name of the kind.
-        mend: advice.
-    """
-
-    pattern: str
-    what: str
-    mend: str
-
-
-_DOWNLOAD = "download the file itself"
 _CONVERT = "convert its weights to a PyTorch state dict or to safetensors"
-_UNPACK = "unpack it and give the checkpoint in it"
 _BUNDLE = "segment with --bundle, or give the model file that it was exported from"
 _ENGINE = "give the model file that it was built from"
 _DAMAGED = "copy it again"
 
 _HEADS = (
-    FileKind(r"version https://git-lfs", "a Git LFS pointer instead of the file", "run git lfs pull"),
-    FileKind(r"(\S*/)?\.?(git/)?annex/objects/", "a git-annex pointer instead of the file", "run git annex get"),
-    FileKind(
-        r"(?i)\s*(<\?xml[^>]*>\s*)?(<!--|<(!doctype\s+html|html|head|body|title|script|meta)\b)",
-        "a saved web page (HTML), such as a login or an error",
-        _DOWNLOAD,
-    ),
-    FileKind(r"\s*<[?!\w]", "an XML document, such as a server's error", _DOWNLOAD),
-    FileKind(r'\s*(\{\s*["}]|\[\s*["{\[\]\d-])', "JSON text, such as a server's error or a configuration", _DOWNLOAD),
+    *POINTERS_AND_PAGES,
+    *ARCHIVES,
+    FileKind(r"\x93NUMPY", "a NumPy array (.npy)", _CONVERT),
+    *OTHERS,
     FileKind(r"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes", _CONVERT),
     FileKind(r"GGUF|GGML|lmgg|fmgg|tjgg", "a GGUF file of llama.cpp", "use the checkpoint that it was made from"),
-    FileKind(r"\x93NUMPY", "a NumPy array (.npy)", _CONVERT),
     FileKind(r"....TFL3", "a TensorFlow Lite model", _CONVERT),
     FileKind(r"....ORTM", "an ONNX Runtime model", "give the checkpoint that it was exported from"),
     FileKind(r"[fp]trt", "a TensorRT engine", _ENGINE),
     FileKind(r"\x08\x01\x12", "a TensorFlow SavedModel", _CONVERT),
     FileKind(r'\x08[\x03-\x1f][\x12\x1a"(2:B]', "an ONNX graph", "give the checkpoint that it was exported from"),
-    FileKind(r"\x1f\x8b", "a gzip archive", _UNPACK),
-    FileKind(r"BZh[1-9]", "a bzip2 archive", _UNPACK),
-    FileKind(r"\xfd7zXZ\x00", "an xz archive", _UNPACK),
-    FileKind(r"\x28\xb5\x2f\xfd", "a Zstandard archive", _UNPACK),
-    FileKind(r"\x04\x22\x4d\x18", "an LZ4 archive", _UNPACK),
-    FileKind(r"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
-    FileKind(r"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    FileKind(r".{257}ustar", "a tar archive", _UNPACK),
-    FileKind(r"\x00\x05\x16\x07", "what macOS keeps beside a file", "give the file whose name lacks the ._"),
     FileKind(r"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|%PDF", "an image or a document", "give a checkpoint"),
     FileKind(r"PK\x03\x04", "a zip archive without its end, so damaged or half-copied", _DAMAGED),
-    FileKind(r"\x00{64,}\Z", "nothing but zeros, as of an unfinished download", _DOWNLOAD),
 )
 """By the first bytes, read as Latin-1. The one about zip files is for those that `zipfile` does not open."""
 
@@ -88,7 +55,7 @@ _MEMBERS = (
     FileKind(r"\.npy$", "a NumPy archive (.npz)", _CONVERT),
     FileKind(r"(^|/)(model\.weights\.h5|saved_model\.pb)$", "a Keras or TensorFlow model", _CONVERT),
     FileKind(r"(^|/)extern_modules$", "a torch.package archive", "save the state_dict of its model with torch.save"),
-    FileKind(r"", "a zip archive without tensors of torch", _UNPACK),
+    FileKind(r"", "a zip archive without tensors of torch", UNPACK),
 )
 """By a zip archive's members."""
 
@@ -110,7 +77,6 @@ _FOLDERS = (
 """By the names in a folder and in the folders in it."""
 
 _READABLE = (".index.json", ".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-_HEAD_BYTES = 4096
 
 
 def existing_file(path: Path) -> Path:
@@ -137,14 +103,9 @@ def refuse_known(data: bytes, path: Path) -> None:
     """
     if not data:
         raise CheckpointError(f"{path}: is empty; {_DAMAGED}")
-    head = data[:_HEAD_BYTES]
-    for mark, encoding in ((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")):
-        if head.startswith(mark):
-            head = head.decode(encoding, "ignore").encode("ascii", "ignore")
-    text = head.removeprefix(codecs.BOM_UTF8).decode("latin1")
-    for kind in _HEADS:
-        if re.match(kind.pattern, text, re.DOTALL):
-            raise _refused(path, kind)
+    kind = kind_of(data, _HEADS)
+    if kind is not None:
+        raise _refused(path, kind)
 
 
 def unknown_zip(names: Iterable[str], path: Path) -> CheckpointError:
@@ -159,7 +120,7 @@ def unknown_file(data: bytes, path: Path) -> CheckpointError:
     for kind in _NAMES:
         if re.search(kind.pattern, path.name):
             return _refused(path, kind)
-    if _is_text(data[:_HEAD_BYTES]):
+    if _is_text(data[:HEAD_BYTES]):
         return CheckpointError(f"{path}: is a text file; give the checkpoint itself")
     return CheckpointError(f"{path}: not a checkpoint, or one that is damaged or half-copied; {_DAMAGED}")
 

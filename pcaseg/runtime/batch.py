@@ -82,7 +82,7 @@ def segment_files(
             batch.last = result, result.save(out, stem, details=details)
         except Exception as error:
             _refuse_run(error, out)
-            batch.failed.append((path, _reason(error, path)))
+            batch.failed.append((path, reason_of(error, path)))
             continue
         batch.done.append(path)
     return batch
@@ -96,8 +96,8 @@ def _refuse_run(error: Exception, out: str | os.PathLike[str]) -> None:
         raise error
 
 
-def _reason(error: Exception, path: Path) -> str:
-    """Sentence about the fault of an image."""
+def reason_of(error: Exception, path: Path) -> str:
+    """Sentence about the fault of an image, from what reading or labelling it raised."""
     if isinstance(error, PcasegError):
         return str(error)
     if isinstance(error, MemoryError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
 from pcaseg.configs import (
+    CONTEXT_LENGTH,
     LARGEST_SIDE_PX,
     Aggregation,
     DenseMode,
@@ -181,6 +182,12 @@ def _check_values(manifest: Manifest, source: str) -> None:
     for where, number in positive.items():
         if number < 1:
             raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
+    for where, number, wanted in (
+        ("text.prompts", text.prompts, 1),
+        ("text.context_length", text.context_length, CONTEXT_LENGTH),
+    ):
+        if number != wanted:
+            raise BundleError(f"{source}: {where} is {number}, where this version embeds with {wanted}; {_EXPORT_ANEW}")
     for where, digest in hashes.items():
         if not _SHA256.fullmatch(digest):
             raise BundleError(f"{source}: {where} is not a SHA-256 ({shown(digest)}); {_EXPORT_ANEW}")

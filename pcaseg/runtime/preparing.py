@@ -26,7 +26,7 @@ class VocabularyCache:
         return len(self._kept)
 
     def prepare(self, spec: VocabularySpec) -> Vocabulary:
-        """What `Segmenter.set_vocabulary` takes, as a vocabulary for this backend.
+        """Makes a vocabulary for this backend of what `Segmenter.set_vocabulary` takes.
 
         Raises:
             VocabularyError: unusable names or file, or a vocabulary of another text encoder.

@@ -85,11 +85,37 @@ def test_processes_count_what_one_counts(bundle, labelled, tmp_path):
     assert read_counts(tmp_path / "two", apart) == read_counts(tmp_path / "one", alone)
 
 
-def test_an_error_in_a_process_ends_the_run(bundle, labelled, tmp_path, capsys):
-    (labelled / "labels" / "1.png").write_bytes(b"half")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_an_image_that_cannot_be_used_does_not_stop_the_others(bundle, labelled, tmp_path, capsys, processes):
+    right = {name: (labelled / "labels" / f"{name}.png").read_bytes() for name in "013"}
+    (labelled / "labels" / "0.png").write_bytes(b"half")
+    Image.fromarray(np.full((20, 24), 7, np.uint8)).save(labelled / "labels" / "1.png")
+    Image.fromarray(np.zeros((20, 20), np.uint8)).save(labelled / "labels" / "3.png")
+    common = "--data", labelled, "--bundle", bundle, "--strategy", "single", "--processes", processes, "--threads", 1
     out = tmp_path / "out"
-    assert run("--data", labelled, "--bundle", bundle, "--strategy", "single", "--processes", 2, "--out", out) == 2
-    assert "1.png: not an image" in capsys.readouterr().err and not (out / "results.json").exists()
+    assert run(*common, "--out", out) == 2
+    said = capsys.readouterr()
+    assert "1 of 4 images evaluated, 3 failed; results need all of them" in said.out
+    errors = [line for line in said.err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3 and not (out / "results.json").exists()
+    for name, fragment in {"0": "not an image", "1": "holds label 7", "3": "20 x 20 labels"}.items():
+        assert any(f"labels/{name}.png: {fragment}" in line for line in errors)
+        (labelled / "labels" / f"{name}.png").write_bytes(right[name])
+    assert run(*common, "--out", out) == 0 and json.loads((out / "results.json").read_text())["images"] == 4
+
+
+def test_failed_images_are_no_other_shards(bundle, labelled, tmp_path, capsys):
+    (labelled / "images" / "0.png").write_bytes(b"")
+    common = "--data", labelled, "--bundle", bundle, "--strategy", "single", "--out", tmp_path / "out"
+    assert run(*common, "--shard", "1/2") == 2
+    said = capsys.readouterr()
+    assert "1 of 4 images evaluated, 1 failed" in said.out and "0.png: the file is empty" in said.err
+    assert run(*common, "--shard", "2/2") == 0 and "1 of 4 images are in other shards" in capsys.readouterr().out
+    with pytest.raises(PcasegError, match="the file is empty"):
+        evaluate_network(
+            EvaluatedNetwork("onnxruntime", str(bundle), "onnxruntime"),
+            EvaluationPlan(open_labelled(labelled), tmp_path / "alone", "single"),
+        )
 
 
 def test_shards_meet_in_one_folder(bundle, labelled, tmp_path, capsys):
