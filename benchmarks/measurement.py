@@ -15,6 +15,7 @@ from pcaseg.benchmarks.plan import BenchOptions, Progress, Target
 from pcaseg.benchmarks.rows import Point
 from pcaseg.benchmarks.timed_calls import ImageCall, NetworkCall, TimedCall, network_batches, output_of
 from pcaseg.class_lists import first_names
+from pcaseg.class_syntax import ClassTree
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError
 from pcaseg.evaluation.accuracy import Accuracy, Output, compare
@@ -63,7 +64,7 @@ class Mious:
                 segment = EagerRun(self._target.model, labelled.names, strategy)
             else:
                 segment = Segmenter(implementation.backend, strategy=strategy)
-                segment.set_vocabulary(labelled.names)
+                segment.set_vocabulary(ClassTree.plain(labelled.names))
             self._known[key] = labelled_miou(lambda image: segment(image).labels, labelled)
         return self._known[key]
 

@@ -70,6 +70,10 @@ class TorchBackend:
         """(T, D) float32, unit norm."""
         return self._model.encode_text(names)[:, 0].cpu().numpy()
 
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """Whole prompts, (P, D) float32, unit norm."""
+        return self._model.text_tower.encode_prompts(prompts).cpu().numpy()
+
     @torch.no_grad()
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """images (N, 3, R, R) float32 in 0..255, text (T, D) float32 -> (N, T, h, w) float32."""

@@ -139,17 +139,6 @@ def prompt_for(name: str) -> str:
     return PROMPT_TEMPLATE.format(first_synonym(name))
 
 
-def split_class_names(text: str) -> list[str]:
-    """Splits a command-line list at semicolons if it has any (synonyms keep their commas), else at commas.
-
-    >>> split_class_names("cat, grass")
-    ['cat', 'grass']
-    >>> split_class_names("cat; tv monitor, television")
-    ['cat', 'tv monitor, television']
-    """
-    return [part.strip() for part in text.split(";" if ";" in text else ",")]
-
-
 def read_class_names(path: str | os.PathLike[str], *, first_ids: Sequence[int] = (0, 1)) -> tuple[str, ...]:
     """Reads a text file with one class name per line, or a table with a column of names.
 

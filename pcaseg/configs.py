@@ -11,6 +11,9 @@ Aggregation = Literal["parallel", "serial", "added"]
 """PCA-Seg; CAT-Seg; PCA-Seg's two streams added without an EPL, for ablations: eager only."""
 
 DenseMode = Literal["csa", "qq"]
+Synonyms = Literal["best", "mean"]
+"""Of a class's synonyms, at each pixel the best one counts; or the mean of their embeddings stands for the class."""
+
 Strategy = Literal["single", "sliding"]
 Precision = Literal["float32", "float16"]
 """Of bundles."""

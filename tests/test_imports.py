@@ -20,6 +20,7 @@ BASE = {
     "arguments",
     "class_lists",
     "class_names",
+    "class_syntax",
     "cleaning",
     "configs",
     "environment",

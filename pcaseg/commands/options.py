@@ -8,7 +8,7 @@ from typing import get_args
 
 from pcaseg.arguments import CORES, some_path, up_to
 from pcaseg.class_lists import class_list_names
-from pcaseg.configs import MAX_CLASSES
+from pcaseg.configs import MAX_CLASSES, Synonyms
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
 
@@ -41,9 +41,19 @@ def add_network(command: argparse.ArgumentParser, *, default: str | None = None)
 
 def add_vocabulary(command: argparse.ArgumentParser) -> None:
     group = command.add_mutually_exclusive_group(required=True)
-    group.add_argument("--classes", help='names: "cat, grass"; with synonyms "cat; tv monitor, television"')
+    group.add_argument("--classes", help='names: "cat, grass"; with parts "car: wheel, window; house: roof"')
     group.add_argument(
         "--vocabulary", help=f".safetensors or .txt file, or a class list: {', '.join(class_list_names())}"
+    )
+    command.add_argument(
+        "--synonyms",
+        choices=get_args(Synonyms),
+        help='of a file\'s line "tv; television": best of them at each pixel (default), or their mean',
+    )
+    command.add_argument(
+        "--template",
+        action="append",
+        help='prompt such as "a photo of a {}"; given several times, their mean counts (default: the published one)',
     )
 
 

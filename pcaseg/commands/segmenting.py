@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, seconds, some_path, up_to
-from pcaseg.class_names import check_class_names, split_class_names
+from pcaseg.class_syntax import ClassTree, read_classes, split_classes
 from pcaseg.commands.options import (
     add_backend,
     add_network,
@@ -170,16 +170,17 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     source, vocabulary = options.vocabulary, options.vocabulary
     if options.classes is not None:
         source = "--classes"
-        vocabulary = check_class_names(split_class_names(options.classes), source=source)
+        vocabulary = read_classes(split_classes(options.classes), source=source)
     vocabulary = resolve_vocabulary(vocabulary)
+    names = [one for group in vocabulary.synonyms for one in group] if isinstance(vocabulary, ClassTree) else None
     if options.bundle is None:
         refuse_backend_options(options)
         from pcaseg.export.torch_backend import TorchBackend
         from pcaseg.model.checkpoint import open_model
         from pcaseg.model.text_tower import name_tokens
 
-        if isinstance(vocabulary, tuple):
-            name_tokens(vocabulary, source=source)  # refuses prompts that are too long
+        if names is not None:
+            name_tokens(names, source=source)  # refuses prompts that are too long
         backend = TorchBackend(
             open_model(options.model or options.default_model, shortlist=options.shortlist),
             device=options.device,
@@ -187,8 +188,8 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
         )
         segmenter = Segmenter(backend, strategy=options.strategy, bits=options.bits)
     else:
-        if isinstance(vocabulary, tuple):
-            check_prompts(options.bundle, vocabulary, source=source)
+        if names is not None:
+            check_prompts(options.bundle, names, source=source)
         segmenter = Segmenter(
             options.bundle,
             options.backend,
@@ -199,7 +200,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
             bits=options.bits,
             shortlist=options.shortlist,
         )
-    segmenter.set_vocabulary(vocabulary)
+    segmenter.set_vocabulary(vocabulary, synonyms=options.synonyms, templates=options.template)
     return segmenter
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from pcaseg.class_lists import first_names
+from pcaseg.class_syntax import ClassTree
 from pcaseg.configs import Strategy, most_kept
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.errors import MissingDependencyError, install_hint
@@ -167,7 +168,7 @@ def check_case(
     names = first_names(case.classes)
     eager, recorder = _reference(model, backend, names, case.strategy), RecordingBackend(backend)
     segmenter = Segmenter(recorder, strategy=case.strategy)
-    segmenter.set_vocabulary(names)
+    segmenter.set_vocabulary(ClassTree.plain(names))
     eager_s, reference = timed(lambda: eager(case.image))
     bundle_s, result = timed(lambda: segmenter(case.image))
     found = compare(recorder.output(result), reference, names)
@@ -206,7 +207,7 @@ def check_labelled(
         progress: show a progress bar on standard error.
     """
     eager, segmenter = _reference(model, backend, labelled.names, strategy), Segmenter(backend, strategy=strategy)
-    segmenter.set_vocabulary(labelled.names)
+    segmenter.set_vocabulary(ClassTree.plain(labelled.names))
     with tqdm(total=2 * len(labelled.pairs), desc="labelled", unit="image", disable=not progress) as bar:
 
         def miou(run: EagerRun | Segmenter) -> float:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm import tqdm
 
+from pcaseg.class_syntax import ClassTree
 from pcaseg.configs import Strategy
 from pcaseg.data.folders import LabelledFolder, open_data
 from pcaseg.errors import PcasegError
@@ -262,7 +263,7 @@ def _run(
     failed: list[str] = []
     if not todo:
         return failed
-    segmenter.set_vocabulary(plan.folder.names)
+    segmenter.set_vocabulary(ClassTree.plain(plan.folder.names))
     path = shard_path(plan.out, evaluated.subject, shard)
     evaluate_images(
         lambda image: segmenter(image).labels, plan.folder, todo, evaluated, path, advance=advance, failed=failed

@@ -57,6 +57,18 @@ class TextTower(nn.Module):
         return tensors_sha256(self.state_dict())
 
     @torch.no_grad()
+    def encode_prompts(self, prompts: Sequence[str], *, batch_size: int = 64) -> Tensor:
+        """Encodes whole prompts.
+
+        Returns:
+            (P, D) float, unit norm.
+
+        Raises:
+            VocabularyError: a prompt is too long.
+        """
+        return self._encode(_prompt_tokens(prompts, prompts), batch_size)
+
+    @torch.no_grad()
     def encode_names(self, names: Sequence[str], *, batch_size: int = 64) -> Tensor:
         """Encodes class names through the published prompt.
 
@@ -66,9 +78,11 @@ class TextTower(nn.Module):
         Raises:
             VocabularyError: as `check_class_names`, or a prompt is too long.
         """
-        tokens = _tokens(names)
+        return self._encode(_tokens(names), batch_size)[:, None]
+
+    def _encode(self, tokens: Tensor, batch_size: int) -> Tensor:
         device = self.transformer.positional_embedding.device
-        return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])[:, None]
+        return torch.cat([self(batch.to(device)) for batch in tokens.split(batch_size)])
 
 
 def name_tokens(names: Sequence[str], *, source: str = "class list") -> Tensor:
@@ -85,6 +99,11 @@ def name_tokens(names: Sequence[str], *, source: str = "class list") -> Tensor:
 def _tokens(names: Sequence[str], source: str = "class list") -> Tensor:
     """(T, 77) int64."""
     names = check_class_names(names, source=source)
-    tokens: Tensor = tokenize([prompt_for(name) for name in names], context_length=CONTEXT_LENGTH + 1)
+    return _prompt_tokens([prompt_for(name) for name in names], names, source)
+
+
+def _prompt_tokens(prompts: Sequence[str], names: Sequence[str], source: str = "class list") -> Tensor:
+    """(P, 77) int64; names are what messages call the prompts."""
+    tokens: Tensor = tokenize(list(prompts), context_length=CONTEXT_LENGTH + 1)
     refuse_cut(names, tokens[:, CONTEXT_LENGTH].nonzero().flatten().tolist(), source=source)
     return tokens[:, :CONTEXT_LENGTH]

@@ -60,6 +60,15 @@ class ShortlistBackend(Backend, Protocol):
         ...
 
 
+@runtime_checkable
+class PromptBackend(Backend, Protocol):
+    """A backend that encodes prompts other than the published one."""
+
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """Whole prompts to embeddings `(P, D)` float32, unit norm."""
+        ...
+
+
 def backend_names() -> tuple[str, ...]:
     """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `torch` and those of other packages.
 

@@ -17,6 +17,7 @@ from pcaseg.image_files import check_image_file, list_images, said_left_out, spl
 from pcaseg.paths import exists, is_file, is_folder, real_path
 from pcaseg.runtime.result import Result, is_result, output_paths, read_summary
 from pcaseg.runtime.segmenter import Segmenter
+from pcaseg.runtime.vocabulary import Vocabulary
 
 
 @dataclass
@@ -74,8 +75,9 @@ def segment_files(
     batch = Batch()
     for path, stem in tqdm(output_stems(images).items(), desc="segment", unit="image", disable=not progress):
         try:
-            details = _details(segmenter, path)
-            if _is_done(output_paths(Path(out), stem), details, segmenter.backend.name, segmenter.vocabulary.names):
+            details = _details(segmenter, segmenter.vocabulary, path)
+            paths = output_paths(Path(out), stem, parts=segmenter.vocabulary.has_parts)
+            if _is_done(paths, details, segmenter.backend.name, segmenter.vocabulary):
                 batch.skipped.append(path)
                 continue
             result = segmenter(path)
@@ -160,7 +162,7 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
     return stems
 
 
-def _details(segmenter: Segmenter, path: Path) -> dict[str, object]:
+def _details(segmenter: Segmenter, vocabulary: Vocabulary, path: Path) -> dict[str, object]:
     """Settings that, beside class names and backend, decide the outputs of an image."""
     check_image_file(path)
     try:
@@ -174,10 +176,11 @@ def _details(segmenter: Segmenter, path: Path) -> dict[str, object]:
         "bits": segmenter.bits,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,
         "shortlist": segmenter.backend.manifest.shortlist,
+        "prompts": vocabulary.prompts,
     }
 
 
-def _is_done(paths: dict[str, Path], details: dict[str, object], backend: str, names: Sequence[str]) -> bool:
+def _is_done(paths: dict[str, Path], details: dict[str, object], backend: str, vocabulary: Vocabulary) -> bool:
     """True where a finished run with these settings left its files, of which the summary is written last.
 
     Raises:
@@ -194,5 +197,7 @@ def _is_done(paths: dict[str, Path], details: dict[str, object], backend: str, n
         )
     complete = all(is_file(path, error=OutputError) for path in paths.values())
     classes = [entry["name"] for entry in found["classes"]]
+    objects = found.get("object_of", [*range(len(classes))])
     wanted = details | {"backend": backend, "image": found.get("image")}  # the same image may have moved
-    return complete and classes == list(names) and all(found.get(key) == value for key, value in wanted.items())
+    same = classes == list(vocabulary.names) and objects == list(vocabulary.objects)
+    return complete and same and all(found.get(key) == value for key, value in wanted.items())

@@ -12,7 +12,7 @@ from pcaseg.errors import BundleError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, Bundle
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.shortlist import all_logits, check_kept
-from pcaseg.runtime.text import embed_names, open_tokenizer
+from pcaseg.runtime.text import embed_names, embed_prompts, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
 _TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
@@ -64,6 +64,10 @@ class OnnxBackend(ABC):
             MissingDependencyError: a name needs ftfy, which is not installed.
         """
         return embed_names(self._bundle, self._tokenizer, names, self._encode, most=_TEXT_BATCH)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """Embeds whole prompts, see `pcaseg.runtime.backends.PromptBackend`; errors as of `encode_text`."""
+        return embed_prompts(self._bundle, self._tokenizer, prompts, self._encode, most=_TEXT_BATCH)
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Segments windows.

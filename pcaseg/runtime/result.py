@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Result:
         backend: what ran the network, such as `onnxruntime-cpu`.
         weights: `checkpoint`; with `clip-only` or `seeded` weights, never trained as a whole, labels mean nothing.
         bundle_sha256: hash of the bundle's manifest; None where no bundle on disk was opened.
+        object_of: T class indices, of a part its object's and else its own; None where the vocabulary has no parts.
     """
 
     labels: np.ndarray
@@ -50,6 +51,27 @@ class Result:
     backend: str
     weights: WeightsKind
     bundle_sha256: str | None = None
+    object_of: tuple[int, ...] | None = None
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the classes that are no parts, in the order of the classes."""
+        return tuple(self.classes[index] for index in sorted(set(self._object_of)))
+
+    @property
+    def object_labels(self) -> np.ndarray:
+        """`(H, W)` uint16, indices into `objects`: of a part's pixels, the object that it belongs to."""
+        found: np.ndarray = np.unique(self._object_of, return_inverse=True)[1].astype(np.uint16)[self.labels]
+        return found
+
+    @property
+    def _object_of(self) -> Sequence[int]:
+        return range(len(self.classes)) if self.object_of is None else self.object_of
+
+    def names_at(self, row: int, column: int) -> tuple[str, str]:
+        """Names of a pixel: of its object and of its class, such as `("car", "car wheel")`."""
+        label = int(self.labels[row, column])
+        return self.classes[self._object_of[label]], self.classes[label]
 
     def class_pixels(self) -> np.ndarray:
         """Number of pixels of each class, `(T,)` int64."""
@@ -86,7 +108,8 @@ class Result:
 
         Returns:
             The paths of `overlay` (`STEM_overlay.png`), `labels` (`STEM_labels.png`: the label of every pixel as grey
-            value, 8-bit up to 256 classes, else 16-bit) and `summary` (`STEM.json`).
+            value, 8-bit up to 256 classes, else 16-bit) and `summary` (`STEM.json`); where the vocabulary has parts,
+            also of `objects` (`STEM_objects.png`: the index of every pixel's object among `objects` of the summary).
 
         Raises:
             OutputError: the folder cannot be written, `stem` is not a plain file name, or a file that `save` did not
@@ -96,17 +119,21 @@ class Result:
         summary = self.summary()
         if clash := summary.keys() & (details or {}).keys():
             raise ValueError(f"details may not replace the summary's own {', '.join(sorted(clash))}")
-        paths = output_paths(Path(folder), stem)
-        for path in paths.values():
+        paths = output_paths(Path(folder), stem, parts=self.object_of is not None)
+        former = output_paths(Path(folder), stem, parts=True)
+        for path in former.values():
             refuse_foreign(path, _is_output, "an output of pcaseg", mend="move it or choose another folder")
         try:
             paths["summary"].unlink(missing_ok=True)
+            former["objects"].unlink(missing_ok=True)
         except OSError as error:
             raise OutputError(f"{paths['summary']}: cannot be written ({error.strerror}); choose another") from error
         mark = PngInfo()
         mark.add_text("Software", SOFTWARE)
-        labels = self.labels.astype(np.uint8) if len(self.classes) <= 256 else self.labels
-        for name, picture in (("overlay", self.overlay()), ("labels", Image.fromarray(labels))):
+        pictures = {"overlay": self.overlay(), "labels": _label_picture(self.labels, len(self.classes))}
+        if "objects" in paths:
+            pictures["objects"] = _label_picture(self.object_labels, len(self.objects))
+        for name, picture in pictures.items():
             with atomic_path(paths[name]) as temporary:
                 picture.save(temporary, format="PNG", pnginfo=mark)
         with atomic_path(paths["summary"]) as temporary:
@@ -121,6 +148,7 @@ class Result:
             confidences += np.bincount(labels, weights=confidence, minlength=len(confidences))
         rows = zip(self.classes, pixels.tolist(), confidences.tolist(), strict=True)
         height, width = self.labels.shape
+        tree = {} if self.object_of is None else {"objects": list(self.objects), "object_of": list(self.object_of)}
         return {
             "format": FORMAT,
             "size": {"height": height, "width": width},
@@ -135,6 +163,7 @@ class Result:
                 }
                 for label, (name, count, total) in enumerate(rows)
             ],
+            **tree,
             "timings_ms": {stage: round(value, 3) for stage, value in self.timings_ms.items()},
             "backend": self.backend,
             "weights": self.weights,
@@ -147,8 +176,10 @@ class Result:
         return (slice(start, start + step) for start in range(0, self.labels.shape[0], step))
 
 
-def output_paths(folder: Path, stem: str) -> dict[str, Path]:
-    """Paths that `Result.save` writes: `overlay`, `labels` and `summary`; a long stem is cut, and a hash added.
+def output_paths(folder: Path, stem: str, *, parts: bool = False) -> dict[str, Path]:
+    """Paths that `Result.save` writes: `overlay`, `labels` and `summary`, where the vocabulary has parts `objects` too.
+
+    A long stem is cut, and a hash added.
 
     Raises:
         OutputError: `stem` is not a plain file name.
@@ -156,11 +187,12 @@ def output_paths(folder: Path, stem: str) -> dict[str, Path]:
     if not stem or Path(stem).name != stem:
         raise OutputError(f"{stem!r}: not a plain file name; give one without folders")
     stem = short_name(stem, LONGEST_NAME - len("_overlay.png"))
-    return {
+    paths = {
         "overlay": folder / f"{stem}_overlay.png",
         "labels": folder / f"{stem}_labels.png",
         "summary": folder / f"{stem}.json",
     }
+    return paths | {"objects": folder / f"{stem}_objects.png"} if parts else paths
 
 
 def read_summary(path: Path) -> dict[str, Any] | None:
@@ -181,7 +213,11 @@ def _is_output(path: Path) -> bool:
 
 def is_result(path: Path) -> bool:
     """True for an overlay or a map of labels that `Result.save` wrote, or a link to one."""
-    return path.name.endswith(("_overlay.png", "_labels.png")) and _is_marked(path)
+    return path.name.endswith(("_overlay.png", "_labels.png", "_objects.png")) and _is_marked(path)
+
+
+def _label_picture(labels: np.ndarray, count: int) -> Image.Image:
+    return Image.fromarray(labels.astype(np.uint8) if count <= 256 else labels)
 
 
 def _is_marked(path: Path) -> bool:

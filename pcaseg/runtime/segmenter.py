@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from pcaseg.configs import Strategy, check_choice
+from pcaseg.configs import Strategy, Synonyms, check_choice
 from pcaseg.errors import BundleError, PcasegError, VocabularyError
 from pcaseg.pictures import check_bits
 from pcaseg.runtime.backends import Backend, open_backend
@@ -161,11 +161,15 @@ class Segmenter:
         if close is not None:
             close()
 
-    def prepare(self, spec: VocabularySpec) -> Vocabulary:
+    def prepare(
+        self, spec: VocabularySpec, *, synonyms: Synonyms | None = None, templates: Sequence[str] | None = None
+    ) -> Vocabulary:
         """A vocabulary for this segmenter, for calls that name it, now or later; the one in use stays.
 
         Args:
             spec: as `set_vocabulary` takes it. Names that were prepared before cost nothing the second time.
+            synonyms: how those of `"tv; television"` count, see `pcaseg.runtime.vocabulary.Synonyms`; None for `best`.
+            templates: prompts such as `"a photo of a {}"`, whose mean stands for a name; None for the published one.
 
         Raises:
             VocabularyError: unusable names or file, or a vocabulary of another text encoder.
@@ -173,22 +177,26 @@ class Segmenter:
             MissingDependencyError: a name needs ftfy, or a vocabulary file safetensors, and it is not installed.
         """
         with self._use() as steps:
-            return steps.vocabularies.prepare(spec)
+            return steps.vocabularies.prepare(spec, synonyms=synonyms, templates=templates)
 
-    def set_vocabulary(self, spec: VocabularySpec) -> None:
+    def set_vocabulary(
+        self, spec: VocabularySpec, *, synonyms: Synonyms | None = None, templates: Sequence[str] | None = None
+    ) -> None:
         """Chooses the classes of the images to come. On an error the former vocabulary stays.
 
         Calls that run already end with the vocabulary that they began with.
 
         Args:
-            spec: class names; the name of a shipped class list, such as `ade20k_150`; the path of a `.txt`, `.csv` or
-                `.tsv` file of names or of a `.safetensors` vocabulary; or a `Vocabulary`. Names that were set before
-                cost nothing the second time.
+            spec: class names, with synonyms and parts if need be, see `pcaseg.class_syntax`; the name of a shipped
+                class list, such as `ade20k_150`; the path of a `.txt`, `.csv` or `.tsv` file of names or of a
+                `.safetensors` vocabulary; or a `Vocabulary`. Names that were set before cost nothing the second time.
+            synonyms: see `prepare`.
+            templates: see `prepare`.
 
         Raises:
             PcasegError: as `prepare`.
         """
-        self._vocabulary = self.prepare(spec)
+        self._vocabulary = self.prepare(spec, synonyms=synonyms, templates=templates)
 
     def __call__(self, image: ImageSource, vocabulary: VocabularySpec | None = None) -> Result:
         """Segments one image.

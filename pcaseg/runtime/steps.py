@@ -134,15 +134,19 @@ class Steps:
         if self.backend.manifest.graph == "logits":
             with _timed("labels", job):
                 self._merge(job)
+        vocabulary = job.vocabulary
+        if vocabulary.class_of_row is not None:
+            job.labels = vocabulary.class_of_row[job.labels]
         return Result(
             labels=job.labels,
             confidence=job.confidence,
-            classes=job.vocabulary.names,
+            classes=vocabulary.names,
             image=job.rgb,
             timings_ms=job.took_ms | {"total": sum(job.took_ms.values())},
             backend=self.backend.name,
             weights=self.backend.manifest.weights.kind,
             bundle_sha256=self.bundle_sha256,
+            object_of=vocabulary.objects if vocabulary.has_parts else None,
         )
 
     def _run_windows(self, jobs: Sequence[Job], text: np.ndarray) -> None:

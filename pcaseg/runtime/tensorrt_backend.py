@@ -28,7 +28,7 @@ from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.shortlist import all_logits, check_kept
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt, load_plugin_library
 from pcaseg.runtime.tensorrt_engine import Array, Engine
-from pcaseg.runtime.text import embed_names, open_tokenizer
+from pcaseg.runtime.text import embed_names, embed_prompts, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
 Refit = Callable[[Any, EngineKey, Bundle, Any], None]
@@ -101,20 +101,13 @@ class TensorRTBackend:
             EngineError: no engine of the text encoder fits; a vocabulary file of `pcaseg vocab` needs none.
             BundleError: the tokenizer is missing or not usable.
         """
-        try:
-            engine = self._engine("text", {"tokens": (1, self.manifest.text.context_length)})
-        except EngineError as error:
-            raise EngineError(
-                f"{error}; or use a vocabulary file of pcaseg vocab, which needs no text encoder"
-            ) from error
-        most = max(profile.shapes["tokens"][2][0] for profile in engine.profiles)
-
-        def encode(tokens: np.ndarray) -> np.ndarray:
-            with engine.lane() as lane:
-                found = lane.run({"tokens": tokens.astype(engine.dtypes["tokens"])})
-            return found["text"].astype(np.float32)
-
+        encode, most = self._encoder()
         return embed_names(self._bundle, self._tokenizer, names, encode, most=most)
+
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        """Embeds whole prompts, see `pcaseg.runtime.backends.PromptBackend`; errors as of `encode_text`."""
+        encode, most = self._encoder()
+        return embed_prompts(self._bundle, self._tokenizer, prompts, encode, most=most)
 
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         """Windows `(N, 3, R, R)` float32 0..255 and text `(T, D)` float32 to logits `(N, T, h, w)` float32.
@@ -207,6 +200,22 @@ class TensorRTBackend:
         for engine in self._open.values():
             engine.close()
         self._open.clear()
+
+    def _encoder(self) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
+        """The text encoder: tokens to embeddings, and how many prompts it takes at a time."""
+        try:
+            engine = self._engine("text", {"tokens": (1, self.manifest.text.context_length)})
+        except EngineError as error:
+            raise EngineError(
+                f"{error}; or use a vocabulary file of pcaseg vocab, which needs no text encoder"
+            ) from error
+
+        def encode(tokens: np.ndarray) -> np.ndarray:
+            with engine.lane() as lane:
+                found = lane.run({"tokens": tokens.astype(engine.dtypes["tokens"])})
+            return found["text"].astype(np.float32)
+
+        return encode, max(profile.shapes["tokens"][2][0] for profile in engine.profiles)
 
     def _run(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> dict[str, np.ndarray]:
         self._bundle.check_outputs(outputs)

@@ -46,9 +46,26 @@ def embed_names(
         VocabularyError: a prompt is too long.
         BundleError: the encoder gives another shape.
     """
-    tokens = prompt_tokens(bundle, tokenizer, names)
+    return _embed(bundle, prompt_tokens(bundle, tokenizer, names), encode, most)
+
+
+def embed_prompts(
+    bundle: Bundle,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    encode: Callable[[np.ndarray], np.ndarray],
+    *,
+    most: int,
+) -> np.ndarray:
+    """As `embed_names`, of whole prompts."""
+    tokens, cut = tokenizer.encode(prompts)
+    refuse_cut(prompts, cut)
+    return _embed(bundle, tokens, encode, most)
+
+
+def _embed(bundle: Bundle, tokens: np.ndarray, encode: Callable[[np.ndarray], np.ndarray], most: int) -> np.ndarray:
     text = np.concatenate([encode(tokens[start : start + most]) for start in range(0, len(tokens), most)])
-    expected = (len(names), bundle.manifest.text.embed_dim)
+    expected = (len(tokens), bundle.manifest.text.embed_dim)
     if text.shape != expected:
         raise BundleError(f"{TEXT_ENCODER_NAME} returned {text.shape}, not {expected}; export the bundle anew")
     result: np.ndarray = text / np.linalg.norm(text, axis=1, keepdims=True)

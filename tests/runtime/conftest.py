@@ -81,6 +81,9 @@ class FakeBackend:
         text = np.stack(rows)
         return text / np.linalg.norm(text, axis=1, keepdims=True)
 
+    def encode_prompts(self, prompts: Sequence[str]) -> np.ndarray:
+        return self.encode_text(prompts)
+
     def logits(self, images: np.ndarray, text: np.ndarray) -> np.ndarray:
         self.batches.append(len(images))
         n, _, height, width = images.shape

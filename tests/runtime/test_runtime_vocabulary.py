@@ -27,6 +27,9 @@ def metadata(**changes: str) -> dict[str, str]:
     return fields | changes
 
 
+TREE = metadata(version="2", rows="[0, 1, 2]", objects="[0, 0, 2]", templates='["a {}"]', synonyms="best")
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "v.safetensors"
     saved = Vocabulary(NAMES, embeddings(), "e" * 64)
@@ -75,7 +78,13 @@ def test_bad_embeddings_are_refused_in_memory_and_in_files(tmp_path: Path, case:
     [
         ({}, "not a vocabulary"),
         (metadata(format="other"), "not a vocabulary"),
-        (metadata(version="2"), "format '2' is not '1'.*upgrade"),
+        (metadata(version="3"), "format '3' is not '1' or '2'.*upgrade"),
+        (metadata(version="2"), "rows is missing"),
+        (TREE | {"synonyms": "worst"}, "of no known kind"),
+        (TREE | {"templates": "[3]"}, "of no known kind"),
+        (TREE | {"rows": "7"}, "not iterable"),
+        (TREE | {"rows": "[0, 2, 2]"}, "rows do not belong"),
+        (TREE | {"objects": "[0, 0, 1]"}, "objects"),
         (metadata(names="["), "Expecting value"),
         (metadata(names='"abc"'), "not a list"),
         (metadata(names="3"), "not a list"),
