@@ -61,7 +61,7 @@ class ShortlistBackend(Backend, Protocol):
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `torch` and those of other packages.
+    """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `tensorrt-rtx`, `torch` and those of others.
 
     Raises:
         MissingDependencyError: none is registered.
