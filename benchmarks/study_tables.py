@@ -175,7 +175,9 @@ def rtx_alone_table(results: Path) -> str:
     """Operators of the main graphs and how many of each share no kernel with another, from the same rows."""
     rows = [row for report in stored_reports(results, "rtx_*.json") for row in report["rows"] if row["graph"] == "main"]
     names = [f"{row['preset']}, {row['precision']}" for row in rows]
-    operators = sorted({name for row in rows for name in row["alone"]}, key=lambda name: -rows[0]["alone"].get(name, 0))
+    operators = sorted(
+        {name for row in rows for name in row["alone"]}, key=lambda name: (-rows[0]["alone"].get(name, 0), name)
+    )
     cells = [
         [name, *(f"{row['alone'].get(name, 0)} of {row['nodes'].get(name, 0)}" for row in rows)] for name in operators
     ]

@@ -144,8 +144,8 @@ def test_a_damaged_bundle_fails(exported, tmp_path, capsys):
 
 
 def test_a_builder_alone_runs_nothing(monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "pcaseg.runtime.onnxruntime_backend", raising=False)
     for name in ("torch", "onnxruntime", "openvino", "tensorrt"):
+        monkeypatch.delitem(sys.modules, f"pcaseg.runtime.{name}_backend", raising=False)
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(RTX, None))
     assert main(["doctor"]) == 1

@@ -61,7 +61,7 @@ class ShortlistBackend(Backend, Protocol):
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `tensorrt-rtx`, `torch` and those of others.
+    """Names of the registered backends, sorted: this project's own, such as `onnxruntime`, and those of other packages.
 
     Raises:
         MissingDependencyError: none is registered.

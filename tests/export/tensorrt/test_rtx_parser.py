@@ -13,13 +13,14 @@ from PIL import Image
 from support import SMALL_EVA, ShortlistedColours
 
 from pcaseg.cli import main
-from pcaseg.errors import EngineError, MissingDependencyError
+from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
 from pcaseg.export.graphs import export_graph
 from pcaseg.export.label_graph import PERMITTED_OPS, LabelGraph, label_signature
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan, parse_graph
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.quantize import Calibration, quantize
+from pcaseg.runtime.backends import open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import open_driver
 from pcaseg.runtime.engines import ShapeProfile
@@ -188,11 +189,9 @@ def test_a_profile_that_is_none_is_refused(trt):
         plan(trt, product("fp32"), capture_log(trt), shapes=((8, 64), (4, 64), (1, 64)))
 
 
-def test_two_engines_are_built_whole(trt, shared_bundle, tmp_path, monkeypatch, capsys):
-    from shutil import copytree
-
+def test_two_engines_are_built_whole(trt, copy_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    path = copytree(shared_bundle(FORMS["newest-half"]), tmp_path / "half.pcaseg")
+    path = copy_bundle(tmp_path / "half.pcaseg", precision="float16")
     command = ["build", str(path), "--runtime", "rtx", "--profile", "edge", "--compute-capability", "8.9,12.0"]
     assert main(command) == 0
     capsys.readouterr()
@@ -210,3 +209,5 @@ def test_two_engines_are_built_whole(trt, shared_bundle, tmp_path, monkeypatch, 
         text = next((path / "engines").glob("text-*.plan")).read_bytes()
         with pytest.raises(EngineError, match=r"text: TensorRT-RTX 1\..* refuses the engine \(.*cudaError 35"):
             deserialize(trt, text, capture_log(trt), source="text", host_code=False)
+        with pytest.raises(PcasegError, match="no NVIDIA driver can be used here|needs the package cuda-python"):
+            open_backend("tensorrt-rtx", Bundle(path))
