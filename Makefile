@@ -6,9 +6,10 @@ READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 CPU := not slow and not gpu and not trt
+RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-lowest test-lowest-runtime coverage lint docs demo clean
+.PHONY: test test-all test-rtx test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -17,6 +18,9 @@ test: lint
 test-all: lint
 	$(PYTEST) $(PARALLEL) -m "not ($(ALONE))"
 	$(PYTEST) -m "$(ALONE)"
+
+test-rtx: $(READY)
+	$(PYTEST) -m "rtx and not slow" $(RTX)
 
 coverage: $(READY)
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=term

@@ -134,3 +134,51 @@ def kernels_table(results: Path) -> str:
 def _kernel_cell(row: StoredRow) -> str:
     shared = f"{row['shared_bytes'] / 1024:.0f}"
     return f"PTX / {shared}" if row["cubin"] is None else f"{row['registers']} / {row['spill_bytes']} / {shared}"
+
+
+def rtx_table(results: Path) -> str:
+    """Kernels that TensorRT-RTX makes of graphs, from the rows of `pcaseg.benchmarks.studies.rtx_layers`."""
+    headers = [
+        *(
+            "preset",
+            "graph",
+            "precision",
+            "ONNX nodes",
+            "of them in kernels",
+            "kernels",
+            "products",
+            "fused ones",
+            "alone",
+        ),
+        *("weights MiB", "plan MiB", "build s"),
+    ]
+    reports = list(stored_reports(results, "rtx_*.json"))
+    cells = [_rtx_cells(row) for report in reports for row in report["rows"]]
+    built_by = ", ".join(dict.fromkeys(row["built_by"] for report in reports for row in report["rows"]))
+    processors = ", ".join(dict.fromkeys(report["environment"]["cpu"] for report in reports))
+    return f"{built_by}, one profile, one thread of {processors}:\n\n{markdown_table(headers, cells, align='lllr')}"
+
+
+def _rtx_cells(row: StoredRow) -> list[str]:
+    nodes, kernels = sum(row["nodes"].values()), sum(row["kernels"].values())
+    fused = row["kernels"].get("runtime_fusion", 0)
+    products = fused + sum(row["kernels"].get(kind, 0) for kind in ("gemm", "correlation", "deconv"))
+    return [
+        *(row["preset"], row["graph"], row["precision"]),
+        *map(str, (nodes, row["kept"], kernels, products, fused, sum(row["alone"].values()))),
+        *(f"{row[name] / 2**20:.1f}" for name in ("weights_bytes", "plan_bytes")),
+        f"{row['seconds']:.0f}",
+    ]
+
+
+def rtx_alone_table(results: Path) -> str:
+    """Operators of the main graphs and how many of each share no kernel with another, from the same rows."""
+    rows = [row for report in stored_reports(results, "rtx_*.json") for row in report["rows"] if row["graph"] == "main"]
+    names = [f"{row['preset']}, {row['precision']}" for row in rows]
+    operators = sorted(
+        {name for row in rows for name in row["alone"]}, key=lambda name: (-rows[0]["alone"].get(name, 0), name)
+    )
+    cells = [
+        [name, *(f"{row['alone'].get(name, 0)} of {row['nodes'].get(name, 0)}" for row in rows)] for name in operators
+    ]
+    return markdown_table(["operator", *names], cells, align="lr")

@@ -24,6 +24,8 @@ from pcaseg.benchmarks.study_tables import (
     kernels_table,
     mixed_precision_table,
     operators_table,
+    rtx_alone_table,
+    rtx_table,
     shortlist_table,
 )
 from pcaseg.errors import PcasegError, reported
@@ -43,6 +45,8 @@ TABLES: dict[str, Table] = {
     "labelled": labelled_table,
     "mixed_precision": mixed_precision_table,
     "operators": operators_table,
+    "rtx": rtx_table,
+    "rtx_alone": rtx_alone_table,
     "shortlist": shortlist_table,
     "speed": folding_table,
     "summary": speed_tables.summary_table,

@@ -13,8 +13,9 @@ from pcaseg.errors import BundleError, MissingDependencyError, PcasegError, inst
 from pcaseg.runtime.backends import backend_names, backend_opener, open_backend
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.cuda import MIB, open_driver
+from pcaseg.runtime.engines import TITLES, EngineRuntime
 from pcaseg.runtime.segmenter import Segmenter
-from pcaseg.runtime.tensorrt_api import capture_log, import_tensorrt, start
+from pcaseg.runtime.tensorrt_api import capture_log, import_tensorrt, known_capabilities, start, title
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,11 @@ class Finding:
     subject: str
     works: bool
     detail: str
+
+    @property
+    def runs(self) -> bool:
+        """True where a bundle can be run with it."""
+        return self.works and self.subject != _BUILDER
 
 
 def diagnose() -> list[Finding]:
@@ -69,16 +75,22 @@ def _openvino() -> str:
     return f"OpenVINO {start_device('cpu')}"
 
 
-def _tensorrt() -> str:
-    backend_opener("tensorrt")
-    trt = import_tensorrt()
+def _tensorrt(runtime: EngineRuntime) -> str:
+    backend_opener(TITLES[runtime].lower())
+    trt = import_tensorrt(runtime)
     driver = open_driver(None)
     start(trt.Runtime, capture_log(trt), trt)
     free, total = driver.memory()
     return (
-        f"TensorRT {trt.__version__}, {driver.gpu.name}, compute capability {driver.gpu.compute_capability}, "
+        f"{title(trt)}, {driver.gpu.name}, compute capability {driver.gpu.compute_capability}, "
         f"{free // MIB} of {total // MIB} MiB free"
     )
+
+
+def _rtx_builder() -> str:
+    trt = import_tensorrt("rtx")
+    start(trt.Builder, capture_log(trt), trt)
+    return f"{title(trt)} for compute capabilities {', '.join(known_capabilities(trt))}; needs no GPU"
 
 
 def _torch(device: str) -> str:
@@ -132,6 +144,7 @@ def _label(name: str, bundle: Bundle) -> str:
     )
 
 
+_BUILDER = "tensorrt-rtx as a builder"
 _NAMES = ("sky", "grass")
 _FRAME = (120, 160)
 
@@ -140,7 +153,9 @@ _PROBES: dict[str, Callable[[], str]] = {
     "onnxruntime on cuda": partial(_onnxruntime, "cuda"),
     "onnxruntime on tensorrt": partial(_onnxruntime, "tensorrt"),
     "openvino on cpu": _openvino,
-    "tensorrt on cuda": _tensorrt,
+    "tensorrt on cuda": partial(_tensorrt, "tensorrt"),
+    "tensorrt-rtx on cuda": partial(_tensorrt, "rtx"),
+    _BUILDER: _rtx_builder,
     "torch on cpu": partial(_torch, "cpu"),
     "torch on cuda": partial(_torch, "cuda"),
     "Triton kernels on cuda": _kernels,

@@ -28,6 +28,7 @@ RECORDED_PACKAGES = (
     "numpy",
     "triton",
     "tensorrt",
+    "tensorrt-rtx-cu12",
 )
 
 

@@ -1,4 +1,4 @@
-"""A module `tensorrt` that computes with ONNX Runtime and has exactly the names that a real version has.
+"""A module `tensorrt`, or `tensorrt_rtx`, that computes with ONNX Runtime and has exactly a real version's names.
 
 Every access is held against the listing of that version (`tensorrt_listing.py`): a name that the version lacks is an
 AttributeError here as there, so `hasattr` branches go the way they would go. Calls are held against the listed number
@@ -16,8 +16,8 @@ from typing import Any
 
 import onnx
 from cuda_fake import FakeDriver
-from tensorrt_fake_run import Context, Engine, Inspector, Runtime
-from tensorrt_listing import arity, listing
+from tensorrt_fake_run import Context, Engine, Inspector, Runtime, RuntimeCache, RuntimeConfig, report
+from tensorrt_listing import RTX, arity, listing
 
 TYPES = {1: "FLOAT", 10: "HALF", 6: "INT32", 7: "INT64", 2: "UINT8"}
 
@@ -26,8 +26,8 @@ def fake_tensorrt(version: str, driver: FakeDriver | None) -> ModuleType:
     """A module for `sys.modules["tensorrt"]`.
 
     Args:
-        version: one of `tensorrt_listing.VERSIONS`.
-        driver: its GPU; None for a machine without one.
+        version: one of `tensorrt_listing.LISTINGS`.
+        driver: its GPU; None for a machine without one, on which TensorRT-RTX builds all the same.
     """
     return _Maker(version, driver).module
 
@@ -77,7 +77,7 @@ class _Maker:
     def __init__(self, version: str, driver: FakeDriver | None) -> None:
         data = listing(version)
         self.names = data["modules"]["tensorrt"]
-        self.module: Any = ModuleType("tensorrt")
+        self.module: Any = ModuleType("tensorrt_rtx" if version == RTX else "tensorrt")
         self.module.__version__ = data["version"]
         self.module._driver = driver
         self.module._say = []
@@ -105,7 +105,7 @@ def _members(name: str, members: dict[str, int]) -> Any:
 
 class _Builder:
     def __init__(self, log: Any) -> None:
-        if self._trt._driver is None:
+        if self._trt._driver is None and not hasattr(self._trt, "ComputeCapability"):
             log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
@@ -142,7 +142,10 @@ class _Builder:
             "half": (strong is not None and network._flags >> int(strong) & 1 == 1) or "FP16" in config._flags,
             "flags": sorted(config._flags),
             "constrained": sum(getattr(layer, "_precision", None) is not None for layer in network._layers),
+            "capabilities": [target.name for target in config._targets],
         }
+        if hasattr(trt, "ComputeCapability"):
+            self._log.log(trt.ILogger.Severity.VERBOSE, report(plan))
         config._cache = b"timed " + config._cache
         return json.dumps(plan).encode()
 
@@ -255,6 +258,19 @@ class _Config:
         self._cache = b""
         self._progress = None
         self._settings: dict[str, Any] = {}
+        self._targets: list[Any] = []
+
+    @property
+    def num_compute_capabilities(self) -> int:
+        return len(self._targets)
+
+    @num_compute_capabilities.setter
+    def num_compute_capabilities(self, number: int) -> None:
+        self._targets = [self._trt.ComputeCapability.NONE] * number
+
+    def set_compute_capability(self, target: Any, index: int) -> bool:
+        self._targets[index] = target
+        return True
 
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self._settings[pool.name] = size
@@ -358,6 +374,8 @@ _BEHAVIOURS = {
     "ICudaEngine": Engine,
     "EngineInspector": Inspector,
     "IExecutionContext": Context,
+    "IRuntimeConfig": RuntimeConfig,
+    "IRuntimeCache": RuntimeCache,
     "Refitter": _Refitter,
     "OnnxParserRefitter": _OnnxRefitter,
     "ILogger": _Callback,

@@ -15,7 +15,7 @@ NUMPY = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np
 
 class Runtime:
     def __init__(self, log: Any) -> None:
-        if self._trt._driver is None:
+        if self._trt._driver is None and not hasattr(self._trt, "ComputeCapability"):
             log.log(self._trt.ILogger.Severity.WARNING, "CUDA initialization failure with error: 35")
             raise TypeError("pybind11::init(): factory function returned nullptr")
         self._log = log
@@ -68,10 +68,14 @@ class Engine:
         kind = kind if kind in self._trt.DataType.__members__ else "INT32"  # what 8.5 makes of INT64
         return self._trt.DataType[kind]
 
-    def create_execution_context(self, *strategy: Any) -> Any:
+    def create_runtime_config(self) -> Any:
+        return self._trt.IRuntimeConfig()
+
+    def create_execution_context(self, *setting: Any) -> Any:
         if self._trt._driver.memory()[0] < 1 << 20:
             return None
         context = self._trt.IExecutionContext()
+        context._cache = getattr(setting[0], "_cache", None) if setting else None
         context._engine, context._shapes, context._addresses, context._profile = self, {}, {}, None
         return context
 
@@ -81,27 +85,85 @@ class Engine:
         return inspector
 
 
+class RuntimeConfig:
+    """Of TensorRT-RTX: what an engine's contexts are made with."""
+
+    def __init__(self) -> None:
+        self._cache, self._strategy = None, None
+
+    @property
+    def dynamic_shapes_kernel_specialization_strategy(self) -> Any:
+        return self._strategy
+
+    @dynamic_shapes_kernel_specialization_strategy.setter
+    def dynamic_shapes_kernel_specialization_strategy(self, strategy: Any) -> None:
+        self._strategy = strategy
+
+    def create_runtime_cache(self) -> Any:
+        return self._trt.IRuntimeCache()
+
+    def set_runtime_cache(self, cache: Any) -> bool:
+        self._cache = cache
+        return True
+
+
+class RuntimeCache:
+    """What was compiled just in time: the shapes that ran, one a line behind the GPU's name."""
+
+    def __init__(self) -> None:
+        self._shapes: list[str] = []
+
+    def serialize(self) -> bytes:
+        return "\n".join([self._trt._driver.gpu.name, *self._shapes]).encode()
+
+    def deserialize(self, data: bytes) -> bool:
+        gpu, *shapes = data.decode(errors="replace").split("\n")
+        if gpu != self._trt._driver.gpu.name:
+            return False
+        self._shapes = shapes
+        return True
+
+
+def layers_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers of a plan, as the inspector names them."""
+    half = plan["half"]
+    layers = []
+    proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(base64.b64decode(plan["onnx"])))
+    kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
+    wide = "Row major linear FP32"
+    words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8", 17: "Row major FP8"}
+    eight = {tensor.name: words.get(tensor.data_type) for tensor in proto.graph.initializer}
+    quantised = {n.output[0]: eight[n.input[2]] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
+    for node in proto.graph.node:
+        tensors = [
+            {
+                "Name": name,
+                "Format/Datatype": quantised.get(name) or words.get(kinds.get(name), "Int32"),
+            }
+            for name in (*node.input, *node.output)  # real engines fuse what quantises into what computes
+        ]
+        kind = "Reformat" if node.op_type in ("Cast", "Transpose", "Reshape") else node.op_type
+        layers.append({"Name": node.name, "LayerType": kind, "Inputs": [], "Outputs": tensors})
+    return layers
+
+
+def report(plan: dict[str, Any]) -> str:
+    """What the builder of TensorRT-RTX says of a plan's layers."""
+    words = {"FP32": "Float", "FP16": "Half"}
+    lines = ["Layers:"]
+    for layer in layers_of(plan):
+        kinds = [tensor["Format/Datatype"].split()[-1] for tensor in layer["Outputs"]]
+        tensors = ", ".join(f"{{ Name: x, Dimensions: [1,2], Datatype: {words.get(kind, kind)} }}" for kind in kinds)
+        lines.append(
+            f"Name: {layer['Name']}, LayerType: {layer['LayerType']}, Inputs: [], Constants: [], "
+            f"Outputs: [ {tensors}], TacticName: x, StreamId: 0, Metadata: [ONNX Layer: {layer['Name']}]"
+        )
+    return "\n".join([*lines, "", "Bindings:", "image"])
+
+
 class Inspector:
     def get_engine_information(self, form: Any) -> str:
-        half = self._engine._plan["half"]
-        layers = []
-        proto = onnx.shape_inference.infer_shapes(onnx.load_from_string(base64.b64decode(self._engine._plan["onnx"])))
-        kinds = {value.name: value.type.tensor_type.elem_type for value in proto.graph.value_info}
-        wide = "Row major linear FP32"
-        words = {1: wide, 10: "Row major linear FP16" if half else wide, 3: "Row major Int8", 17: "Row major FP8"}
-        eight = {tensor.name: words.get(tensor.data_type) for tensor in proto.graph.initializer}
-        quantised = {n.output[0]: eight[n.input[2]] for n in proto.graph.node if n.op_type == "DequantizeLinear"}
-        for node in proto.graph.node:
-            tensors = [
-                {
-                    "Name": name,
-                    "Format/Datatype": quantised.get(name) or words.get(kinds.get(name), "Int32"),
-                }
-                for name in (*node.input, *node.output)  # real engines fuse what quantises into what computes
-            ]
-            kind = "Reformat" if node.op_type in ("Cast", "Transpose", "Reshape") else node.op_type
-            layers.append({"Name": node.name, "LayerType": kind, "Inputs": [], "Outputs": tensors})
-        return json.dumps({"Layers": layers})
+        return json.dumps({"Layers": layers_of(self._engine._plan)})
 
 
 class Context:
@@ -135,6 +197,8 @@ class Context:
         if set(addresses) != {*engine._inputs, *outputs}:
             return False
         profiler = getattr(self, "_profiler", None)
+        if self._cache is not None and str(shapes) not in self._cache._shapes:
+            self._cache._shapes.append(str(shapes))
 
         def run() -> None:
             feed = {}

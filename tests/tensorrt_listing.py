@@ -1,8 +1,9 @@
 """Listings of TensorRT's Python API: what names, members and signatures a version has.
 
     python tests/tensorrt_listing.py tests/data/tensorrt/api_11.4.json
+    python tests/tensorrt_listing.py tests/data/tensorrt/api_rtx-1.7.json tensorrt_rtx
 
-writes the listing of the installed `tensorrt`; only importing is needed, no GPU.
+writes the listing of the installed `tensorrt`, or of TensorRT-RTX under the same names; no GPU is needed.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from typing import Any
 
 DATA = Path(__file__).parent / "data" / "tensorrt"
 VERSIONS = ("8.5", "10.3", "10.13", "11.4")
+RTX = "rtx-1.7"
+LISTINGS = (*VERSIONS, RTX)
 MODULES = ("tensorrt", "tensorrt.plugin")
 
 
@@ -126,19 +129,22 @@ def wrong_call(signatures: list[str], call: ast.Call) -> bool:
     return True
 
 
-def dump() -> dict[str, Any]:
+def dump(package: str = "tensorrt") -> dict[str, Any]:
     """The installed version's listing."""
     found = {}
     for name in MODULES:
         try:
-            module = importlib.import_module(name)
-        except ImportError:
+            module = importlib.import_module(name.replace("tensorrt", package))
+        except (
+            ImportError,
+            AttributeError,
+        ):  # TensorRT-RTX brings a plugin module that cannot be imported
             continue
         public = {key: value for key, value in sorted(vars(module).items()) if key[0] != "_"}
         found[name] = {key: _described(value) for key, value in public.items() if type(value) is not ModuleType}
         for key, value in public.items():
             found[name] |= {f"{key}.{inner}": _described(kind) for inner, kind in _enums_within(value)}
-    return {"version": importlib.import_module("tensorrt").__version__, "modules": found}
+    return {"version": importlib.import_module(package).__version__, "modules": found}
 
 
 def _described(value: Any) -> Any:
@@ -175,4 +181,5 @@ def _signatures(value: Any) -> list[str]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_text(json.dumps(dump(), indent=0, sort_keys=True) + "\n")
+    text = json.dumps(dump(*sys.argv[2:]), indent=0, sort_keys=True)
+    Path(sys.argv[1]).write_text(text.replace("tensorrt_rtx_bindings.tensorrt_rtx.", "tensorrt.tensorrt.") + "\n")

@@ -14,6 +14,7 @@ import pytest
 import torch
 from cuda_fake import FakeDriver
 from tensorrt_fake import fake_tensorrt
+from tensorrt_listing import RTX
 
 from pcaseg.cli import main
 from pcaseg.doctor import diagnose, diagnose_bundle
@@ -42,6 +43,8 @@ def test_what_computes_on_the_cpu_is_found():
     [
         ("onnxruntime", "onnxruntime on cpu", "onnxruntime"),
         ("tensorrt", "tensorrt on cuda", "tensorrt"),
+        ("tensorrt_rtx", "tensorrt-rtx on cuda", "tensorrt-rtx"),
+        ("tensorrt_rtx", "tensorrt-rtx as a builder", "tensorrt-rtx"),
         ("triton", "Triton kernels on cuda", "triton"),
     ],
 )
@@ -140,10 +143,21 @@ def test_a_damaged_bundle_fails(exported, tmp_path, capsys):
     assert main(["doctor", str(tmp_path / "nowhere.pcaseg")]) == 2
 
 
+def test_a_builder_alone_runs_nothing(monkeypatch, capsys):
+    for name in ("torch", "onnxruntime", "openvino", "tensorrt"):
+        monkeypatch.delitem(sys.modules, f"pcaseg.runtime.{name}_backend", raising=False)
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", fake_tensorrt(RTX, None))
+    assert main(["doctor"]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("yes")]
+    assert len(lines) == 1 and "tensorrt-rtx as a builder" in lines[0]
+    assert "7.5, 8.0, 8.6, 8.9, 12.0, 12.1; needs no GPU" in lines[0]
+
+
 def test_without_any_backend_it_says_so():
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnxruntime', 'openvino', 'tensorrt'): sys.modules[name] = None\n"
+        "for name in ('torch', 'onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx'): sys.modules[name] = None\n"
         "from pcaseg.cli import main; sys.exit(main(['doctor']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

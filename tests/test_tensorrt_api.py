@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tensorrt_listing import VERSIONS, Api, listing, wrong_call
+from tensorrt_listing import LISTINGS, VERSIONS, Api, listing, wrong_call
 from tensorrt_uses import Walker
 
 ROOT = Path(__file__).parent.parent
@@ -21,7 +21,7 @@ def users() -> list[Path]:
 def faults(source: str, path: str = "x.py") -> list[str]:
     """Uses that some version that gets there would refuse, and questions for what no version has."""
     found = []
-    for version in VERSIONS:
+    for version in LISTINGS:
         walker = Walker(source, version)
         for use in walker.walk():
             where, what = f"{path}:{use.line}", f"{use.owner.name}.{use.name}"
@@ -30,7 +30,7 @@ def faults(source: str, path: str = "x.py") -> list[str]:
             elif use.call is not None and wrong_call(walker.api.signatures(use.owner, use.name), use.call):
                 found.append(f"{where}: {what} of {version} takes no such arguments")
     for line, held, name in walker.questions():
-        if not any(Api(version).has(held, name) for version in VERSIONS):
+        if not any(Api(version).has(held, name) for version in LISTINGS):
             found.append(f"{path}:{line}: no version has {held.name}.{name}")
     return found
 
@@ -80,7 +80,7 @@ SEEN = {
 
 
 def seen(path: str) -> set[str]:
-    walkers = [Walker((ROOT / path).read_text(encoding="utf-8"), version) for version in VERSIONS]
+    walkers = [Walker((ROOT / path).read_text(encoding="utf-8"), version) for version in LISTINGS]
     return {f"{use.owner.name}.{use.name}" for walker in walkers for use in walker.walk()}
 
 

@@ -59,7 +59,7 @@ class PointRun:
             status="ok",
             gate=default_gate(manifest.precision, manifest.weights.kind),
             environment=flat_environment()
-            | {"gpu": gpu.gpu, "compute capability": gpu.compute_capability, "tensorrt": gpu.tensorrt},
+            | {"gpu": str(gpu.gpu), "compute capability": str(gpu.compute_capability), "tensorrt": gpu.tensorrt},
         )
 
     def rows(self, points: Sequence[GpuPoint]) -> Iterator[BenchRow]:

@@ -4,39 +4,49 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from pcaseg.errors import EngineError, OutputError, PcasegError
+from pcaseg.configs import check_choice
+from pcaseg.errors import EngineError, MissingDependencyError, OutputError
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
+from pcaseg.export.tensorrt.checks import check_fp8, check_plugins, chosen_precision, read_calibration
 from pcaseg.export.tensorrt.graphs import graph_of
-from pcaseg.export.tensorrt.inspection import check_precision, layer_shares, layer_times, layer_types
+from pcaseg.export.tensorrt.inspection import (
+    check_precision,
+    layer_shares,
+    layer_times,
+    layer_types,
+    reported_types,
+)
 from pcaseg.export.tensorrt.profiles import ProfileSet, roles, shape_profiles
-from pcaseg.export.tensorrt.timings import check_timing_cache, timing_cache
+from pcaseg.export.tensorrt.rtx import OWN_CHOICE, check_offered, with_targets
+from pcaseg.export.tensorrt.timings import check_timing_cache, timings_of
 from pcaseg.files import atomic_path, cache_folder, sha256_of
-from pcaseg.paths import exists, is_file
-from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, Bundle
-from pcaseg.runtime.cuda import Driver, open_driver
+from pcaseg.paths import exists
+from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.cuda import Driver, Gpu, open_driver
 from pcaseg.runtime.engines import (
-    EIGHT_BITS,
-    GRAPH_PRECISION,
+    TITLES,
     EngineKey,
     EnginePrecision,
+    EngineRuntime,
     EngineSidecar,
     GraphRole,
+    LayerShare,
     Machine,
     Plugins,
     StoredEngine,
     differences,
     engine_folder,
     engine_folders,
+    engines_of,
     read_engine,
     source_file,
-    stored_engines,
 )
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
 from pcaseg.runtime.tensorrt_engine import Engine
@@ -47,9 +57,6 @@ if TYPE_CHECKING:
 
 BUILDER = 1
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
-
-FP8_COMPUTE_CAPABILITY = (8, 9)
-"""Ada and newer (TensorRT's documentation of quantised types)."""
 
 DEFAULTS = BuildOptions()
 
@@ -65,6 +72,7 @@ class Built:
 def build_engines(
     bundle: Bundle | str | os.PathLike[str],
     *,
+    runtime: EngineRuntime = "tensorrt",
     precision: EnginePrecision | None = None,
     profile: ProfileSet = "default",
     options: BuildOptions = DEFAULTS,
@@ -81,13 +89,14 @@ def build_engines(
 
     Args:
         bundle: of `pcaseg export`, or its path.
+        runtime: library that they are for; `rtx` builds without a GPU too, and then they are not yet opened on one.
         precision: None for the bundle's own; any other must be written in its graph, but int8 and fp8, which `quantize`
             writes.
         profile: which graphs and shapes.
         options: how they are built.
-        device: `cuda` or `cuda:N`.
+        device: `cuda` or `cuda:N`; None for the first, and for `rtx` none where there is none.
         build: False to be refused, with the field that differs, instead of building.
-        timing_cache: file of what tactics took; None for one in the user's cache folder.
+        timing_cache: file of what tactics took; None for one in the user's cache folder. `rtx` times none.
         plugins: `inside` builds the main engine from the bundle's graph with plugin nodes, whose kernels are compiled
             for this GPU and become part of the engine; `library` takes them from `plugin_library`.
         plugin_library: the C++ plugins.
@@ -99,89 +108,63 @@ def build_engines(
         The engines, one for each graph.
 
     Raises:
-        MissingDependencyError: TensorRT or cuda-python is not installed.
-        EngineError: no GPU, a failed build, a precision that was not met, or `build=False` and something is missing.
+        MissingDependencyError: the library or cuda-python is not installed.
+        EngineError: no GPU (but of `rtx`), a failed build, a precision that was not met, or `build=False` and something
+            is missing.
         BundleError: the bundle is damaged.
     """
     bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
-    wanted = _precision(bundle, precision)
-    images = _calibration(bundle, wanted, calibration, plugins, options)
-    _check_plugins(bundle, plugins, plugin_library)
+    wanted = chosen_precision(bundle, precision)
+    check_choice(runtime, EngineRuntime, what="runtime")
+    if runtime == "rtx":
+        check_offered(options, plugins, timing_cache)
+    images = read_calibration(bundle, wanted, calibration, plugins, options)
+    check_plugins(bundle, plugins, plugin_library)
     bundle.verify()
-    trt = import_tensorrt()
-    driver = driver or open_driver(device)
-    if wanted == "fp8":
-        _check_fp8(trt, driver, options)
-    known = None if plugins == "none" else _plugins(trt, bundle, driver, plugin_library)
-    library = known.removeprefix("library-") if known and plugins == "library" else None
-    machine = Machine(trt.__version__, driver.gpu.name, driver.gpu.compute_capability, library)
-    cache = timing_cache or cache_folder() / "tensorrt" / f"{machine.tensorrt}-{machine.compute_capability}.timing"
-    if build:
-        check_timing_cache(cache)
+    trt = import_tensorrt(runtime)
+    if runtime == "rtx" or options.compute_capabilities:
+        options = with_targets(trt, options, wanted)
+    driver = driver or _driver(runtime, device)
+    known, machine = None, Machine(trt.__version__, None, None, runtime=runtime)
+    if runtime == "tensorrt":
+        assert driver is not None  # TensorRT alone was refused without one
+        if wanted == "fp8":
+            check_fp8(trt, driver.gpu, options)
+        if plugins != "none":
+            known = _plugins(trt, bundle, driver, plugin_library)
+        library = known.removeprefix("library-") if known and plugins == "library" else None
+        machine = _at_hand(machine, driver.gpu, library)
+        name = f"{machine.tensorrt}-{machine.compute_capability}.timing"
+        timing_cache = timing_cache or cache_folder() / "tensorrt" / name
+    if build and timing_cache is not None:
+        check_timing_cache(timing_cache)
     found = []
     for role in roles(profile):
         key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
-        job = _Job(trt, bundle, key, options, driver, cache, images)
+        job = _Job(trt, bundle, key, options, driver, timing_cache, images)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found
 
 
-def _precision(bundle: Bundle, asked: EnginePrecision | None) -> EnginePrecision:
-    own = GRAPH_PRECISION[bundle.manifest.precision]
-    if asked is not None and asked != own and asked not in EIGHT_BITS:
-        name = next(key for key, value in GRAPH_PRECISION.items() if value == asked)
-        raise PcasegError(
-            f"{bundle.path}: its graph is {own}, and precision is written in the graph; for {asked} export the bundle "
-            f"with --precision {name}"
-        )
-    return asked or own
+def _driver(runtime: EngineRuntime, device: str | None) -> Driver | None:
+    """The GPU's; TensorRT-RTX builds without one, unless one is named."""
+    try:
+        return open_driver(device)
+    except (EngineError, MissingDependencyError):
+        if runtime == "tensorrt" or device is not None:
+            raise
+        return None
 
 
-def _check_plugins(bundle: Bundle, plugins: Plugins, library: Path | None) -> None:
-    """Refuses what does not go together, before TensorRT is needed."""
-    if (plugins == "library") != (library is not None):
-        raise PcasegError(f"plugins={plugins!r}: library, and nothing else, takes a file (--plugin-library)")
-    if library is not None and not is_file(library):
-        raise PcasegError(f"{library}: no such file; make it with python -m pcaseg.export.plugins.library")
-    if plugins != "none" and PLUGIN_SEGMENTER_NAME not in bundle.manifest.files:
-        raise PcasegError(f"{bundle.path}: has no {PLUGIN_SEGMENTER_NAME}; export it with --plugins")
-
-
-def _check_fp8(trt: Any, driver: Driver, options: BuildOptions) -> None:
-    gpu = driver.gpu
-    if not hasattr(trt.DataType, "FP8"):
-        raise EngineError(f"TensorRT {trt.__version__} has no fp8; take int8 or install a newer one")
-    if tuple(map(int, gpu.compute_capability.split("."))) < FP8_COMPUTE_CAPABILITY:
-        raise EngineError(f"{gpu.name}: has no fp8 (compute capability {gpu.compute_capability}, not 8.9); take int8")
-    if options.hardware == "ampere-and-newer":
-        raise EngineError("hardware='ampere-and-newer': Ampere GPUs have no fp8; take int8 or another --hardware")
+def _at_hand(machine: Machine, gpu: Gpu, library: str | None = None) -> Machine:
+    """The machine as its GPU makes it."""
+    return replace(machine, gpu=gpu.name, compute_capability=gpu.compute_capability, library=library)
 
 
 def _plugins(trt: Any, bundle: Bundle, driver: Driver, library: Path | None) -> str:
     from pcaseg.export.plugins.prepare import prepare_plugins  # these alone need PyTorch and Triton
 
     return prepare_plugins(trt, bundle, driver.gpu, library)
-
-
-def _calibration(
-    bundle: Bundle, precision: EnginePrecision, folder: Path | None, plugins: Plugins, options: BuildOptions
-) -> Calibration | None:
-    if (precision in EIGHT_BITS) != (folder is not None):
-        raise PcasegError(
-            f"precision={precision!r}: int8 and fp8, and nothing else, take a folder of images (--calibration)"
-        )
-    if folder is None:
-        return None
-    if plugins != "none":
-        raise PcasegError(f"precision={precision!r}: the plugins take wider numbers; build without --plugins")
-    if options.weight_stripped:
-        raise PcasegError(
-            f"precision={precision!r}: a bundle holds no quantised weights to refit; build without --strip-weights"
-        )
-    from pcaseg.export.tensorrt.quantize import Calibration, check_quantisable  # these alone need ONNX Runtime
-
-    check_quantisable(bundle, precision)
-    return Calibration.read(folder)
 
 
 def _key(
@@ -195,16 +178,22 @@ def _key(
     calibration: Calibration | None,
 ) -> EngineKey:
     source = source_file(role, plugins)
+    capability, hardware = machine.compute_capability, options.hardware
+    if capability is None:
+        listed = options.compute_capabilities
+        capability = ",".join(listed) or OWN_CHOICE
+        hardware = "same-compute-capability" if listed else "ampere-and-newer"
     return EngineKey(
+        runtime=machine.runtime,
         graph=role,
         onnx_sha256=bundle.manifest.files[source].sha256,
         builder=BUILDER,
         precision="fp32" if role == "text" else precision,
         profiles=shape_profiles(bundle.manifest, role, profile),
         tensorrt=machine.tensorrt,
-        compute_capability=machine.compute_capability,
+        compute_capability=capability,
         gpu=machine.gpu,
-        hardware=options.hardware,
+        hardware=hardware,
         version_compatible=options.version_compatible,
         weight_stripped=options.weight_stripped,
         optimization_level=options.optimization_level,
@@ -221,8 +210,8 @@ class _Job:
     bundle: Bundle
     key: EngineKey
     options: BuildOptions
-    driver: Driver
-    timing_cache: Path
+    driver: Driver | None
+    timing_cache: Path | None
     calibration: Calibration | None
 
     def find_or_build(self, machine: Machine, *, build: bool, progress: bool) -> Built:
@@ -257,11 +246,9 @@ class _Job:
 
     def _missing(self, machine: Machine) -> str:
         """Field that keeps the nearest engine of this graph from being the one asked for."""
-        others = [
-            engine.sidecar.key for engine in stored_engines(self.bundle) if engine.sidecar.key.graph == self.key.graph
-        ]
+        others = [engine.sidecar.key for engine in engines_of(self.bundle, self.key.runtime, self.key.graph)]
         if not others:
-            return f"has no TensorRT engine of its {self.key.graph} graph"
+            return f"has no {TITLES[self.key.runtime]} engine of its {self.key.graph} graph"
         if self.key in others:  # and yet not found
             return f"the plan of its {self.key.graph} engine is missing or damaged"
         unlike = [self._unlike(key, machine) for key in others]
@@ -277,6 +264,7 @@ class _Job:
             "optimization_level",
             "plugins",
             "calibration",
+            *(("compute_capability",) if machine.compute_capability is None else ()),
         )
         found = [
             f"{name} is {getattr(key, name)}, not {getattr(self.key, name)}"
@@ -306,7 +294,7 @@ class _Job:
         began = time.monotonic()
         log = capture_log(self.trt, folder / f"{self.key.stem}.log")
         try:
-            with timing_cache(self.timing_cache) as cache:
+            with timings_of(self.timing_cache) as cache:
                 plan, cache.data = build_plan(
                     self.trt,
                     graph.SerializeToString(),
@@ -325,7 +313,9 @@ class _Job:
 
     def _write(self, folder: Path, plan: bytes, log: Any, seconds: float) -> StoredEngine:
         path = folder / f"{self.key.stem}.plan"
-        shares = self._prove(plan, log, str(path))
+        opened_on = self._opens_on()
+        shares = self._report(log, str(path)) if opened_on is None else self._prove(plan, log, str(path))
+        check_precision(shares, self.key.precision, source=str(path))
         with atomic_path(path) as temporary:
             temporary.write_bytes(plan)
             digest = sha256_of(temporary)
@@ -334,26 +324,39 @@ class _Job:
             sha256=digest,
             nbytes=len(plan),
             layers=shares,
+            opened_on=opened_on,
             build_seconds=seconds,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            versions=installed_versions(("pcaseg", "onnx", "numpy")) | {"tensorrt": self.key.tensorrt},
+            versions=installed_versions(("pcaseg", "onnx", "numpy"))
+            | {TITLES[self.key.runtime].lower(): self.key.tensorrt},
         )
         with atomic_path(path.with_suffix(".json")) as temporary:
             temporary.write_text(sidecar.to_json(), encoding="utf-8")
         return StoredEngine(path, sidecar)
 
-    def _prove(self, plan: bytes, log: Any, source: str) -> Any:
-        """Layers and time by type of the finished engine, held against the precision that was asked for."""
+    def _opens_on(self) -> str | None:
+        """The GPU at hand, if the engine is to run on it."""
+        if self.driver is None:
+            return None
+        machine = Machine(self.key.tensorrt, None, None, runtime=self.key.runtime)
+        if self.key.runtime == "rtx" and differences(self.key, self.bundle, _at_hand(machine, self.driver.gpu)):
+            return None
+        return self.driver.gpu.name
+
+    def _report(self, log: Any, source: str) -> dict[str, LayerShare]:
+        """Layers by type, as the builder lists them: a plan is opened by a driver alone."""
+        return layer_shares(reported_types(log.report, source=source), None)
+
+    def _prove(self, plan: bytes, log: Any, source: str) -> dict[str, LayerShare]:
+        """Layers and time by type of the finished engine, opened on the GPU."""
         raw = deserialize(self.trt, plan, log, source=source, host_code=self.key.version_compatible)
         types = layer_types(raw, self.trt)
         times = None
-        if not self.key.weight_stripped:  # without weights there is nothing to run
+        if self.driver is not None and not self.key.weight_stripped:  # without weights there is nothing to run
             engine = Engine(raw, self.key.profiles, driver=self.driver, log=log, source=source, contexts=1)
             try:
                 usual = {name: shapes[1] for name, shapes in self.key.profiles[0].shapes.items()}
                 times = layer_times(engine, usual, self.trt)
             finally:
                 engine.close()
-        shares = layer_shares(types, times)
-        check_precision(shares, self.key.precision, source=source)
-        return shares
+        return layer_shares(types, times)

@@ -16,8 +16,9 @@ from typing import Any
 from tqdm import tqdm
 
 from pcaseg.errors import EngineError, PcasegError
+from pcaseg.export.tensorrt.rtx import set_targets
 from pcaseg.runtime.engines import EnginePrecision, Hardware, ShapeProfile
-from pcaseg.runtime.tensorrt_api import last_error, start
+from pcaseg.runtime.tensorrt_api import last_error, start, title
 
 SHUNNED_TACTICS = ("CUBLAS", "CUBLAS_LT", "CUDNN")
 """External libraries that TensorRT does not need; left out, engines neither load nor depend on them."""
@@ -37,6 +38,8 @@ class BuildOptions:
         version_compatible: run on newer TensorRT versions of the same major one too.
         weight_stripped: leave the weights out of the plan; they are taken from the bundle when it is opened.
         optimization_level: 0 (fast build) to 5 (long search).
+        compute_capabilities: of TensorRT-RTX, GPUs that the engine is to run on, such as `8.9`; none for its own
+            choice, 8.0 and newer.
 
     Raises:
         PcasegError: a number out of range.
@@ -47,6 +50,7 @@ class BuildOptions:
     version_compatible: bool = False
     weight_stripped: bool = False
     optimization_level: int = 3
+    compute_capabilities: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 1 <= self.workspace_mib <= 1 << 20:
@@ -87,21 +91,31 @@ def build_plan(
         EngineError: TensorRT has no usable GPU, cannot parse the graph, lacks an option, or fails to build.
     """
     builder = start(trt.Builder, log, trt)
-    network = builder.create_network(_network_flags(trt))
-    _parse(trt, network, onnx_bytes, log, source)
+    network = parse_graph(trt, builder, onnx_bytes, log=log, source=source)
     config = builder.create_builder_config()
     _configure(trt, config, options)
     _constrain(trt, network, config, precision)
     for profile in profiles:
         if config.add_optimization_profile(_profile(builder, profile)) < 0:
-            raise EngineError(f"{source}: TensorRT {trt.__version__} refuses profile {profile.name}: {last_error(log)}")
+            raise EngineError(f"{source}: {title(trt)} refuses profile {profile.name}: {last_error(log)}")
     _use_timings(trt, config, timing_cache, log, source)
     began = log.error_count
     with _progress(trt, config, source, show=progress):
         plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{source}: TensorRT {trt.__version__} builds no engine: {_reasons(log, began)}")
+        raise EngineError(f"{source}: {title(trt)} builds no engine: {_reasons(log, began)}")
     return bytes(plan), bytes(config.get_timing_cache().serialize())
+
+
+def parse_graph(trt: Any, builder: Any, onnx_bytes: bytes, *, log: Any, source: str) -> Any:
+    """A network of a graph; it refers to memory of the builder.
+
+    Raises:
+        EngineError: the parser refuses the graph.
+    """
+    network = builder.create_network(_network_flags(trt))
+    _parse(trt, network, onnx_bytes, log, source)
+    return network
 
 
 def _use_timings(trt: Any, config: Any, timing_cache: bytes, log: Any, source: str) -> None:
@@ -113,7 +127,7 @@ def _use_timings(trt: Any, config: Any, timing_cache: bytes, log: Any, source: s
     cache = config.create_timing_cache(timing_cache)
     if cache is None or not config.set_timing_cache(cache, False):
         raise EngineError(
-            f"{source}: TensorRT {trt.__version__} refuses the timing cache ({last_error(log)}); name another with "
+            f"{source}: {title(trt)} refuses the timing cache ({last_error(log)}); name another with "
             "--timing-cache, or delete it"
         )
 
@@ -136,14 +150,12 @@ def _parse(trt: Any, network: Any, onnx_bytes: bytes, log: Any, source: str) -> 
     parser = trt.OnnxParser(network, log)
     if parser.parse(onnx_bytes):
         if network.num_layers == 0:
-            raise EngineError(
-                f"{source}: TensorRT {trt.__version__} finds no layer in the graph; export the bundle anew"
-            )
+            raise EngineError(f"{source}: {title(trt)} finds no layer in the graph; export the bundle anew")
         return
     errors = [parser.get_error(i) for i in range(parser.num_errors)]
     described = "; ".join(_parser_error(error) for error in errors[:3]) or last_error(log)
     mend = "install a newer TensorRT" if _strongly_typed(trt) else "export with --opset 17 --layer-norm decomposed"
-    raise EngineError(f"{source}: the parser of TensorRT {trt.__version__} refuses the graph: {described}; {mend}")
+    raise EngineError(f"{source}: the parser of {title(trt)} refuses the graph: {described}; {mend}")
 
 
 def _parser_error(error: Any) -> str:
@@ -165,7 +177,7 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     tactics = trt.TacticSource.__members__.items()
     if not config.set_tactic_sources(sum(1 << int(value) for name, value in tactics if name not in SHUNNED_TACTICS)):
-        raise EngineError(f"TensorRT {trt.__version__} refuses to leave out {', '.join(SHUNNED_TACTICS)}; {_REPORT}")
+        raise EngineError(f"{title(trt)} refuses to leave out {', '.join(SHUNNED_TACTICS)}; {_REPORT}")
     if hasattr(config, "builder_optimization_level"):
         config.builder_optimization_level = options.optimization_level
     for name in ("FASTER_DYNAMIC_SHAPES_0805", "DISABLE_EXTERNAL_TACTIC_SOURCES_FOR_CORE_0805"):
@@ -181,11 +193,13 @@ def _configure(trt: Any, config: Any, options: BuildOptions) -> None:
         levels = getattr(trt, "HardwareCompatibilityLevel", None)
         what = f"engines for {options.hardware}"
         config.hardware_compatibility_level = _wanted(trt, levels, names[options.hardware], what)
+    if options.compute_capabilities:
+        set_targets(trt, config, options.compute_capabilities)
 
 
 def _wanted(trt: Any, kinds: Any, name: str, what: str) -> Any:
     if not hasattr(kinds, name):
-        raise EngineError(f"TensorRT {trt.__version__} has no {what}; leave the option out or install a newer one")
+        raise EngineError(f"{title(trt)} has no {what}; leave the option out or install a newer one")
     return getattr(kinds, name)
 
 

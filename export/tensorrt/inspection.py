@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 
 from pcaseg.errors import EngineError
 from pcaseg.runtime.engines import EnginePrecision, LayerShare
+from pcaseg.runtime.tensorrt_api import LAYER_REPORT
 from pcaseg.runtime.tensorrt_engine import Engine
 
 TYPES = {
@@ -28,6 +30,14 @@ sums over classes stay float32 in every precision, and only products with consta
 
 _PROFILED_CALLS = 10
 
+_REPORTED = re.compile(
+    r"Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: \[(?P<inputs>.*)Outputs: \[(?P<rest>.*)"
+)
+_CONSTANTS = re.compile(r"\], Constants: \[.*")
+_DATATYPE = re.compile(r"Datatype: (\w+)")
+_MADE_OF = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+"""A line of the builder's report, the constants among its inputs, types, the ONNX nodes that a layer was made of."""
+
 
 def layer_types(engine: Any, trt: Any) -> dict[str, str]:
     """The type that each layer of an engine computes in, by the layer's name; movers of data left out.
@@ -44,6 +54,46 @@ def layer_types(engine: Any, trt: Any) -> dict[str, str]:
         ) from error
     if not layers or not all(isinstance(layer, dict) for layer in layers):
         raise EngineError("the engine inspector names no layer's types; build with detailed verbosity")
+    return _types(layers)
+
+
+def reported_layers(report: str | None, *, source: str) -> list[dict[str, Any]]:
+    """The layers of a finished engine as the engine inspector gives them, from what the builder says of them.
+
+    Args:
+        report: of `pcaseg.runtime.tensorrt_api.capture_log`.
+        source: what messages call the engine.
+
+    Raises:
+        EngineError: the builder gave no report, or in another form.
+    """
+    lines = (report or "").removeprefix(LAYER_REPORT).split("\n\n")[0].splitlines()
+    found = [_REPORTED.match(line) for line in lines]
+    if not found or not all(found):
+        raise EngineError(f"{source}: the builder does not name the types of its layers; report this with your version")
+    return [
+        {
+            "Name": match["name"],
+            "LayerType": match["kind"],
+            "Inputs": [{"Datatype": kind} for kind in _DATATYPE.findall(_CONSTANTS.sub("", match["inputs"]))],
+            "Outputs": [{"Datatype": kind} for kind in _DATATYPE.findall(match["rest"])],
+            "Made of": _MADE_OF.findall(match["rest"]),
+        }
+        for match in found
+        if match
+    ]
+
+
+def reported_types(report: str | None, *, source: str) -> dict[str, str]:
+    """As `layer_types`, from what the builder says.
+
+    Raises:
+        EngineError: as `reported_layers`.
+    """
+    return _types(reported_layers(report, source=source))
+
+
+def _types(layers: list[dict[str, Any]]) -> dict[str, str]:
     found = {}
     for layer in layers:
         kind = str(layer.get("LayerType", "")).lower()

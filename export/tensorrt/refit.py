@@ -8,7 +8,7 @@ from typing import Any
 from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.engines import EngineKey, EnginePrecision, source_file
-from pcaseg.runtime.tensorrt_api import import_tensorrt, last_error
+from pcaseg.runtime.tensorrt_api import import_tensorrt, last_error, title
 from pcaseg.runtime.tensorrt_backend import TensorRTBackend
 
 
@@ -26,11 +26,32 @@ def open_tensorrt(
         PcasegError: CPU threads are given, which have no meaning here.
         EngineError: as `TensorRTBackend`.
     """
-    if threads is not None:
-        raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
+    _refuse_threads(threads)
     return TensorRTBackend(
         bundle, device=device, precision=engine_precision, plugin_library=plugin_library, refit=refit
     )
+
+
+def open_tensorrt_rtx(
+    bundle: Bundle,
+    *,
+    device: str | None = None,
+    threads: int | None = None,
+    engine_precision: EnginePrecision | None = None,
+) -> TensorRTBackend:
+    """Opens a bundle's engines of TensorRT-RTX, as the backend `tensorrt-rtx` is registered.
+
+    Raises:
+        PcasegError: as `open_tensorrt`.
+        EngineError: as `TensorRTBackend`.
+    """
+    _refuse_threads(threads)
+    return TensorRTBackend(bundle, device=device, precision=engine_precision, runtime="rtx")
+
+
+def _refuse_threads(threads: int | None) -> None:
+    if threads is not None:
+        raise PcasegError(f"threads={threads}: TensorRT uses no CPU threads; leave it out")
 
 
 def refit(engine: Any, key: EngineKey, bundle: Bundle, log: Any) -> None:
@@ -52,9 +73,7 @@ def refit(engine: Any, key: EngineKey, bundle: Bundle, log: Any) -> None:
     graph = graph_of(trt, bundle, key)
     refitter = trt.Refitter(engine, log)
     if not hasattr(trt, "OnnxParserRefitter"):
-        raise EngineError(
-            f"TensorRT {trt.__version__} cannot fill weight-stripped engines; build without --strip-weights"
-        )
+        raise EngineError(f"{title(trt)} cannot fill weight-stripped engines; build without --strip-weights")
     filled = trt.OnnxParserRefitter(refitter, log).refit_from_bytes(graph.SerializeToString())
     if not filled or not refitter.refit_cuda_engine():
         raise EngineError(

@@ -56,8 +56,11 @@ class Timings:
 
 
 @contextmanager
-def timing_cache(path: Path) -> Iterator[Timings]:
-    """The timing cache, for one process at a time; written back whole when a build succeeds."""
+def timings_of(path: Path | None) -> Iterator[Timings]:
+    """The timing cache, for one process at a time; written back whole when a build succeeds. None for none."""
+    if path is None:
+        yield Timings(b"")
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_name(f"{short_name(path.name, LONGEST_NAME - 5)}.lock"), timeout=3600):

@@ -7,11 +7,24 @@ from typing import get_args
 
 from pcaseg.arguments import EXIT_OK, natural, some_path
 from pcaseg.export.tensorrt.profiles import ProfileSet, describe_sets
-from pcaseg.runtime.engines import EnginePrecision, Hardware, Plugins
+from pcaseg.runtime.engines import EnginePrecision, EngineRuntime, Hardware, Plugins
 
 
 def add_build(command: argparse.ArgumentParser) -> None:
     command.add_argument("bundle", type=some_path, help="bundle of `pcaseg export`")
+    command.add_argument(
+        "--runtime",
+        choices=get_args(EngineRuntime),
+        default="tensorrt",
+        help="what runs the engines: TensorRT (default), or TensorRT-RTX, which builds without a GPU too",
+    )
+    command.add_argument(
+        "--compute-capability",
+        type=_capabilities,
+        default=(),
+        metavar="8.9,12.0",
+        help="with --runtime rtx: GPUs that it is to run on (default: 8.0 and newer)",
+    )
     command.add_argument(
         "--precision",
         choices=get_args(EnginePrecision),
@@ -58,9 +71,11 @@ def run_build(options: argparse.Namespace) -> int:
         version_compatible=options.version_compatible,
         weight_stripped=options.strip_weights,
         optimization_level=options.optimization_level,
+        compute_capabilities=options.compute_capability,
     )
     engines = build_engines(
         Bundle(options.bundle),
+        runtime=options.runtime,
         precision=options.precision,
         profile=options.profile,
         options=wanted,
@@ -75,5 +90,12 @@ def run_build(options: argparse.Namespace) -> int:
     for found in engines:
         sidecar = found.engine.sidecar
         how = f"built in {sidecar.build_seconds:.0f} s" if found.built else "there already"
-        print(f"{found.engine.plan}: {how}, {sidecar.nbytes / 2**20:.1f} MiB, {describe_shares(sidecar.layers)}")
+        opened = "" if sidecar.opened_on else "; not yet opened on a GPU"
+        shares = describe_shares(sidecar.layers)
+        print(f"{found.engine.plan}: {how}, {sidecar.nbytes / 2**20:.1f} MiB, {shares}{opened}")
     return EXIT_OK
+
+
+def _capabilities(text: str) -> tuple[str, ...]:
+    """Compute capabilities with commas between, for argparse; what they may be the library knows."""
+    return tuple(part.strip() for part in text.split(","))

@@ -28,7 +28,7 @@ def run_doctor(options: argparse.Namespace) -> int:
     findings = diagnose()
     _print(findings)
     if bundle is None:
-        return EXIT_OK if any(finding.works for finding in findings) else EXIT_FAILED
+        return EXIT_OK if any(finding.runs for finding in findings) else EXIT_FAILED
     print(bundle.path)
     files, *others = diagnose_bundle(bundle)
     _print([files, *others])

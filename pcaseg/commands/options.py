@@ -61,7 +61,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--backend",
         default="onnxruntime",
-        help="what runs a bundle: onnxruntime (default), openvino, tensorrt or torch",
+        help="what runs a bundle: onnxruntime (default), openvino, tensorrt, tensorrt-rtx or torch",
     )
     command.add_argument(
         "--device", help="cpu (default), cuda or cuda:N; of onnxruntime tensorrt; of openvino gpu or npu"

@@ -70,7 +70,7 @@ class PromptBackend(Backend, Protocol):
 
 
 def backend_names() -> tuple[str, ...]:
-    """Names of the registered backends, sorted: `onnxruntime`, `tensorrt`, `torch` and those of other packages.
+    """Names of the registered backends, sorted: this project's own, such as `onnxruntime`, and those of other packages.
 
     Raises:
         MissingDependencyError: none is registered.

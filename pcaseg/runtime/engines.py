@@ -25,10 +25,16 @@ from pcaseg.paths import entries, exists, is_folder
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.typed_json import load_typed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ENGINES_NAME = "engines"
 """The folder within a bundle."""
+
+EngineRuntime = Literal["tensorrt", "rtx"]
+"""Library that builds and runs an engine: TensorRT, or its sibling for RTX cards, which needs no GPU to build."""
+
+TITLES: dict[EngineRuntime, str] = {"tensorrt": "TensorRT", "rtx": "TensorRT-RTX"}
+"""Their names; in small letters those of the backend and of the pip extra, and with _ for - that of the module."""
 
 GraphRole = Literal["main", "large", "text"]
 """The segmenter for up to 256 classes; the one for more, which keeps the best 256; the text encoder."""
@@ -38,6 +44,9 @@ EnginePrecision = Literal["fp32", "fp16", "int8", "fp8"]
 
 EIGHT_BITS: tuple[EnginePrecision, ...] = ("int8", "fp8")
 """Those that no bundle holds: graphs are quantised to them when an engine is built."""
+
+FP8_COMPUTE_CAPABILITY = (8, 9)
+"""Ada and newer (TensorRT's documentation of quantised types)."""
 
 GRAPH_PRECISION: dict[Precision, EnginePrecision] = {"float32": "fp32", "float16": "fp16"}
 """Names of a bundle's precisions here."""
@@ -88,15 +97,18 @@ class EngineKey:
     """Everything that decides what an engine is. Two engines with the same key are interchangeable.
 
     Attributes:
+        runtime: library that it is for.
         graph: which of the bundle's graphs.
         onnx_sha256: of the bundle's `.onnx` file that it was derived from.
         builder: version of the derivation and of the builder's settings (`pcaseg.export.tensorrt`).
         precision: of weights and tensors.
         profiles: in the engine's order.
-        tensorrt: version, such as `10.13.3.9`.
-        compute_capability: of the GPU that it was built on, such as `9.0`.
-        gpu: that GPU's name.
-        hardware: what other GPUs it runs on.
+        tensorrt: version of that library, such as `10.13.3.9`.
+        compute_capability: of the GPU that it was built on, such as `9.0`; of TensorRT-RTX those it was built for, such
+            as `8.9,12.0`, or `8.0+`, which is what that library chooses.
+        gpu: name of the GPU that it was built on; None of TensorRT-RTX, which builds for GPUs that are not there.
+        hardware: what other GPUs it runs on; of TensorRT-RTX those of the same compute capabilities, or Ampere's and
+            newer.
         version_compatible: whether newer TensorRT versions run it.
         weight_stripped: whether it lacks its weights, which are then taken from the bundle when it is opened.
         optimization_level: 0 to 5, or None where TensorRT has no such setting.
@@ -105,6 +117,7 @@ class EngineKey:
         calibration: SHA-256 of the images that int8 or fp8 was calibrated with; None for other precisions.
     """
 
+    runtime: EngineRuntime
     graph: GraphRole
     onnx_sha256: str
     builder: int
@@ -112,7 +125,7 @@ class EngineKey:
     profiles: tuple[ShapeProfile, ...]
     tensorrt: str
     compute_capability: str
-    gpu: str
+    gpu: str | None
     hardware: Hardware
     version_compatible: bool
     weight_stripped: bool
@@ -148,7 +161,9 @@ class EngineSidecar:
         key: what it was built for.
         sha256: of the plan.
         nbytes: its size.
-        layers: by type as the engine inspector names it (`Float`, `Half`, ...), of the layers that compute.
+        layers: by type, of the layers that compute.
+        opened_on: GPU on which it was opened and its layers inspected; None where it was not yet opened on a GPU, and
+            the builder's own report names the layers.
         build_seconds: it took.
         created: time, ISO 8601.
         versions: of packages.
@@ -158,6 +173,7 @@ class EngineSidecar:
     sha256: str
     nbytes: int
     layers: dict[str, LayerShare]
+    opened_on: str | None
     build_seconds: float
     created: str
     versions: dict[str, str]
@@ -179,12 +195,16 @@ class EngineSidecar:
 
 @dataclass(frozen=True)
 class Machine:
-    """Requirements of an engine: TensorRT's version, GPU's name, compute capability, the plugin library's hash."""
+    """Requirements of an engine: TensorRT's version, GPU's name, compute capability, the plugin library's hash.
+
+    GPU and compute capability are None where engines are built for GPUs that are not there.
+    """
 
     tensorrt: str
-    gpu: str
-    compute_capability: str
+    gpu: str | None
+    compute_capability: str | None
     library: str | None = None
+    runtime: EngineRuntime = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -256,14 +276,17 @@ def differences(key: EngineKey, bundle: Bundle, machine: Machine) -> list[str]:
     if entry is None or key.onnx_sha256 != entry.sha256:
         found.append(f"it was built from another {source}")
     if key.tensorrt != machine.tensorrt and not (key.version_compatible and _not_older(machine.tensorrt, key.tensorrt)):
-        found.append(f"it was built with TensorRT {key.tensorrt} and this is {machine.tensorrt}")
+        title = TITLES[key.runtime]
+        found.append(f"it was built with {title} {key.tensorrt} and this is {machine.tensorrt}")
     if (key.plugins or "").startswith("library-") and key.plugins != f"library-{machine.library}":
         found.append("it needs the plugin library that it was built with")
+    if machine.compute_capability is None:
+        return found
     if key.hardware == "ampere-and-newer":
         if _numbers(machine.compute_capability) < (8, 0):
             found.append(f"it needs compute capability 8.0 and this GPU has {machine.compute_capability}")
         return found
-    if key.compute_capability != machine.compute_capability:
+    if machine.compute_capability not in key.compute_capability.split(","):
         found.append(f"it was built for compute capability {key.compute_capability}, not {machine.compute_capability}")
     elif key.hardware == "this-gpu" and key.gpu != machine.gpu:
         found.append(f"it was built on {key.gpu} and this is {machine.gpu}")
@@ -284,7 +307,7 @@ def find_engines(
     Raises:
         EngineError: there is none; the message names what differs.
     """
-    candidates = [engine for engine in stored_engines(bundle) if engine.sidecar.key.graph == role]
+    candidates = engines_of(bundle, machine.runtime, role)
     wanted = "fp32" if role == "text" else precision or GRAPH_PRECISION[bundle.manifest.precision]
     reasons = {engine.plan: differences(engine.sidecar.key, bundle, machine) for engine in candidates}
     for engine in candidates:
@@ -295,17 +318,28 @@ def find_engines(
         newest = sorted(fitting, key=lambda engine: engine.sidecar.created, reverse=True)
         return sorted(newest, key=lambda engine: max(p.largest() for p in engine.sidecar.key.profiles))
     quantised = f" --precision {wanted} --calibration FOLDER" if wanted in EIGHT_BITS else ""
-    build = f"run: {build_command(bundle, role)}{quantised}"
+    build = f"run: {build_command(bundle, role, runtime=machine.runtime)}{quantised}"
     if not candidates:
-        raise EngineError(f"{bundle.path}: has no TensorRT engine of its {role} graph; {build}")
+        raise EngineError(f"{bundle.path}: has no {TITLES[machine.runtime]} engine of its {role} graph; {build}")
     nearest = min(candidates, key=lambda engine: len(reasons[engine.plan]))
     raise EngineError(f"{nearest.plan}: does not fit: {', '.join(reasons[nearest.plan])}; {build}")
 
 
-def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1) -> str:
+def engines_of(bundle: Bundle, runtime: EngineRuntime, role: GraphRole) -> list[StoredEngine]:
+    """All engines of one graph for that library.
+
+    Raises:
+        EngineError: as `stored_engines`.
+    """
+    keys = ((engine, engine.sidecar.key) for engine in stored_engines(bundle))
+    return [engine for engine, key in keys if (key.runtime, key.graph) == (runtime, role)]
+
+
+def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1, runtime: EngineRuntime = "tensorrt") -> str:
     """Command that builds an engine of that graph."""
     large = role == "large" or classes > most_kept(bundle.manifest.shortlist)
-    return f"pcaseg build {bundle.path}" + (" --profile large" if large else "")
+    chosen = "" if runtime == "tensorrt" else f" --runtime {runtime}"
+    return f"pcaseg build {bundle.path}{chosen}" + (" --profile large" if large else "")
 
 
 def source_file(role: GraphRole, plugins: str | None) -> str:

@@ -1,4 +1,4 @@
-"""Runs a bundle's TensorRT engines on an NVIDIA GPU, without PyTorch and without ONNX Runtime."""
+"""Runs a bundle's engines of TensorRT or TensorRT-RTX on an NVIDIA GPU, without PyTorch and without ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from pcaseg.errors import EngineError, PcasegError
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import DeviceArray, Driver, fetch_array, open_driver
 from pcaseg.runtime.engines import (
+    TITLES,
     EngineKey,
     EnginePrecision,
+    EngineRuntime,
     GraphRole,
     Machine,
     Shape,
@@ -28,6 +30,7 @@ from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.shortlist import all_logits, check_kept
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt, load_plugin_library
 from pcaseg.runtime.tensorrt_engine import Array, Engine
+from pcaseg.runtime.tensorrt_kernels import KERNELS_SUFFIX, open_kernels
 from pcaseg.runtime.text import embed_names, embed_prompts, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
@@ -52,6 +55,7 @@ class TensorRTBackend:
         precision: EnginePrecision | None = None,
         plugin_library: Path | None = None,
         refit: Refit | None = None,
+        runtime: EngineRuntime = "tensorrt",
         driver: Driver | None = None,
     ) -> None:
         """Finds the main engine.
@@ -63,21 +67,22 @@ class TensorRTBackend:
             precision: of the segmenter's engines; None for the bundle's own, `int8` or `fp8` for quantised ones.
             plugin_library: the C++ plugins, for engines that were built with them.
             refit: for engines that were built without weights; `pcaseg.export.tensorrt.refit` is such a one.
+            runtime: library whose engines they are.
             driver: of the GPU; None for the real one.
 
         Raises:
-            MissingDependencyError: TensorRT or cuda-python is not installed.
+            MissingDependencyError: that library or cuda-python is not installed.
             EngineError: no GPU, or no engine that fits this machine; the message names what differs.
             PcasegError: an unknown device, or fewer than one context.
         """
         if contexts < 1:
             raise PcasegError(f"contexts={contexts}: give 1 or more")
         self._bundle, self._contexts, self._precision, self._refit = bundle, contexts, precision, refit
-        self._trt = import_tensorrt()
+        self._trt = import_tensorrt(runtime)
         self._driver: Driver = driver or open_driver(device)
         gpu = self._driver.gpu
         library = None if plugin_library is None else load_plugin_library(plugin_library)
-        self.machine = Machine(self._trt.__version__, gpu.name, gpu.compute_capability, library)
+        self.machine = Machine(self._trt.__version__, gpu.name, gpu.compute_capability, library, runtime)
         self.log: Any = capture_log(self._trt)
         self._open: dict[str, Engine] = {}
         self._lock = threading.RLock()  # of what is found and opened
@@ -86,8 +91,9 @@ class TensorRTBackend:
 
     @property
     def name(self) -> str:
-        """`tensorrt-fp16` and so on: what the main engine was built in."""
-        return f"tensorrt-{self._found['main'][0].sidecar.key.precision}"
+        """`tensorrt-fp16`, `tensorrt-rtx-fp16` and so on: what the main engine was built in."""
+        key = self._found["main"][0].sidecar.key
+        return f"{TITLES[key.runtime].lower()}-{key.precision}"
 
     @property
     def manifest(self) -> Manifest:
@@ -237,9 +243,10 @@ class TensorRTBackend:
                 return self._opened(candidate)
         profiles = "; ".join(p.describe() for engine in stored for p in engine.sidecar.key.profiles)
         asked = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in shapes.items())
+        command = build_command(self._bundle, role, runtime=self.machine.runtime)
         raise EngineError(
             f"{self._bundle.path}: no profile of its engines covers {asked} (there are {profiles}); build one that "
-            f"does: {build_command(self._bundle, role)}, or give fewer images or classes at a time"
+            f"does: {command}, or give fewer images or classes at a time"
         )
 
     def _stored(self, role: GraphRole) -> list[StoredEngine]:
@@ -260,7 +267,13 @@ class TensorRTBackend:
                     )
                 self._refit(raw, key, self._bundle, self.log)
             self._open[source] = Engine(
-                raw, key.profiles, driver=self._driver, log=self.log, source=source, contexts=self._contexts
+                raw,
+                key.profiles,
+                driver=self._driver,
+                log=self.log,
+                source=source,
+                contexts=self._contexts,
+                kernels=open_kernels(self._trt, raw, stored.plan.with_suffix(KERNELS_SUFFIX)),
             )
         return self._open[source]
 

@@ -19,6 +19,7 @@ from pcaseg.errors import EngineError
 from pcaseg.runtime.cuda import MIB, DeviceArray, Driver, Staging, foreign_array
 from pcaseg.runtime.engines import Shape, ShapeProfile
 from pcaseg.runtime.tensorrt_api import device_memory_of, last_error
+from pcaseg.runtime.tensorrt_kernels import Kernels
 
 DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8"}
 """NumPy's name of TensorRT's types that inputs and outputs of a bundle have."""
@@ -33,7 +34,15 @@ class Engine:
     """A deserialised engine with `contexts` lanes, each of which runs one call at a time; calls beyond that wait."""
 
     def __init__(
-        self, engine: Any, profiles: tuple[ShapeProfile, ...], *, driver: Driver, log: Any, source: str, contexts: int
+        self,
+        engine: Any,
+        profiles: tuple[ShapeProfile, ...],
+        *,
+        driver: Driver,
+        log: Any,
+        source: str,
+        contexts: int,
+        kernels: Kernels | None = None,
     ) -> None:
         """Prepares to run.
 
@@ -44,11 +53,13 @@ class Engine:
             log: TensorRT's.
             source: what messages call the engine.
             contexts: calls that run at once.
+            kernels: those compiled just in time, where the library does so.
 
         Raises:
             EngineError: the engine's tensors or profiles are not what the sidecar says.
         """
         self.engine, self.profiles, self.driver, self.log, self.source = engine, profiles, driver, log, source
+        self.kernels = kernels
         names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
         self.inputs = [name for name in names if engine.get_tensor_mode(name).name == "INPUT"]
         self.outputs = [name for name in names if name not in self.inputs]
@@ -167,7 +178,8 @@ class Lane:
     def context(self, profile: int) -> Any:
         """The execution context of a profile, made at its first use."""
         if profile not in self.contexts:
-            context = self.parent.engine.create_execution_context()
+            kernels, engine = self.parent.kernels, self.parent.engine
+            context = engine.create_execution_context() if kernels is None else kernels.new_context()
             if context is None:
                 needed, free = device_memory_of(self.parent.engine), self.driver.memory()[0]
                 raise EngineError(
@@ -251,6 +263,9 @@ class Lane:
             return
         self.execute(profile)
         self._settled = True
+        if self.parent.kernels is not None:
+            self.driver.synchronize(self.stream)
+            self.parent.kernels.keep()
 
     def execute(self, profile: int) -> None:
         """Queues TensorRT's work as it is, without a graph."""

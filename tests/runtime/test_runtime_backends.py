@@ -35,7 +35,7 @@ IMAGES = np.random.default_rng(0).uniform(0, 255, (3, 3, 32, 32)).astype(np.floa
 
 
 def test_unknown_backend_lists_the_choices(bundle_path: Path) -> None:
-    with pytest.raises(PcasegError, match="backend='tflite': choose one of onnxruntime, openvino, tensorrt, torch"):
+    with pytest.raises(PcasegError, match="choose one of onnxruntime, openvino, tensorrt, tensorrt-rtx, torch"):
         open_backend("tflite", Bundle(bundle_path))
 
 
@@ -62,7 +62,7 @@ def test_missing_package_names_the_extra(
 def test_backends_are_those_that_the_project_registers() -> None:
     text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
     section = text.partition(f'[project.entry-points."{GROUP}"]')[2].partition("\n[")[0]
-    assert tuple(re.findall(r"^(\w+) = ", section, re.MULTILINE)) == backend_names()
+    assert tuple(re.findall(r"^([\w-]+) = ", section, re.MULTILINE)) == backend_names()
 
 
 def register(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
@@ -77,7 +77,7 @@ def test_another_package_adds_a_backend(
     bundle_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_fake_backend: Callable[[], Any]
 ) -> None:
     register(tmp_path, monkeypatch, "own = other_backend:open_it")
-    assert backend_names() == ("onnxruntime", "openvino", "own", "tensorrt", "torch")
+    assert backend_names() == ("onnxruntime", "openvino", "own", "tensorrt", "tensorrt-rtx", "torch")
     with pytest.raises(MissingDependencyError, match="No module named 'other_backend'.*install all that other needs"):
         open_backend("own", Bundle(bundle_path))
     asked = []

@@ -138,6 +138,19 @@ def test_the_reasons_are_those_of_the_build(before):
     assert _reasons(log, began).startswith("new 2; new 3; new 4; ")
 
 
+def test_logs_of_a_process_hear_the_same(tmp_path):
+    trt, other = (fake_tensorrt("10.13", FakeDriver()) for _ in range(2))
+    first, second, foreign = capture_log(trt), capture_log(trt, tmp_path / "log"), capture_log(other)
+    first.log(trt.ILogger.Severity.ERROR, "said to the first")
+    second.close()
+    first.log(trt.ILogger.Severity.ERROR, "said after the second was closed")
+    assert second.errors == ["said to the first"] and first.errors == [
+        *second.errors,
+        "said after the second was closed",
+    ]
+    assert "said to the first" in (tmp_path / "log").read_text() and not foreign.errors
+
+
 def test_a_zipped_bundle_keeps_its_engines_in_the_cache(bundle, machine, tmp_path):
     machine()
     folder = bundle().path
