@@ -21,6 +21,7 @@ from pcaseg.errors import ImageError, PcasegError, VocabularyError
 from pcaseg.images import as_rgb, read_image
 from pcaseg.runtime.arrays import host_image
 from pcaseg.runtime.backends import Backend, ShortlistBackend
+from pcaseg.runtime.parts import choose_parts
 from pcaseg.runtime.preparing import VocabularyCache
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.shortlist import join_kept
@@ -135,8 +136,6 @@ class Steps:
             with _timed("labels", job):
                 self._merge(job)
         vocabulary = job.vocabulary
-        if vocabulary.class_of_row is not None:
-            job.labels = vocabulary.class_of_row[job.labels]
         return Result(
             labels=job.labels,
             confidence=job.confidence,
@@ -171,7 +170,7 @@ class Steps:
         labels, confidence = self.backend.labels(np.stack([job.rgb for job in jobs]), text)
         self._check_finite(confidence)
         for job, one, sure in zip(jobs, labels, confidence, strict=True):
-            job.labels, job.confidence = one.astype(np.uint16), sure
+            job.labels, job.confidence = np.array(job.vocabulary.rows, np.uint16)[one], sure
 
     def _merge(self, job: Job) -> None:
         """Labels and confidence from a graph of logits."""
@@ -180,9 +179,14 @@ class Steps:
         if job.kept is not None:
             logits, classes = join_kept(logits, job.kept, len(job.vocabulary.embeddings))
         scores = merge_windows(logits, self.strategy, manifest.sliding)
-        job.labels, job.confidence = label_map(scores, (job.rgb.shape[0], job.rgb.shape[1]))
+        size = job.rgb.shape[0], job.rgb.shape[1]
+        rows, job.confidence = label_map(scores, size)
+        class_of_row = np.array(job.vocabulary.rows, np.uint16)
         if classes is not None:
-            job.labels = classes.astype(np.uint16)[job.labels]
+            class_of_row = class_of_row[classes]
+        job.labels = class_of_row[rows]
+        if job.vocabulary.has_parts:
+            choose_parts(scores, class_of_row, job.vocabulary.objects, job.labels, job.confidence)
 
     def _check_sizes(self, job: Job) -> None:
         size, classes = self.backend.manifest.image_size, len(job.vocabulary.embeddings)
