@@ -172,16 +172,16 @@ def _check_values(manifest: Manifest, source: str) -> None:
         "text.context_length": text.context_length,
         "text.max_classes": text.max_classes,
     }
-    if max(manifest.image.size_px, sliding.image_px) > LARGEST_SIDE_PX or len(sliding.origins()) > MOST_WINDOWS:
+    for where, number in positive.items():
+        if number < 1:
+            raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
+    if max(manifest.image.size_px, sliding.image_px) > LARGEST_SIDE_PX or sliding.count() > MOST_WINDOWS:
         raise BundleError(
             f"{source}: {manifest.image.size_px} px inputs and {sliding} are beyond {LARGEST_SIDE_PX} px or "
             f"{MOST_WINDOWS} windows; {_EXPORT_ANEW}"
         )
     hashes = {"weights.sha256": manifest.weights.sha256, "text.encoder_sha256": text.encoder_sha256}
     hashes |= {f"files.{name}.sha256": entry.sha256 for name, entry in manifest.files.items()}
-    for where, number in positive.items():
-        if number < 1:
-            raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
     for where, number, wanted in (
         ("text.prompts", text.prompts, 1),
         ("text.context_length", text.context_length, CONTEXT_LENGTH),
