@@ -30,6 +30,9 @@ SCHEMA_VERSION = 2
 MOST_WINDOWS = 256
 """A bound that no real bundle comes near: a wrong manifest must not fill the memory."""
 
+MOST_FILE_BYTES = 1 << 40
+"""As `MOST_WINDOWS`, of one file."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
 
@@ -197,8 +200,10 @@ def _check_values(manifest: Manifest, source: str) -> None:
     rest = sliding.image_px - sliding.window_px
     if rest < 0 or rest % sliding.stride_px or sliding.stride_px > sliding.window_px:
         raise BundleError(f"{source}: sliding windows {sliding} do not cover the image; {_EXPORT_ANEW}")
-    for name in manifest.files:
+    for name, entry in manifest.files.items():
         check_file_name(name, source=source)
+        if not 0 <= entry.bytes <= MOST_FILE_BYTES:
+            raise BundleError(f"{source}: files.{name}.bytes is {entry.bytes}, the size of no file; {_EXPORT_ANEW}")
 
 
 def _check_graphs(manifest: Manifest, source: str) -> None:

@@ -71,8 +71,8 @@ std::string Bundle::read(const std::string& name) {
     const std::string listed = names.empty() ? "none" : join(names, ", ");
     refuse(path_ + ": " + name + " is not one of the bundle's files (" + listed + ")");
   }
-  std::string bytes = load(name, entry->bytes);
-  if (bytes.size() != entry->bytes || sha256_of(bytes) != entry->sha256)
+  std::string bytes = load(name, uint64_t(entry->bytes));
+  if (bytes.size() != uint64_t(entry->bytes) || sha256_of(bytes) != entry->sha256)
     refuse(shown(name) + " differs from the manifest (tampered or half-copied)");
   return bytes;
 }

@@ -97,7 +97,8 @@ class Parser {
       Json member = this->value();
       const auto [place, is_new] = places.emplace(key, value.members.size());
       if (is_new) value.members.emplace_back(key, Json());
-      value.members[place->second].second = std::move(member);
+      std::swap(value.members[place->second].second, member);
+      if (!is_new) value.replaced.push_back(std::move(member));
       if (closed('}')) break;
     }
     ++at_;
@@ -296,11 +297,7 @@ Json parse_json(std::string_view bytes) {
 
 std::string shown(const Json& value) {
   const std::string text = written(value, as_json);
-  const std::u32string points = decode_utf8(text);
-  if (points.size() <= 60) return text;
-  std::string cut;
-  for (char32_t point : points.substr(0, 57)) append_utf8(cut, point);
-  return cut + "...";
+  return decode_utf8(text).size() <= 60 ? text : start_of(text, 57) + "...";
 }
 
 std::string repr(const Json& value) { return written(value, as_python); }

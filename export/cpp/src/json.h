@@ -21,6 +21,7 @@ struct Json {
   std::string text;                                   // of a string, in UTF-8, or of a number
   std::vector<Json> items;                            // of an array
   std::vector<std::pair<std::string, Json>> members;  // of an object, in the file's order; of equal keys the last value
+  std::vector<Json> replaced;                         // the former values of equal keys
 
   /// The member of an object, or null where it has none of that name.
   const Json* find(std::string_view name) const;

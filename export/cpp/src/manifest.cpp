@@ -9,7 +9,7 @@
 namespace pcaseg {
 namespace {
 
-constexpr int64_t schema_version = 2, largest_side_px = 8192, most_windows = 256;
+constexpr int64_t schema_version = 2, largest_side_px = 8192, most_windows = 256, most_file_bytes = int64_t(1) << 40;
 const char* const export_anew = "export the bundle anew";
 
 using Names = std::vector<std::string>;
@@ -223,7 +223,7 @@ Manifest filled(const Field& top) {
   if (const Json* shortlist = top.json.find("shortlist"); shortlist != nullptr && shortlist->kind == Kind::integer)
     manifest.shortlist = shortlist->whole();
   for (const auto& [name, file] : top.at("files").entries())
-    manifest.files.push_back({name, file.at("sha256").text(), uint64_t(std::max<int64_t>(0, file.at("bytes").json.whole()))});
+    manifest.files.push_back({name, file.at("sha256").text(), file.at("bytes").json.whole()});
   return manifest;
 }
 
@@ -269,7 +269,12 @@ Manifest read_manifest(const std::string& text, const std::string& source) {
   check_types(top);
   const Manifest manifest = filled(top);
   check_values(top, manifest);
-  for (const FileEntry& file : manifest.files) check_file_name(file.name, source);
+  for (const auto& [name, file] : top.at("files").entries()) {
+    check_file_name(name, source);
+    const Json& bytes = file.at("bytes").json;
+    if (bytes.whole() < 0 || bytes.whole() > most_file_bytes)
+      top.refuse("files." + name + ".bytes is " + bytes.text + ", the size of no file");
+  }
   return manifest;
 }
 

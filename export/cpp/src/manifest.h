@@ -23,7 +23,7 @@ struct Sliding {
 
 struct FileEntry {
   std::string name, sha256;
-  uint64_t bytes;
+  int64_t bytes;
 };
 
 /// What the runtime uses of a manifest; the rest is checked and left.

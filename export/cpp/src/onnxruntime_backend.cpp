@@ -98,12 +98,11 @@ class OnnxRuntimeBackend : public Backend {
  public:
   OnnxRuntimeBackend(Bundle& bundle, int threads) : manifest_(bundle.manifest()) {
     const std::string data = bundle.read(segmenter_name), shown = bundle.shown(segmenter_name);
-    Ort::Env& environment = pcaseg::environment();
     memory_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     Ort::SessionOptions options;
     if (threads > 0) options.SetIntraOpNumThreads(threads);
     try {
-      session_ = Ort::Session(environment, data.data(), data.size(), options);
+      session_ = Ort::Session(environment_, data.data(), data.size(), options);
     } catch (const Ort::Exception& error) {
       throw Error(PCASEG_BAD_BUNDLE, shown + ": ONNX Runtime " + version() + " refuses the graph (" + said(error) +
                                          "); export the bundle anew or use the version that the manifest names");
@@ -213,6 +212,7 @@ class OnnxRuntimeBackend : public Backend {
     }
   }
 
+  Ort::Env& environment_ = environment();  // first: without it not even an empty session can be destroyed
   const Manifest manifest_;
   Ort::MemoryInfo memory_{nullptr};
   Ort::Session session_{nullptr};

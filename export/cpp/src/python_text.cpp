@@ -50,6 +50,12 @@ std::u32string decode_utf8(std::string_view bytes) {
   return points;
 }
 
+std::string start_of(std::string_view text, size_t count) {
+  std::string start;
+  for (char32_t point : decode_utf8(text).substr(0, count)) append_utf8(start, point);
+  return start;
+}
+
 void append_utf8(std::string& text, char32_t point) {
   if (point < 0x80) {
     text += char(point);

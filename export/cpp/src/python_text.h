@@ -14,6 +14,9 @@ using Shape = std::vector<int64_t>;
 /// Throws std::invalid_argument, with the words of Python's decoder, where the bytes are no UTF-8.
 std::u32string decode_utf8(std::string_view bytes);
 
+/// The first `count` characters of UTF-8.
+std::string start_of(std::string_view text, size_t count);
+
 /// One code point as UTF-8, added to `text`.
 void append_utf8(std::string& text, char32_t point);
 

@@ -50,7 +50,7 @@ std::pair<int64_t, int64_t> place_of(const Json& tensor) {
   const Json *type = tensor.find("dtype"), *shape = tensor.find("shape"), *offsets = tensor.find("data_offsets");
   if (!type || !shape || !offsets || type->kind != Kind::string || shape->kind != Kind::array ||
       offsets->kind != Kind::array || offsets->items.size() != 2 || !is_count(offsets->items[0]) ||
-      !is_count(offsets->items[1]) || bytes_of(type->text) == 0)
+      !is_count(offsets->items[1]) || bytes_of(type->text) == 0 || !tensor.replaced.empty())
     damaged(std::string(header_fault) + "invalid JSON in header");
   int64_t bytes = bytes_of(type->text);
   for (const Json& length : shape->items)
@@ -93,6 +93,7 @@ void check_whole(const SafeTensors& file) {
   for (const auto& [key, value] : file.metadata.members)
     if (value.kind != Kind::string) damaged(std::string(header_fault) + "invalid JSON in header");
   int64_t end = 0;
+  for (const Json& tensor : file.tensors.replaced) place_of(tensor);  // the safetensors package checks these too
   for (const auto& [name, tensor] : file.tensors.members) end = std::max(end, place_of(tensor).second);
   if (end != int64_t(file.data.size())) damaged(std::string(header_fault) + "incomplete metadata, file not fully covered");
 }
@@ -113,6 +114,37 @@ std::vector<std::string> parse_names(const std::string& text) {
   return parsed;
 }
 
+/// Refuses names that no vocabulary has.
+void check_names(const Vocabulary& vocabulary) {
+  const auto count = std::to_string(vocabulary.count());
+  if (vocabulary.names.empty()) damaged("vocabulary: no class names; give at least one");
+  if (vocabulary.count() > most_classes)
+    damaged("vocabulary: " + count + " classes do not fit 16-bit labels; give at most 65535");
+  for (size_t i = 0; i < vocabulary.names.size(); ++i) {
+    const std::string& name = vocabulary.names[i];
+    const std::string place = "vocabulary: class " + std::to_string(i);
+    const size_t characters = decode_utf8(name).size();
+    if (characters > most_characters)
+      damaged(place + " (" + repr(std::string_view(start_of(name, 30))) + "...) has " + std::to_string(characters) +
+              " characters; shorten it to 500 or fewer");
+    if (name.find_first_not_of(" \t\n\r") == name.npos)
+      damaged(place + " is blank (" + repr(std::string_view(name)) + "); remove it or name it");
+  }
+}
+
+/// Refuses rows that are not of unit norm.
+void check_norms(const Vocabulary& vocabulary) {
+  for (int64_t row = 0; row < vocabulary.count(); ++row) {
+    double squares = 0;
+    for (int64_t i = 0; i < vocabulary.width; ++i) {
+      const double value = vocabulary.embeddings[row * vocabulary.width + i];
+      squares += value * value;
+    }
+    if (!(std::abs(std::sqrt(squares) - 1) <= unit_norm_tolerance))  // written so that NaN fails too
+      damaged(std::string("vocabulary: embeddings are not of unit norm or not finite") + make_anew);
+  }
+}
+
 /// The embeddings, as they lie in the file: rows of float32.
 Vocabulary filled(const SafeTensors& file, const std::string& path) {
   const std::string *format = metadata_of(file, "format"), *version = metadata_of(file, "version");
@@ -128,6 +160,7 @@ Vocabulary filled(const SafeTensors& file, const std::string& path) {
   vocabulary.names = parse_names(*names);
   if (encoder == nullptr) damaged("encoder_sha256 is missing");
   vocabulary.encoder_sha256 = *encoder;
+  check_names(vocabulary);
   Shape shape;
   for (const Json& length : tensor->find("shape")->items) shape.push_back(length.whole());
   const std::string& type = tensor->find("dtype")->text;
@@ -139,6 +172,7 @@ Vocabulary filled(const SafeTensors& file, const std::string& path) {
   if (shape[0] != vocabulary.count())
     damaged("vocabulary: " + std::to_string(vocabulary.count()) + " names but " + std::to_string(shape[0]) +
             " embeddings" + make_anew);
+  check_norms(vocabulary);
   return vocabulary;
 }
 
@@ -160,44 +194,22 @@ Vocabulary load_vocabulary(const std::string& path) {
     refuse(path + ": damaged or not a safetensors file (" + reason.what() + ")" + make_anew);
   }
   try {
-    Vocabulary vocabulary = filled(file, path);
-    check_vocabulary(vocabulary);
-    return vocabulary;
+    return filled(file, path);
   } catch (const std::invalid_argument& reason) {
     refuse(path + ": " + reason.what() + " (in the file)" + make_anew);
   }
 }
 
 void check_vocabulary(const Vocabulary& vocabulary) {
-  const auto count = std::to_string(vocabulary.count());
-  if (vocabulary.names.empty()) damaged("vocabulary: no class names; give at least one");
-  if (vocabulary.count() > most_classes)
-    damaged("vocabulary: " + count + " classes do not fit 16-bit labels; give at most 65535");
-  for (size_t i = 0; i < vocabulary.names.size(); ++i) {
-    const std::string& name = vocabulary.names[i];
-    const std::string place = "vocabulary: class " + std::to_string(i);
-    const size_t characters = decode_utf8(name).size();
-    if (characters > most_characters)
-      damaged(place + " has " + std::to_string(characters) + " characters; shorten it to 500 or fewer");
-    if (name.find_first_not_of(" \t\n\r") == name.npos)
-      damaged(place + " is blank (" + repr(std::string_view(name)) + "); remove it or name it");
-  }
-  for (int64_t row = 0; row < vocabulary.count(); ++row) {
-    double squares = 0;
-    for (int64_t i = 0; i < vocabulary.width; ++i) {
-      const double value = vocabulary.embeddings[row * vocabulary.width + i];
-      squares += value * value;
-    }
-    if (!(std::abs(std::sqrt(squares) - 1) <= unit_norm_tolerance))  // written so that NaN fails too
-      damaged(std::string("vocabulary: embeddings are not of unit norm or not finite") + make_anew);
-  }
+  check_names(vocabulary);
+  check_norms(vocabulary);
 }
 
 void check_fits(const Vocabulary& vocabulary, const Manifest& manifest, const std::string& source) {
   const std::string mend = "; make it anew with pcaseg vocab and this bundle";
   if (vocabulary.encoder_sha256 != manifest.encoder_sha256)
-    refuse(source + ": made by another text encoder (" + vocabulary.encoder_sha256.substr(0, 12) +
-           "..., the bundle has " + manifest.encoder_sha256.substr(0, 12) + "...)" + mend);
+    refuse(source + ": made by another text encoder (" + start_of(vocabulary.encoder_sha256, 12) +
+           "..., the bundle has " + start_of(manifest.encoder_sha256, 12) + "...)" + mend);
   if (vocabulary.width != manifest.embed_dim)
     refuse(source + ": embeddings of " + std::to_string(vocabulary.width) + " numbers, the bundle takes " +
            std::to_string(manifest.embed_dim) + mend);

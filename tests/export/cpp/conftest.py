@@ -54,7 +54,9 @@ def library(built) -> Library:
 @pytest.fixture(scope="session")
 def bundle(pytestconfig) -> Callable[[str], Path]:
     """Exports `tiny` as a row of `GRAPHS`; the bundles are kept until the sources of the export change."""
-    sources = sorted(path for part in ("export", "pcaseg/model", "pcaseg/deploy") for path in (ROOT / part).glob("*.py"))
+    sources = sorted(
+        path for part in ("export", "pcaseg/model", "pcaseg/deploy") for path in (ROOT / part).glob("*.py")
+    )
     version = zlib.crc32(b"".join(path.read_bytes() for path in [*sources, ROOT / "pcaseg/configs.py"]))
     folder = pytestconfig.cache.mkdir("cpp-bundles")
 

@@ -1,4 +1,4 @@
-"""Packages of Debian 13 unpacked into folders, for any kind of machine, by apt itself and without installing anything."""
+"""Packages of Debian 13 unpacked into folders, for any kind of machine, by apt itself, nothing installed."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Timings(Structure):
     _fields_ = [(f"{stage}_ms", c_double) for stage in ("prepare", "network", "labels", "total")]
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """A call that failed: its status and its sentence."""
 
     def __init__(self, status: int, sentence: str) -> None:
@@ -45,10 +45,10 @@ class Library:
         """Calls a function that gives a status.
 
         Raises:
-            Refused: it is not 0.
+            RefusedError: it is not 0.
         """
         if status := getattr(self._library, f"pcaseg_{name}")(*arguments):
-            raise Refused(status, self.text("error"))
+            raise RefusedError(status, self.text("error"))
 
     def text(self, name: str, *arguments) -> str | None:
         """What a function that gives a string gives."""
@@ -62,7 +62,9 @@ class Library:
 class NativeSegmenter:
     """A segmenter of the library, with the methods of `pcaseg.Segmenter` that it has."""
 
-    def __init__(self, library: Library, bundle: Path | str, *, threads: int = 1, window_batch: int = 0, **names) -> None:
+    def __init__(
+        self, library: Library, bundle: Path | str, *, threads: int = 1, window_batch: int = 0, **names
+    ) -> None:
         words = {name: value.encode() for name, value in names.items() if value is not None}
         options = Options(threads=threads, window_batch=window_batch, **words)
         self.library, self.handle = library, c_void_p()
@@ -103,5 +105,3 @@ class NativeSegmenter:
     def _frame(image: np.ndarray) -> Frame:
         assert image.dtype == np.uint8 and (image.strides[1:] == (3, 1) or image.size == 0)
         return Frame(image.ctypes.data, *image.shape[:2], image.strides[0])
-
-

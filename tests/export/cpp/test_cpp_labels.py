@@ -8,7 +8,7 @@ from ctypes import byref, c_void_p
 import numpy as np
 import pytest
 from conftest import CLASSES
-from native import BAD_ARGUMENT, BAD_IMAGE, BAD_VOCABULARY, Refused
+from native import BAD_ARGUMENT, BAD_IMAGE, BAD_VOCABULARY, RefusedError
 
 import pcaseg
 from pcaseg.runtime.bundle import Bundle
@@ -60,7 +60,10 @@ def test_graphs_of_labels(library, bundle, vocabulary, frame, graph):
 @pytest.mark.parametrize("graph", ["logits", "shortlist"])
 def test_any_number_of_classes(library, bundle, frame, graph, count):
     """More classes than a graph aggregates, fewer than its shortlist, and one."""
-    python, native = (Segmenter(bundle(graph), threads=1, strategy="sliding"), library.open(bundle(graph), strategy="sliding"))
+    python, native = (
+        Segmenter(bundle(graph), threads=1, strategy="sliding"),
+        library.open(bundle(graph), strategy="sliding"),
+    )
     rows = np.random.default_rng(count).normal(size=(count, 64)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     names, encoder = [f"thing number {i}" for i in range(count)], python.backend.manifest.text.encoder_sha256
@@ -120,7 +123,7 @@ def test_vocabularies_change_between_frames(library, bundle, vocabulary, frame, 
         assert tuple(native.classes) == names
         assert_same(native, image, python(image))
     (tmp_path / "now.safetensors").write_bytes(b"damaged")
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         native.load_vocabulary(tmp_path / "now.safetensors")
     assert refused.value.status == BAD_VOCABULARY
     assert_same(native, image, python(image))
@@ -128,7 +131,7 @@ def test_vocabularies_change_between_frames(library, bundle, vocabulary, frame, 
 
 def test_what_cannot_be_is_refused_in_one_sentence(library, bundle, vocabulary, frame):
     def refusal(status, work, *arguments, **options) -> str:
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(RefusedError) as refused:
             work(*arguments, **options)
         assert refused.value.status == status
         assert refused.value.sentence.count("\n") == 0
