@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numpy
@@ -66,6 +67,15 @@ class Arm64:
                 where = ["--only-binary=:all:", f"--python-version={PYTHON}", "--target", part]
                 run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", *platforms, *where, *WHEELS)
                 part.rename(self._site)
+            self._register()
+
+    def _register(self) -> None:
+        """Lays what is known of the installed project beside the wheels: its entry points name the backends."""
+        known = distribution("pcaseg")
+        folder = self._site / f"pcaseg-{known.version}.dist-info"
+        folder.mkdir(exist_ok=True)
+        for name in ("METADATA", "entry_points.txt"):
+            (folder / name).write_text(known.read_text(name) or "")
 
     def build(self, builder: Builder) -> Path:
         """The folder of the library and the examples, cross-compiled."""
