@@ -197,6 +197,12 @@ void check_values(const Field& top, const Manifest& manifest) {
   for (const char* name : {"embed_dim", "prompts", "context_length", "max_classes"}) text.at(name).positive();
   if (std::max(manifest.size_px, windows.image_px) > largest_side_px || window_count(windows) > most_windows)
     top.refuse(size.json.text + " px inputs and " + described(sliding) + " are beyond 8192 px or 256 windows");
+  for (const auto& [name, wanted] : {std::pair("prompts", 1), std::pair("context_length", 77)}) {
+    const Json& found = text.at(name).json;
+    if (found.whole() != wanted)
+      top.refuse("text." + std::string(name) + " is " + found.text + ", where this version embeds with " +
+                 std::to_string(wanted));
+  }
   top.at("weights").at("sha256").check_sha256();
   text.at("encoder_sha256").check_sha256();
   for (const auto& [name, file] : top.at("files").entries()) file.at("sha256").check_sha256();

@@ -151,9 +151,11 @@ Vocabulary filled(const SafeTensors& file, const std::string& path) {
   const Json* tensor = file.tensors.members.size() == 1 ? file.tensors.find("embeddings") : nullptr;
   if (format == nullptr || *format != "pcaseg.vocabulary" || tensor == nullptr)
     refuse(path + ": a safetensors file, but not a vocabulary; make one with pcaseg vocab");
+  if (version != nullptr && *version == "2")
+    refuse(path + ": synonyms that count by themselves and parts are not read in C++; make it anew with pcaseg vocab and plain names");
   if (version == nullptr || *version != "1")
     refuse(path + ": vocabulary format " + (version == nullptr ? "None" : repr(std::string_view(*version))) +
-           " is not '1', which this pcaseg reads; upgrade pcaseg or make it anew with pcaseg vocab");
+           " is not '1' or '2', which this pcaseg reads; upgrade pcaseg or make it anew with pcaseg vocab");
   const std::string *names = metadata_of(file, "names"), *encoder = metadata_of(file, "encoder_sha256");
   if (names == nullptr) damaged("names is missing");
   Vocabulary vocabulary;

@@ -87,6 +87,7 @@ class Arm64:
             f"-DCMAKE_CXX_COMPILER={COMPILER}",
             "-DCMAKE_LIBRARY_ARCHITECTURE=aarch64-linux-gnu",
             f"-DCMAKE_SYSROOT={self.root}",
+            "-DCMAKE_EXE_LINKER_FLAGS=-Wl,--allow-shlib-undefined",  # the loader finds what the linker cannot here
             f"-DCMAKE_FIND_ROOT_PATH={self.root}",
             "-DCMAKE_FIND_ROOT_PATH_MODE_INCLUDE=ONLY",
             "-DCMAKE_FIND_ROOT_PATH_MODE_LIBRARY=ONLY",

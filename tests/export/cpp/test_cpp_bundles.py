@@ -116,6 +116,8 @@ DAMAGES = {
     "a short hash": lambda b: edit(b, text__encoder_sha256="12"),
     "a stride of 0": lambda b: edit(b, sliding__stride_px=0),
     "windows beyond number": lambda b: edit(b, sliding__stride_px=1, sliding__window_px=1, sliding__image_px=8000),
+    "two prompts": lambda b: edit(b, text__prompts=2),
+    "a short context": lambda b: edit(b, text__context_length=16),
     "windows with gaps": lambda b: edit(b, sliding__stride_px=100, sliding__window_px=60),
     "labels without a strategy": lambda b: edit(b, graph="labels"),
     "no graph": lambda b: vouch(b, b"no graph"),
@@ -208,7 +210,7 @@ def test_vocabularies_of_others(library, bundle, vocabulary, tmp_path):
         "encoder": (rows, metadata | {"encoder_sha256": "ab" * 32}),
         "narrow": (np.eye(7, dtype=np.float32), metadata),
         "format": (rows, metadata | {"format": "other"}),
-        "version": (rows, metadata | {"version": "2"}),
+        "version": (rows, metadata | {"version": "3"}),
         "fewer": (rows[:3], metadata),
         "no names": (rows, {name: text for name, text in metadata.items() if name != "names"}),
         "no list": (rows, metadata | {"names": '"cat"'}),
@@ -232,3 +234,6 @@ def test_vocabularies_of_others(library, bundle, vocabulary, tmp_path):
             native.load_vocabulary(path)
         assert refused.value.sentence == str(wanted.value)
         assert refused.value.status == BAD_VOCABULARY
+    save_file({"embeddings": rows}, paths[0], metadata=metadata | {"version": "2"})
+    with pytest.raises(RefusedError, match="synonyms that count by themselves and parts are not read in C"):
+        native.load_vocabulary(paths[0])

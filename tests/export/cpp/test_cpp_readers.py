@@ -163,7 +163,7 @@ def compare(say: Path, good: Path, inputs: list[tuple[int, bytes]]) -> Counter:
         status, sentence = python_says(place, opened)
         found, _, said = line.partition(" ")
         counts[place, status] += 1
-        if ONLY_IN_PYTHON.search(sentence):
+        if ONLY_IN_PYTHON.search(sentence) or "are not read in C++" in said:
             continue
         if (int(found), comparable(said)) != (status, comparable(sentence)):
             wrong.append((data if len(data) < 300 else data[:100], line, status, sentence))
