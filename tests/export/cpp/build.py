@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import zlib
 from pathlib import Path
 
 import onnxruntime
@@ -53,7 +54,7 @@ class Builder:
 
     def linked(self, library: Path) -> Path:
         """A link to a library under the name that programs look for, which a wheel lacks."""
-        folder = self._folder / f"onnxruntime-{library.name}"
+        folder = self._folder / f"onnxruntime-{zlib.crc32(bytes(library)):08x}"  # of each machine its own
         folder.mkdir(exist_ok=True)
         for name in ("libonnxruntime.so", "libonnxruntime.so.1"):
             (folder / name).unlink(missing_ok=True)
