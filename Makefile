@@ -5,18 +5,19 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
-CPU := not slow and not gpu and not trt
+OWN := cpp or arm64
+CPU := not (slow or gpu or trt or $(OWN))
 RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-rtx test-lowest test-lowest-runtime coverage lint docs demo clean
+.PHONY: test test-all test-cpp test-arm64 test-rtx test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
 	$(PYTEST) -m "$(CPU) and timing"
 
 test-all: lint
-	$(PYTEST) $(PARALLEL) -m "not ($(ALONE))"
+	$(PYTEST) $(PARALLEL) -m "not ($(ALONE) or $(OWN))"
 	$(PYTEST) -m "$(ALONE)"
 
 test-rtx: $(READY)
@@ -24,6 +25,13 @@ test-rtx: $(READY)
 
 coverage: $(READY)
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=term
+
+# Each says what the machine lacks for it, and what to install.
+test-cpp: $(READY)
+	$(PYTEST) -m cpp tests/export/cpp
+
+test-arm64: $(READY)
+	$(PYTEST) -m arm64 tests/export/cpp
 
 test-lowest: $(READY)
 	$(BIN)/python tests/lowest.py all

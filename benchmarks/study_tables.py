@@ -120,6 +120,18 @@ def shortlist_table(results: Path) -> str:
     return markdown_table(headers, cells, align="lr")
 
 
+def native_table(results: Path) -> str:
+    """C++ beside Python, from the rows of `pcaseg.benchmarks.studies.native`: medians in milliseconds."""
+    cells = []
+    for report in stored_reports(results, "native_*.json"):
+        rows = {row["runtime"]: row for row in report["rows"]}
+        for stage in ("prepare", "network", "labels", "total"):
+            cpp, python = (np.array(rows[name]["times_ms"][stage]) for name in ("c++", "python"))
+            middle = [f"{np.median(times):.1f}" for times in (cpp, python)]
+            cells.append([rows["c++"]["preset"], stage, len(cpp), *middle])
+    return markdown_table(["bundle", "stage", "frames", "C++ ms", "Python ms"], cells, align="lr")
+
+
 def kernels_table(results: Path) -> str:
     """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.studies.kernels_aot`."""
     (report,) = stored_reports(results, "kernels_aot.json")

@@ -78,6 +78,10 @@ class Sliding:
         starts = range(0, self.image_px - self.window_px + 1, self.stride_px)
         return [(top, left) for top in starts for left in starts]
 
+    def count(self) -> int:
+        """Number of windows, however many."""
+        return max(0, (self.image_px - self.window_px) // self.stride_px + 1) ** 2
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -147,10 +147,10 @@ class Bundle:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()
-        except zipfile.BadZipFile as error:
-            raise BundleError(f"{self.path}: neither a bundle folder nor a zip file; {_COPY_AGAIN}") from error
         except OSError as error:
             raise BundleError(f"{self.path}: cannot be read ({error.strerror}); make it readable") from error
+        except Exception as error:  # BadZipFile; of damaged ones NotImplementedError, UnicodeDecodeError...
+            raise BundleError(f"{self.path}: neither a bundle folder nor a zip file; {_COPY_AGAIN}") from error
         folders = {name.split("/", 1)[0] + "/" for name in names if name.count("/") == 1}
         nested = [folder for folder in sorted(folders) if folder + MANIFEST_NAME in names]
         return nested[0] if MANIFEST_NAME not in names and len(nested) == 1 else ""

@@ -30,6 +30,9 @@ SCHEMA_VERSION = 2
 MOST_WINDOWS = 256
 """A bound that no real bundle comes near: a wrong manifest must not fill the memory."""
 
+MOST_FILE_BYTES = 1 << 40
+"""As `MOST_WINDOWS`, of one file."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EXPORT_ANEW = "export the bundle anew"
 
@@ -172,16 +175,16 @@ def _check_values(manifest: Manifest, source: str) -> None:
         "text.context_length": text.context_length,
         "text.max_classes": text.max_classes,
     }
-    if max(manifest.image.size_px, sliding.image_px) > LARGEST_SIDE_PX or len(sliding.origins()) > MOST_WINDOWS:
+    for where, number in positive.items():
+        if number < 1:
+            raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
+    if max(manifest.image.size_px, sliding.image_px) > LARGEST_SIDE_PX or sliding.count() > MOST_WINDOWS:
         raise BundleError(
             f"{source}: {manifest.image.size_px} px inputs and {sliding} are beyond {LARGEST_SIDE_PX} px or "
             f"{MOST_WINDOWS} windows; {_EXPORT_ANEW}"
         )
     hashes = {"weights.sha256": manifest.weights.sha256, "text.encoder_sha256": text.encoder_sha256}
     hashes |= {f"files.{name}.sha256": entry.sha256 for name, entry in manifest.files.items()}
-    for where, number in positive.items():
-        if number < 1:
-            raise BundleError(f"{source}: {where} is {number}, not 1 or more; {_EXPORT_ANEW}")
     for where, number, wanted in (
         ("text.prompts", text.prompts, 1),
         ("text.context_length", text.context_length, CONTEXT_LENGTH),
@@ -197,8 +200,10 @@ def _check_values(manifest: Manifest, source: str) -> None:
     rest = sliding.image_px - sliding.window_px
     if rest < 0 or rest % sliding.stride_px or sliding.stride_px > sliding.window_px:
         raise BundleError(f"{source}: sliding windows {sliding} do not cover the image; {_EXPORT_ANEW}")
-    for name in manifest.files:
+    for name, entry in manifest.files.items():
         check_file_name(name, source=source)
+        if not 0 <= entry.bytes <= MOST_FILE_BYTES:
+            raise BundleError(f"{source}: files.{name}.bytes is {entry.bytes}, the size of no file; {_EXPORT_ANEW}")
 
 
 def _check_graphs(manifest: Manifest, source: str) -> None:

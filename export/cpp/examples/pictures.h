@@ -1,0 +1,20 @@
+// Pictures for the examples: frames from a stream, labels to PNG.
+#pragma once
+
+#include <cstdint>
+#include <cstdio>
+#include <optional>
+#include <string>
+#include <vector>
+
+struct Picture {
+  int height = 0, width = 0;
+  std::vector<uint8_t> rgb;
+};
+
+/// The next frame of a stream, or nothing at its end: PNG (8 bits) or binary PPM; or, where `raw` gives a size, bare
+/// RGB bytes of that size. Throws std::runtime_error where it is damaged.
+std::optional<Picture> read_picture(std::FILE* stream, const Picture& raw = {});
+
+/// Writes labels as grey values, of 8 bits up to 256 classes, else of 16. Throws std::runtime_error.
+void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes);

@@ -1,0 +1,53 @@
+// What runs the network of a bundle.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bundle.h"
+#include "windows.h"
+
+namespace pcaseg {
+
+constexpr const char* segmenter_name = "segmenter.onnx";
+
+/// Class names and their embeddings, count x width.
+struct Vocabulary {
+  std::vector<std::string> names;
+  std::vector<float> embeddings;
+  int64_t width;
+  std::string encoder_sha256;
+
+  int64_t count() const { return int64_t(names.size()); }
+};
+
+/// Logits of windows; where the graph has a shortlist, of the classes that it kept, ascending in each window.
+struct WindowLogits {
+  Maps maps;
+  std::vector<int64_t> kept;  // windows x maps.classes; empty where the graph has no shortlist
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  /// Runs a graph of logits on `count` windows, each 3 x R x R float32.
+  virtual WindowLogits logits(const float* windows, int64_t count, const Vocabulary& vocabulary) = 0;
+
+  /// Runs a graph of labels on `count` packed frames, each height x width x 3 bytes.
+  virtual void labels(const uint8_t* frames, int64_t count, int64_t height, int64_t width, const Vocabulary& vocabulary,
+                      uint16_t* labels, float* confidence) = 0;
+
+  /// What messages call it.
+  virtual std::string name() const = 0;
+};
+
+/// Opens the segmenter of a bundle. `threads` is 0 for the library's choice.
+/// Throws Error: an unknown backend, or a graph that is refused.
+std::unique_ptr<Backend> open_backend(const std::string& name, Bundle& bundle, int threads);
+
+/// ONNX Runtime on the CPU.
+std::unique_ptr<Backend> open_onnxruntime(Bundle& bundle, int threads);
+
+}  // namespace pcaseg
