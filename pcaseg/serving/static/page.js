@@ -22,7 +22,7 @@ const state = {
   dropped: 0,
   asking: null, // its AbortController
   result: null, // {classes, colours, labels, size, ...}
-  marked: -1, // class that is shown alone
+  marked: null, // name of the class that is shown alone
   camera: null, // MediaStream
 };
 
@@ -184,8 +184,7 @@ function base64(blob) {
 
 function resize(width, height) {
   $("stage").classList.add("full");
-  $("stage").style.setProperty("--ratio", `${width} / ${height}`);
-  $("stage").style.setProperty("--wide", `${(70 * width) / height}vh`);
+  $("stage").style.setProperty("--ratio", width / height);
 }
 
 function drawPicture() {
@@ -203,7 +202,7 @@ function drawPicture() {
 }
 
 function drawOverlay() {
-  const { labels, colours, size } = state.result;
+  const { classes, labels, colours, size } = state.result;
   const canvas = $("overlay");
   canvas.width = size.width;
   canvas.height = size.height;
@@ -211,7 +210,7 @@ function drawOverlay() {
   const pixels = new Uint32Array(picture.data.buffer);
   const paint = colours.map((colour, label) => {
     const value = parseInt(colour.slice(1), 16);
-    const alpha = state.marked < 0 || state.marked === label ? 0xff : 0x20;
+    const alpha = [null, classes[label].name].includes(state.marked) ? 0xff : 0x20;
     return ((alpha << 24) | ((value & 0xff) << 16) | (value & 0xff00) | (value >> 16)) >>> 0;
   });
   for (let i = 0; i < labels.length; i++) pixels[i] = paint[labels[i]];
@@ -252,7 +251,7 @@ async function ask() {
     }
     state.result = result;
     state.shown = picture;
-    if (state.marked >= result.classes.length) state.marked = -1;
+    if (!result.classes.some((one) => one.name === state.marked)) state.marked = null;
     show(performance.now() - start);
   } catch (error) {
     if (error.name === "AbortError" || !current()) state.dropped++;
@@ -295,10 +294,10 @@ function drawLegend() {
     button.type = "button";
     button.dataset.name = one.name;
     button.title = "Show it alone";
-    button.setAttribute("aria-pressed", String(state.marked === one.label));
+    button.setAttribute("aria-pressed", String(state.marked === one.name));
     swatch.style.backgroundColor = colours[one.label];
     button.append(swatch, one.name);
-    button.addEventListener("click", () => mark(state.marked === one.label ? -1 : one.label));
+    button.addEventListener("click", () => mark(state.marked === one.name ? null : one.name));
     head.append(button);
     row.append(head, cell(percent(one.share)), cell(one.pixels ? percent(one.mean_confidence) : "\u2013"));
     row.classList.toggle("absent", !one.pixels);
@@ -317,8 +316,8 @@ function cell(text) {
   return found;
 }
 
-function mark(label) {
-  state.marked = label;
+function mark(name) {
+  state.marked = name;
   drawOverlay();
   drawLegend();
 }
