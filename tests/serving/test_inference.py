@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import json
@@ -351,3 +352,29 @@ def test_limits(trained_tiny):
         for data, packing in ((b"no gzip", "gzip"), (gzip.compress(b"{}")[:-9], "gzip"), (b"{}", "br")):
             assert server.ask("/v2/models/tiny/infer", data, {"Content-Encoding": packing}).status == 400
         assert ask(frame, classes).status == 200
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+def test_kserve_client_gets_the_segmenters_labels(server, segmenter, binary):
+    kserve = pytest.importorskip("kserve", reason="kserve is not installed; it brings FastAPI and Kubernetes along")
+
+    async def ask():
+        config = kserve.RESTConfig(protocol="v2", timeout=60)
+        client = kserve.InferenceRESTClient(config)
+        try:
+            base = server.server.url
+            assert await client.is_server_live(base) and await client.is_server_ready(base)
+            assert await client.is_model_ready(base, "tiny")
+            frame = kserve.InferInput("frames", list(SCENES[1].shape), "UINT8")
+            frame.set_data_from_numpy(SCENES[1], binary_data=binary)
+            classes = kserve.InferInput("classes", [len(LISTS[2])], "BYTES")
+            classes.set_data_from_numpy(names(*LISTS[2]), binary_data=binary)
+            asked = [kserve.protocol.infer_type.RequestedOutput("labels", {"binary_data": binary})]
+            request = kserve.InferRequest("tiny", [frame, classes], request_outputs=asked)
+            return await client.infer(base, request, model_name="tiny")
+        finally:
+            await client.close()
+
+    found = asyncio.run(ask())
+    wanted = segmenter(SCENES[1], vocabulary=LISTS[2]).labels
+    assert np.array_equal(found.outputs[0].as_numpy()[0], wanted)
