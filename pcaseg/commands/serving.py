@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_OK, number_from, some_path, up_to
-from pcaseg.class_names import check_class_names, split_class_names
+from pcaseg.class_syntax import read_classes, split_classes
 from pcaseg.commands.options import add_backend, backend_options, say_weights
 from pcaseg.configs import MOST_CLASSES, Strategy
 from pcaseg.errors import PcasegError
@@ -74,7 +74,7 @@ def run_serve(options: argparse.Namespace) -> int:
     manifest = Bundle(options.bundle).manifest  # refused before anything is bound
     classes = None
     if options.classes is not None:
-        classes = check_class_names(split_class_names(options.classes), source="--classes")
+        classes = read_classes(split_classes(options.classes), source="--classes")
     limits = Limits(
         body_bytes=options.body_mib * _MIB,
         pixels=options.pixels,

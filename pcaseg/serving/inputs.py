@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from pcaseg.class_syntax import ClassTree, read_classes
 from pcaseg.images import read_image_bytes
 from pcaseg.runtime.vocabulary import Vocabulary
 from pcaseg.serving.limits import Limits, RequestError
@@ -72,7 +73,7 @@ def from_base64(text: str | bytes, name: str) -> bytes:
 def vocabulary_of(
     request: InferRequest,
     registered: Mapping[str, Callable[[], Vocabulary]],
-    prepare: Callable[[Sequence[str]], Vocabulary],
+    prepare: Callable[[ClassTree], Vocabulary],
     limits: Limits,
     encoder_sha256: str,
 ) -> Vocabulary | None:
@@ -81,7 +82,7 @@ def vocabulary_of(
     Args:
         request: with `classes`; with `vocabulary`, the name of a registered one; or with `embeddings` and `classes`.
         registered: makes vocabularies, by name.
-        prepare: class names to a vocabulary.
+        prepare: classes to a vocabulary.
         limits: of the server.
         encoder_sha256: the bundle's text encoder, of which embeddings are taken to be where the request's parameter
             of this name says nothing else.
@@ -99,11 +100,13 @@ def vocabulary_of(
         if embeddings is not None:
             raise _bad("input 'embeddings': their class names are missing; give as many `classes`")
         return None
-    classes = check_classes(_decoded("classes", names.values), limits)
+    entries = _decoded("classes", names.values)
     if embeddings is None:
-        return prepare(classes)
+        return prepare(check_classes(entries, limits))
+    if len(entries) > limits.classes:
+        raise RequestError(413, f"classes: {len(entries)} names, but this server takes {limits.classes}; give fewer")
     claimed = request.parameters.get("encoder_sha256", encoder_sha256)
-    return Vocabulary(tuple(classes), np.asarray(embeddings.values, np.float32), str(claimed))
+    return Vocabulary(tuple(entries), np.asarray(embeddings.values, np.float32), str(claimed))
 
 
 def registered_vocabulary(name: str, registered: Mapping[str, Callable[[], Vocabulary]]) -> Vocabulary:
@@ -117,15 +120,20 @@ def registered_vocabulary(name: str, registered: Mapping[str, Callable[[], Vocab
     return registered[name]()
 
 
-def check_classes(names: Sequence[str], limits: Limits) -> list[str]:
-    """The names, unless they are too many.
+def check_classes(entries: Sequence[str], limits: Limits) -> ClassTree:
+    """The classes of a list of entries, unless all their names, parts and synonyms among them, are too many.
 
     Raises:
         RequestError: 413.
+        VocabularyError: unusable names.
     """
-    if len(names) > limits.classes:
-        raise RequestError(413, f"classes: {len(names)} names, but this server takes {limits.classes}; give fewer")
-    return list(names)
+    count = len(entries)
+    if count <= limits.classes:
+        tree = read_classes(entries)
+        count = sum(len(group) for group in tree.synonyms)
+        if count <= limits.classes:
+            return tree
+    raise RequestError(413, f"classes: {count} names, but this server takes {limits.classes}; give fewer")
 
 
 def _plain_frames(tensor: ProtocolTensor, limits: Limits) -> list[np.ndarray]:

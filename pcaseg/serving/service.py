@@ -15,11 +15,12 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from pcaseg.class_lists import class_list, class_list_names
+from pcaseg.class_lists import class_list_names
+from pcaseg.class_syntax import ClassTree
 from pcaseg.errors import ImageError, LargeImageError, PcasegError, VocabularyError
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
-from pcaseg.runtime.vocabulary import Vocabulary
+from pcaseg.runtime.vocabulary import Vocabulary, resolve_vocabulary
 from pcaseg.serving.batching import Batcher
 from pcaseg.serving.limits import Limits, RequestError
 from pcaseg.serving.metrics import Metrics
@@ -27,7 +28,7 @@ from pcaseg.serving.metrics import Metrics
 Phase = Literal["starting", "ready", "draining"]
 """`draining` requests are still answered, and the caller is told to go elsewhere."""
 
-Names = tuple[str, ...] | Vocabulary
+Names = ClassTree | Vocabulary
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,7 +82,7 @@ class Service:
         self.samples: Sequence[Sample] = ()
         self.failure: BaseException | None = None
         self._names: dict[str, Names] = dict(offer.vocabularies)
-        self._names |= {name: class_list(name) for name in class_list_names()}
+        self._names |= {name: resolve_vocabulary(name) for name in class_list_names()}
         self._segmenter: Segmenter | None = None
         self._batcher: Batcher | None = None
         self._default: Vocabulary | None = None
@@ -136,8 +137,7 @@ class Service:
 
     def names_of(self, vocabulary: str) -> tuple[str, ...]:
         """The class names of a registered vocabulary."""
-        found = self._names[vocabulary]
-        return found.names if isinstance(found, Vocabulary) else found
+        return self._names[vocabulary].names
 
     def registered(self) -> dict[str, Callable[[], Vocabulary]]:
         """Preparation of each registered vocabulary, by its name."""

@@ -24,6 +24,7 @@ pytest.importorskip("prometheus_client", reason='the extra "serve" is not instal
 
 from pcaseg.data.scenes import render_scene
 from pcaseg.runtime import Segmenter
+from pcaseg.runtime.vocabulary import resolve_vocabulary
 from pcaseg.serving.limits import Limits
 from pcaseg.serving.server import Server
 from pcaseg.serving.service import Offer, Sample
@@ -83,7 +84,11 @@ def offer(bundle: Path, **named: Any) -> Offer:
         "vocabularies": {},
         "samples": lambda: samples,
     }
-    return Offer(**defaults | named)
+    given = defaults | named
+    given["vocabularies"] = {name: resolve_vocabulary(one) for name, one in given["vocabularies"].items()}
+    if "classes" in given:
+        given["classes"] = resolve_vocabulary(given["classes"])
+    return Offer(**given)
 
 
 @contextmanager

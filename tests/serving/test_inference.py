@@ -333,12 +333,14 @@ def test_limits(trained_tiny):
         file = ({"name": "image", "datatype": "BYTES", "shape": [1]}, packed(png(dark)))
         bomb = ({"name": "image", "datatype": "BYTES", "shape": [1]}, packed(png(np.zeros((3000, 3000), np.uint8))))
         many = ({"name": "frames", "datatype": "UINT8", "shape": [3, 1, 1, 3]}, bytes(9))
+        parts = ({"name": "classes", "datatype": "BYTES", "shape": [1]}, packed(b"car: wheel, window, door"))
         four = ({"name": "classes", "datatype": "BYTES", "shape": [4]}, packed(b"a", b"b", b"c", b"d"))
         for given, said in (
             ((wide, classes), "more pixels than 9216"),
             ((file, classes), "96 x 97 pixels are more than 9216"),
             ((bomb, classes), "3000 x 3000 pixels are more than 9216"),
             ((many, classes), "3 images, but this server takes 2"),
+            ((frame, parts), "4 names, but this server takes 3"),
             ((frame, four), "4 names, but this server takes 3"),
         ):
             found = ask(*given)

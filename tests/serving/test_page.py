@@ -185,6 +185,10 @@ def test_a_picture_in_and_names_typed_give_the_right_pixels(page, server, segmen
     type_names(page, "tree, grass; sky")  # synonyms
     until_classes(page, ("tree, grass", "sky"))
     wanted = segmenter(SCENES[2], vocabulary=("tree, grass", "sky"))
+    type_names(page, "car: wheel, window")  # parts
+    until_classes(page, ("car", "car wheel", "car window"))
+    type_names(page, "tree, grass; sky")
+    until_classes(page, ("tree, grass", "sky"))
     rows = page.execute_script(
         "return [...$('legend').tBodies[0].rows].map((row) => [...row.cells].map((c) => c.textContent))"
     )

@@ -118,13 +118,14 @@ function complain(error) {
 
 function typedNames() {
   const text = $("names").value;
-  const parts = /[;\n]/.test(text) ? text.split(/[;\n]/) : text.split(",");
+  const between = ["\n", ";"].find((mark) => text.includes(mark)) ?? (/:\s/.test(text) ? "\n" : ",");
+  const parts = text.split(between);
   return parts.map((name) => name.trim()).filter(Boolean);
 }
 
 function setNames(names) {
-  const between = names.some((name) => name.includes(",")) ? "\n" : ", ";
-  $("names").value = names.join(between);
+  const lines = names.some((name) => /[,;]|:\s/.test(name));
+  $("names").value = lines ? names.map((name) => `${name}\n`).join("") : names.join(", ");
 }
 
 let timer = 0;
