@@ -132,6 +132,19 @@ def native_table(results: Path) -> str:
     return markdown_table(["bundle", "stage", "frames", "C++ ms", "Python ms"], cells, align="lr")
 
 
+def serving_table(results: Path) -> str:
+    """Throughput and latency by way to ask, from the rows of `pcaseg.benchmarks.studies.serving`."""
+    headers = ["asked", "callers", "vocabularies", "requests", "wrong", "a second", "p50 ms", "p95 ms", "p99 ms", "MiB"]
+    cells = []
+    for report in stored_reports(results, "serving_*.json"):
+        for row in report["rows"]:
+            times = [f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
+            counts = [row[name] for name in ("case", "callers", "vocabularies", "requests", "wrong")]
+            mib = "" if row["mib"] is None else f"{row['mib']:.0f}"
+            cells.append([*counts, f"{row['per_second']:.1f}", *times, mib])
+    return markdown_table(headers, cells, align="lr")
+
+
 def kernels_table(results: Path) -> str:
     """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.studies.kernels_aot`."""
     (report,) = stored_reports(results, "kernels_aot.json")

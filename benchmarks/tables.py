@@ -27,6 +27,7 @@ from pcaseg.benchmarks.study_tables import (
     operators_table,
     rtx_alone_table,
     rtx_table,
+    serving_table,
     shortlist_table,
 )
 from pcaseg.errors import PcasegError, reported
@@ -49,6 +50,7 @@ TABLES: dict[str, Table] = {
     "operators": operators_table,
     "rtx": rtx_table,
     "rtx_alone": rtx_alone_table,
+    "serving": serving_table,
     "shortlist": shortlist_table,
     "speed": folding_table,
     "summary": speed_tables.summary_table,

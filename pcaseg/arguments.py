@@ -97,6 +97,11 @@ def share(text: str) -> float:
     return _number(text, lambda value: 0 <= value <= 1, "give a share from 0 to 1, such as 0.05")
 
 
+def number_from(least: float, most: float) -> Callable[[str], float]:
+    """A number from `least` to `most`, for argparse."""
+    return lambda text: _number(text, lambda value: least <= value <= most, f"give a number from {least} to {most}")
+
+
 def weight(text: str) -> float:
     """A weight from 0, for argparse."""
     return _number(text, lambda value: 0 <= value < 1e6, "give a weight from 0, such as 0.001")

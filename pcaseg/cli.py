@@ -27,12 +27,15 @@ from pcaseg.commands import (
     models,
     reporting,
     segmenting,
+    serving,
     training,
 )
 from pcaseg.errors import PcasegError, install_hint, system_fault
 from pcaseg.streams import drop_rest, guarded_output
 
-EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"}
+EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"} | dict.fromkeys(
+    ("starlette", "uvicorn", "prometheus_client"), "serve"
+)
 """The pip extra that brings a module; every other optional one comes with `torch`."""
 
 
@@ -111,6 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     reporting.add_report(commands.add_parser("report", help="write a page of measured rows, or compare two runs"))
     segmenting.add_segment(commands.add_parser("segment", help="segment images or folders of images"))
     segmenting.add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
+    serving.add_serve(commands.add_parser("serve", help="serve a bundle: a page, and the Open Inference Protocol"))
     training.add_train(commands.add_parser("train", help="train a preset; resumable, also under torchrun"))
     diagnosing.add_doctor(commands.add_parser("doctor", help="say which backends run on this machine, and why not"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="measure a network's mIoU on a labelled data set"))

@@ -23,6 +23,10 @@ class ImageError(PcasegError):
     """An image file or array that cannot be read or has no defined meaning."""
 
 
+class LargeImageError(ImageError):
+    """An image that claims more pixels than are allowed."""
+
+
 class VocabularyError(PcasegError):
     """A class list that is empty, ambiguous or does not fit the bundle."""
 

@@ -13,6 +13,7 @@ from pcaseg.image_files import check_image_file
 from pcaseg.pictures import (
     MOST_BITS,
     check_bits,
+    decode_bytes,
     decode_file,
     decode_picture,
     eight_bits,
@@ -42,6 +43,28 @@ def read_image(path: str | os.PathLike[str], *, bits: int | None = None) -> np.n
         PcasegError: `bits` is neither None nor 8 to 16.
     """
     return read_with_orientation(path, bits=bits)[0]
+
+
+def read_image_bytes(
+    data: bytes, *, name: str = "image", bits: int | None = None, most_pixels: int | None = None
+) -> np.ndarray:
+    """Reads the bytes of an image file as `read_image` reads the file.
+
+    Args:
+        data: the whole file.
+        name: what the messages call it.
+        bits: as of `read_image`.
+        most_pixels: pictures that claim more are refused before they are decoded.
+
+    Returns:
+        `(H, W, 3)` uint8, RGB.
+
+    Raises:
+        LargeImageError: more than `most_pixels`.
+        ImageError, PcasegError: as `read_image`.
+    """
+    check_bits(bits)
+    return decode_bytes(data, partial(rgb_pixels, name=name, bits=bits), name=name, most_pixels=most_pixels)[0]
 
 
 def read_label_map(path: str | os.PathLike[str]) -> np.ndarray:

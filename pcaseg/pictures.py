@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from pcaseg.errors import ImageError, PcasegError
+from pcaseg.errors import ImageError, LargeImageError, PcasegError
 from pcaseg.image_files import formats
 from pcaseg.stand_ins import ARCHIVES, HEAD_BYTES, OTHERS, POINTERS_AND_PAGES, UNPACK, FileKind, kind_of
 
@@ -48,17 +48,42 @@ def decode_file(path: str | os.PathLike[str], convert: Convert) -> tuple[np.ndar
         ImageError: no readable image file of one of `pcaseg.image_files.formats`, or as `convert`.
     """
     with _one_sentence(path), open(path, "rb") as file:
-        head = file.read(HEAD_BYTES)
-        source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else file
-        try:
-            with Image.open(source, formats=formats()) as picture:
-                if _is_preview(picture):
-                    raise ImageError(
-                        f"{path}: holds a camera's raw picture, of which only a preview is read; develop it"
-                    )
-                return _decode(picture, convert)
-        except UnidentifiedImageError as error:
-            raise ImageError(f"{path}: {_what(head)}") from error
+        return _decode_stream(file, convert, path, None)
+
+
+def decode_bytes(data: bytes, convert: Convert, *, name: str, most_pixels: int | None = None) -> tuple[np.ndarray, int]:
+    """The bytes of an image file as `decode_file` gives it.
+
+    Args:
+        data: the whole file.
+        convert: as of `decode_file`.
+        name: what the messages call it.
+        most_pixels: a picture that claims more is refused before it is decoded; None for Pillow's limit alone.
+
+    Raises:
+        LargeImageError: more pixels.
+        ImageError: as `decode_file`.
+    """
+    with _one_sentence(name):
+        return _decode_stream(BytesIO(data), convert, name, most_pixels)
+
+
+def _decode_stream(
+    file: IO[bytes], convert: Convert, name: str | os.PathLike[str], most_pixels: int | None
+) -> tuple[np.ndarray, int]:
+    head = file.read(HEAD_BYTES)
+    source = BytesIO(_without_texts(head + file.read())) if head.startswith(_PNG) else file
+    try:
+        with Image.open(source, formats=formats()) as picture:
+            if most_pixels is not None and picture.width * picture.height > most_pixels:
+                raise LargeImageError(
+                    f"{name}: {picture.width} x {picture.height} pixels are more than {most_pixels}; reduce the image"
+                )
+            if _is_preview(picture):
+                raise ImageError(f"{name}: holds a camera's raw picture, of which only a preview is read; develop it")
+            return _decode(picture, convert)
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{name}: {_what(head)}") from error
 
 
 def decode_picture(picture: Image.Image, convert: Convert, *, name: str) -> np.ndarray:
@@ -276,7 +301,7 @@ def _one_sentence(name: str | os.PathLike[str]) -> Iterator[None]:
     except ImageError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(f"{name}: refused, it claims more pixels than a photo has; reduce the image") from error
+        raise LargeImageError(f"{name}: refused, it claims more pixels than a photo has; reduce the image") from error
     except PermissionError as error:
         raise ImageError(f"{name}: permission denied; make the file readable") from error
     except Exception as error:  # on damaged bytes decoders raise almost anything: OSError, SyntaxError, struct.error...

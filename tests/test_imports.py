@@ -46,19 +46,20 @@ MAY_IMPORT = {
     "data": {"data", "model"},
     "training": {"training", "data", "model"},
     "runtime": {"runtime"},
+    "serving": {"serving", "runtime"},
     "export": {"export", "deploy", "runtime", "kernels", "model"},
     "evaluation": {"evaluation", "model", "deploy", "data", "runtime", "export", "kernels"},
     "doctor": {"runtime", "kernels"},
 }
-MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["evaluation"], "benchmarks", "training"}
-MAY_IMPORT["commands"] = {*MAY_IMPORT["benchmarks"], "commands", "doctor"}
+MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["evaluation"], "benchmarks", "serving", "training"}
+MAY_IMPORT["commands"] = {*MAY_IMPORT["benchmarks"], "commands", "doctor", "serving"}
 MAY_IMPORT["cli"] = {"commands"}
 MAY_IMPORT["__main__"] = {"cli"}
 MAY_IMPORT[""] = MAY_IMPORT["benchmarks"]  # `pcaseg` itself, whose public names are loaded when they are first used
 """What each package or module of the project may name of it beside `BASE`."""
 
 TORCH_SIDE = {"torch", "torchvision", "open_clip", "timm", "triton", "onnx", "onnxscript"}
-WITHOUT_TORCH = {"runtime", "doctor", "", *BASE}
+WITHOUT_TORCH = {"runtime", "serving", "doctor", "", *BASE}
 
 
 def modules() -> dict[str, Path]:

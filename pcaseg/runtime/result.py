@@ -93,6 +93,10 @@ class Result:
         """
         return draw_overlay(self.image, self.labels, self.classes, self.class_pixels(), opacity=opacity)
 
+    def label_picture(self) -> Image.Image:
+        """The label of every pixel as grey value, 8-bit up to 256 classes, else 16-bit."""
+        return _label_picture(self.labels, len(self.classes))
+
     def save(
         self, folder: str | os.PathLike[str], stem: str, *, details: Mapping[str, object] | None = None
     ) -> dict[str, Path]:
@@ -130,7 +134,7 @@ class Result:
             raise OutputError(f"{paths['summary']}: cannot be written ({error.strerror}); choose another") from error
         mark = PngInfo()
         mark.add_text("Software", SOFTWARE)
-        pictures = {"overlay": self.overlay(), "labels": _label_picture(self.labels, len(self.classes))}
+        pictures = {"overlay": self.overlay(), "labels": self.label_picture()}
         if "objects" in paths:
             pictures["objects"] = _label_picture(self.object_labels, len(self.objects))
         for name, picture in pictures.items():

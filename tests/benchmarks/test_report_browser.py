@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-
 import pytest
+from support_browser import look_as, open_browser
 from support_rows import hostile_rows, make_gpu_rows, make_rows
 
 from pcaseg.benchmarks.plots import plots, write_pictures
 from pcaseg.benchmarks.report import html_report
-
-ARGUMENTS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
 
 OVERLAPS = """
 const boxes = (svg, selector) => [...svg.querySelectorAll(selector)].map((e) => [e, e.getBoundingClientRect()]);
@@ -37,22 +30,8 @@ return found;
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    chromedriver = shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        reason = "no Chromium with chromedriver here; on Debian: apt-get install chromium chromium-driver"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ARGUMENTS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield driver
-    driver.quit()
+    with open_browser(tmp_path_factory.mktemp("profile")) as driver:
+        yield driver
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +48,7 @@ def opened(browser, reports):
     """Opens a file at a width and in a scheme."""
 
     def open_file(name: str = "report.html", *, width: int = 1280, scheme: str = "light"):
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        look_as(browser, width=width, scheme=scheme)
         browser.get((reports / name).as_uri())
         return browser
 
