@@ -14,6 +14,7 @@ from pcaseg.class_syntax import read_classes, split_classes
 from pcaseg.commands.options import add_backend, backend_options, say_weights
 from pcaseg.configs import MOST_CLASSES, Strategy
 from pcaseg.errors import PcasegError
+from pcaseg.paths import real_path
 from pcaseg.text_files import read_lines
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def run_serve(options: argparse.Namespace) -> int:
         wait_ms=options.wait_ms,
     )
     offer = Offer(
-        model=options.model_name or options.bundle.resolve().stem,
+        model=options.model_name or real_path(options.bundle).stem,
         open=lambda: _open(options),
         vocabularies=_registered(options.vocabulary),
         classes=classes,
