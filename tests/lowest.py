@@ -21,6 +21,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
+TENSORRT = {"tensorrt", "tensorrt-rtx"}
 NOT_FROM_PYPI = {"tensorrt", "onnxruntime-gpu"}
 """The first comes from NVIDIA's index and needs a GPU; the second holds the files of `onnxruntime`."""
 
@@ -138,8 +139,8 @@ def main() -> None:
             python = environment(ROOT / ".venv-lowest-runtime", "onnxruntime")
             export(sys.executable, work)
         else:
-            start_tensorrt(environment(ROOT / ".venv-lowest-tensorrt", "onnxruntime", "tensorrt"))
-            python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - {"tensorrt"}))
+            start_tensorrt(environment(ROOT / ".venv-lowest-tensorrt", "onnxruntime", *TENSORRT))
+            python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - TENSORRT))
             export(python, work)
             images = work / "scenes" / "images"
             run(python, "-m", "pcaseg", "check", work / "float32.pcaseg", "--images", images, "--classes", "1,20")
