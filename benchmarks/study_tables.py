@@ -145,6 +145,40 @@ def serving_table(results: Path) -> str:
     return markdown_table(headers, cells, align="lr")
 
 
+def steady_table(results: Path) -> str:
+    """Flicker and accuracy by weight of the past, from the rows of `pcaseg.benchmarks.studies.steady`."""
+    cells = [
+        [f"{row['speed']:.1%}", f"{row['smooth']:g}", f"{row['flicker']:.2%}", f"{100 * row['miou']:.1f}"]
+        for report in stored_reports(results, "steady_*.json")
+        for row in report["rows"]
+    ]
+    return markdown_table(["way per frame, at most", "smooth", "flicker", "mIoU"], cells, align="r")
+
+
+def synonyms_table(results: Path) -> str:
+    """Accuracy by way to ask for a class, from the rows of `pcaseg.benchmarks.studies.synonyms`."""
+    cells = []
+    for report in stored_reports(results, "synonyms_*.json"):
+        for row in report["rows"]:
+            objects = "" if row["object_miou"] is None else f"{100 * row['object_miou']:.1f}"
+            cells.append([row["asked"], row["synonyms"] or "", row["scenes"], f"{100 * row['miou']:.1f}", objects])
+    return markdown_table(["asked for by", "synonyms", "scenes", "mIoU", "mIoU of objects"], cells, align="llr")
+
+
+def soak_table(results: Path) -> str:
+    """Long streams, from the rows of `pcaseg.benchmarks.studies.soak`."""
+    headers = ["frames", "wrong", "corrupt", "changes", "exceptions", "p50 ms", "p95 ms", "p99 ms"]
+    headers += ["MiB per 1,000 frames", "threads left", "files left"]
+    cells = []
+    for report in stored_reports(results, "soak_*.json"):
+        for row in report["rows"]:
+            counts = [f"{row[name]:,}" for name in ("frames", "wrong", "corrupt", "changes", "exceptions")]
+            times = [f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
+            growth = f"{row['mib_per_1000']:+.2f} ({row['mib_low']:+.2f} to {row['mib_high']:+.2f})"
+            cells.append([*counts, *times, growth, row["threads"], row["files"]])
+    return markdown_table(headers, cells, align="r")
+
+
 def kernels_table(results: Path) -> str:
     """Registers, spilled bytes and shared memory, from the rows of `pcaseg.benchmarks.studies.kernels_aot`."""
     (report,) = stored_reports(results, "kernels_aot.json")

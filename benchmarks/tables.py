@@ -29,6 +29,9 @@ from pcaseg.benchmarks.study_tables import (
     rtx_table,
     serving_table,
     shortlist_table,
+    soak_table,
+    steady_table,
+    synonyms_table,
 )
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
@@ -52,6 +55,9 @@ TABLES: dict[str, Table] = {
     "rtx_alone": rtx_alone_table,
     "serving": serving_table,
     "shortlist": shortlist_table,
+    "soak": soak_table,
+    "steady": steady_table,
+    "synonyms": synonyms_table,
     "speed": folding_table,
     "summary": speed_tables.summary_table,
     "tiny": lambda _: tiny.scenes_table(tiny.read_record()),

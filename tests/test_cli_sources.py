@@ -40,8 +40,8 @@ def test_a_video(tmp_path, capsys):
         (("clip.mp4", "clip.mp4", "--out", "seen.mp4"), "clip.mp4: a video is labelled alone"),
         (("clip.mp4",), "--out segmented: name the video to write, such as labelled.mp4"),
         (("clip.mp4", "--topic", "/left"), "--topic and --copy are for a recording; leave them out"),
-        (("photo.png", "--every", "2"), "--every, --start and --end are for a video; leave them out"),
-        (("drive", "--every", "2"), "--every, --start and --end are for a video; leave them out"),
+        (("photo.png", "--every", "2"), "--every, --start, --end and --smooth are for a video; leave them out"),
+        (("drive", "--every", "2"), "--every, --start, --end and --smooth are for a video; leave them out"),
         (
             ("drive", "--topic", "/middle", "--out", "x.mcap"),
             "no topic '/middle'; topics with images: /camera/image",

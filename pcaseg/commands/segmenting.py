@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
-from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, seconds, some_path, up_to
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, seconds, share, some_path, up_to
 from pcaseg.class_syntax import ClassTree, read_classes, split_classes
 from pcaseg.commands.options import (
     add_backend,
@@ -55,6 +55,9 @@ def add_segment(command: argparse.ArgumentParser) -> None:
         "--every", type=up_to(10_000), default=1, metavar="N", help="of a video: one of so many frames"
     )
     command.add_argument("--start", type=seconds, default=0, metavar="SECONDS", help="of a video: where to begin")
+    command.add_argument(
+        "--smooth", type=share, default=0, metavar="WEIGHT", help="of a video: of the frames before (default: 0, off)"
+    )
     command.add_argument("--end", type=seconds, metavar="SECONDS", help="of a video: where to end")
     add_shortlist(command)
     add_backend(command)
@@ -77,8 +80,8 @@ def run_segment(options: argparse.Namespace) -> int:
     filmed = not recorded and any(map(is_video, options.images))
     if (options.topic or options.copy) and not recorded:
         raise PcasegError("--topic and --copy are for a recording; leave them out")
-    if (options.every, options.start, options.end) != (1, 0, None) and not filmed:
-        raise PcasegError("--every, --start and --end are for a video; leave them out")
+    if (options.every, options.start, options.end, options.smooth) != (1, 0, None, 0) and not filmed:
+        raise PcasegError("--every, --start, --end and --smooth are for a video; leave them out")
     if recorded or filmed:
         return _run_recording(options) if recorded else _run_video(options)
 
@@ -137,6 +140,7 @@ def _run_video(options: argparse.Namespace) -> int:
         every=options.every,
         start=options.start,
         end=options.end,
+        smooth=options.smooth,
         progress=True,
     )
     print(f"{found.said()}: {', '.join(map(str, found.files))}")

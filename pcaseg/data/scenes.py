@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pcaseg.data.scene_layout import Placed, draw_layout
+from pcaseg.data.scene_layout import Layout, Placed, draw_layout
 from pcaseg.data.scene_light import light
 from pcaseg.data.scene_names import HELD_OUT, Meaning, NameKind, meaning_of, names_covering, names_of
 from pcaseg.data.scene_shapes import Rgb, object_shapes
@@ -118,8 +118,17 @@ def render_scene(index: int, *, seed: int = 0, split: Split = "training", side: 
         split: see `Split`.
         side: S, pixels per side. Another size shows the same scene; `tiny` is trained with 96.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, _SPLITS[split], index]))
-    layout = draw_layout(rng, held_out=HELD_OUT if split == "held-out" else ())
+    rng = scene_random(index, seed=seed, split=split)
+    return render_layout(draw_layout(rng, held_out=HELD_OUT if split == "held-out" else ()), rng, side=side)
+
+
+def scene_random(index: int, *, seed: int, split: Split) -> np.random.Generator:
+    """The random numbers that decide a scene."""
+    return np.random.default_rng(np.random.SeedSequence([seed, _SPLITS[split], index]))
+
+
+def render_layout(layout: Layout, rng: np.random.Generator, *, side: int = SCENE_PX) -> Scene:
+    """Paints a layout and lights it; `rng` decides shapes, texture, light and noise."""
     canvas = _Canvas(side * SUPERSAMPLING)
     for background in layout.backgrounds:
         canvas.paint(Meaning(background=background.name), background.rgb, background.points)

@@ -244,6 +244,7 @@ class Segmenter:
         *,
         mode: StreamMode = "every",
         queue: int = 2,
+        smooth: float = 0.0,
     ) -> Stream:
         """Segments frames one after the other, with decoding, preparation, network and label map at work at once.
 
@@ -255,6 +256,8 @@ class Segmenter:
             mode: see `pcaseg.runtime.stream.StreamMode`.
             queue: frames that have been read, and not been taken as items yet, at most (one more waits to enter): with
                 1 nothing overlaps but reading.
+            smooth: weight of the frames before in an exponential average of the scores, 0 (off) to below 1: labels
+                flicker less and follow later. It needs a graph of logits.
 
         Returns:
             An iterator over `pcaseg.runtime.StreamItem`, in the order of the frames. A frame that cannot be segmented
@@ -263,8 +266,10 @@ class Segmenter:
         Raises:
             PcasegError: an unknown mode, a queue below 1, or as `prepare`.
         """
-        with self._use():
-            stream = Stream(frames, self._use, lambda: self._vocabulary, mode=mode, queue=queue)
+        with self._use() as steps:
+            if smooth and steps.backend.manifest.graph == "labels":
+                raise PcasegError(f"smooth={smooth}: a graph of labels gives no scores to average; export logits")
+            stream = Stream(frames, self._use, lambda: self._vocabulary, mode=mode, queue=queue, smooth=smooth)
             if vocabulary is not None:
                 stream.set_vocabulary(vocabulary, from_frame=0)
             self._streams.add(stream)

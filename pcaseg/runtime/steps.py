@@ -25,6 +25,7 @@ from pcaseg.runtime.parts import choose_parts
 from pcaseg.runtime.preparing import VocabularyCache
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.shortlist import join_kept
+from pcaseg.runtime.smoothing import Smoother
 from pcaseg.runtime.vocabulary import Vocabulary
 from pcaseg.runtime.windows import label_map, merge_windows, prepare_windows
 
@@ -130,11 +131,11 @@ class Steps:
             else:
                 self._run_windows(jobs, text)
 
-    def label(self, job: Job) -> Result:
-        """From `logits` to the result."""
+    def label(self, job: Job, smoother: Smoother | None = None) -> Result:
+        """From `logits` to the result, averaged with the frames before it where there is a smoother."""
         if self.backend.manifest.graph == "logits":
             with _timed("labels", job):
-                self._merge(job)
+                self._merge(job, smoother)
         vocabulary = job.vocabulary
         return Result(
             labels=job.labels,
@@ -172,7 +173,7 @@ class Steps:
         for job, one, sure in zip(jobs, labels, confidence, strict=True):
             job.labels, job.confidence = np.array(job.vocabulary.rows, np.uint16)[one], sure
 
-    def _merge(self, job: Job) -> None:
+    def _merge(self, job: Job, smoother: Smoother | None) -> None:
         """Labels and confidence from a graph of logits."""
         manifest, logits, classes = self.backend.manifest, job.logits, None
         job.logits = _NOTHING
@@ -180,6 +181,9 @@ class Steps:
             logits, classes = join_kept(logits, job.kept, len(job.vocabulary.embeddings))
         scores = merge_windows(logits, self.strategy, manifest.sliding)
         size = job.rgb.shape[0], job.rgb.shape[1]
+        if smoother is not None:
+            shown = np.arange(len(scores)) if classes is None else classes
+            scores, classes = smoother.mix(scores, shown, (job.vocabulary, size))
         rows, job.confidence = label_map(scores, size)
         class_of_row = np.array(job.vocabulary.rows, np.uint16)
         if classes is not None:

@@ -21,6 +21,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pcaseg.configs import check_choice
 from pcaseg.errors import PcasegError, VocabularyError
 from pcaseg.runtime.result import Result
+from pcaseg.runtime.smoothing import Smoother
 from pcaseg.runtime.steps import Job, Steps
 from pcaseg.runtime.vocabulary import Vocabulary, VocabularySpec
 
@@ -106,6 +107,7 @@ class Stream(Iterator[StreamItem], AbstractContextManager["Stream"]):
         *,
         mode: StreamMode,
         queue: int,
+        smooth: float,
     ) -> None:
         """Prepares the threads.
 
@@ -115,15 +117,16 @@ class Stream(Iterator[StreamItem], AbstractContextManager["Stream"]):
             vocabulary_in_use: gives the segmenter's vocabulary.
             mode: see `StreamMode`.
             queue: frames under way at most.
+            smooth: see `pcaseg.runtime.smoothing.Smoother`.
 
         Raises:
-            PcasegError: an unknown mode, or a queue below 1.
+            PcasegError: an unknown mode, a queue below 1, or a weight that is none.
         """
         check_choice(mode, StreamMode, what="mode")
         if type(queue) is not int or queue < 1:
             raise PcasegError(f"queue={queue!r}: give 1 frame or more")
-        self._use = use
-        self._pipeline = _Pipeline(iter(frames), use, vocabulary_in_use, mode=mode, queue=queue)
+        self._use, past = use, Smoother(smooth) if smooth != 0 else None
+        self._pipeline = _Pipeline(iter(frames), use, vocabulary_in_use, past, mode=mode, queue=queue)
         self._last = -1
         self._dropped = 0
         self._end = weakref.finalize(self, self._pipeline.stop)  # also at the end of the program
@@ -253,13 +256,14 @@ class _Pipeline:
         source: Iterator[Any],
         use: Callable[[], AbstractContextManager[Steps]],
         in_use: Callable[[], Vocabulary | None],
+        smoother: Smoother | None,
         *,
         mode: StreamMode,
         queue: int,
     ) -> None:
         self.plan = _Plan(in_use)
         self._source = source
-        self._use = use
+        self._use, self._smoother = use, smoother
         self._stopped = threading.Event()
         self._intake: _Intake[_Entry | BaseException | None] = _Intake(mode)
         self._room = threading.Semaphore(queue)
@@ -378,7 +382,7 @@ class _Pipeline:
         steps.network([entry.job])
 
     def _label(self, steps: Steps, entry: _Entry) -> None:
-        entry.result = steps.label(entry.job)
+        entry.result = steps.label(entry.job, self._smoother)
 
 
 def _close(source: Iterator[Any]) -> None:

@@ -176,6 +176,7 @@ def segment_video(
     every: int = 1,
     start: float = 0,
     end: float | None = None,
+    smooth: float = 0.0,
     progress: bool = False,
 ) -> LabelledVideo:
     """Labels a video: overlays with a legend, and the labels themselves without loss.
@@ -188,6 +189,7 @@ def segment_video(
         segmenter: with its vocabulary set.
         source, every, start, end: see `Video`.
         out: of FFmpeg's kinds that hold H.264, such as .mp4 and .mkv.
+        smooth: see `Segmenter.stream`.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -210,7 +212,7 @@ def segment_video(
         with (
             _Written(overlays, "libx264", {"crf": "18"}, video.rate) as pictures,
             _Written(labels, "ffv1", {}, video.rate) as maps,
-            segmenter.stream(video, mode="latest" if live else "every", queue=3) as stream,
+            segmenter.stream(video, mode="latest" if live else "every", queue=3, smooth=smooth) as stream,
         ):
             try:
                 for item in stream:
