@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +16,14 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from pcaseg.data.scene_names import BACKGROUNDS, PART_NAMES
+from pcaseg.benchmarks.footage import TOPIC, picture_of_clip, picture_of_recording, write_clip, write_recording
+from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS, PART_NAMES
 from pcaseg.errors import reported
 from pcaseg.paths import exists, real_path
 
 PRESET = "tiny"
 SCENES = 6
+FEW = ("--classes", ", ".join((*OBJECTS, *BACKGROUNDS)))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -30,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     out = parser.parse_args(arguments).out
     start = time.perf_counter()
     scenes, bundle = out / "scenes", out / "tiny.pcaseg"
+    drive, clip = out / "drive", out / "clip.mp4"
+    labels, seen = out / "drive_labels.mcap", out / "clip_seen.mp4"
+    _make_footage(drive, clip, (labels, seen, seen.with_suffix(".labels.mkv"), seen.with_suffix(".json")))
     pairs = ["--vocabulary", scenes / "classes.txt"]
     commands = [
         *([] if exists(scenes) else [["datasets", "scenes", "--out", scenes, "--images", SCENES]]),
@@ -46,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--out",
             out / "parts",
         ],
+        ["segment", drive, "--topic", TOPIC, "--bundle", bundle, *FEW, "--out", labels],
+        ["segment", clip, "--bundle", bundle, *FEW, "--out", seen],
         ["check", bundle, "--images", scenes / "images", "--classes", "20,5,1", "--json", out / "check.json"],
     ]
     for command in commands:
@@ -54,10 +62,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = subprocess.run([sys.executable, "-m", "pcaseg", *words]).returncode
         if code:
             return code
+    picture_of_recording(drive, labels, out / "drive.png")
+    picture_of_clip(seen, out / "clip.png")
     for folder, shown in (("pairs", "colours and objects"), ("parts", "parts")):
         print(f"\n{shown}: {real_path(out / folder / '0000_overlay.png')}", end="")
+    for picture, shown in (("drive.png", "a recording"), ("clip.png", "a clip")):
+        print(f"\n{shown}: {real_path(out / picture)}", end="")
     print(f"\n{time.perf_counter() - start:.0f} s")
     return 0
+
+
+def _make_footage(drive: Path, clip: Path, results: Sequence[Path]) -> None:
+    """The recording and the clip, anew, and nothing of what an earlier demo made of them."""
+    drive.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(drive, ignore_errors=True)
+    for path in (clip, *results):
+        path.unlink(missing_ok=True)
+    write_recording(drive)
+    write_clip(clip)
 
 
 def write_checkpoint(preset: str, path: Path) -> None:
