@@ -22,6 +22,9 @@ else:
 
 ROOT = Path(__file__).parent.parent
 TENSORRT = {"tensorrt", "tensorrt-rtx"}
+EMBEDDED = ("runtime/test_recordings.py", "runtime/test_video.py", "serving/test_inference.py")
+"""Tests of what recordings, video and the server need beside a bundle."""
+
 NOT_FROM_PYPI = {"tensorrt", "onnxruntime-gpu"}
 """The first comes from NVIDIA's index and needs a GPU; the second holds the files of `onnxruntime`."""
 
@@ -147,6 +150,7 @@ def main() -> None:
             rows = ROOT / "benchmarks" / "results" / "bench_eva-b-384.jsonl"
             run(python, "-m", "pcaseg", "report", rows, "--html", work / "report.html")
             run(python, "-c", _OPENVINO, work / "float32.pcaseg", images)
+            run(python, "-m", "pytest", "-q", "-m", "not slow", *(ROOT / "tests" / name for name in EMBEDDED))
         use(python, work)
     print(f"the lowest versions run: {', '.join(pins(*(['onnxruntime'] if kind == 'runtime' else [])))}")
 
