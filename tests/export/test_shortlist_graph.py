@@ -121,12 +121,13 @@ def test_label_graphs_are_of_all_logits(shown, tmp_path):
         coarse = torch.from_numpy(rng.uniform(0, 255, (N, 3, 4, 5)).astype(np.float32))
         images = F.interpolate(coarse, size=size, mode="bilinear").to(torch.uint8)
         text = unit_text(T, 3)
-        text[T // 2 :] = text[T // 2]  # equal classes: the lowest index wins
+        text[T // 2 :] = text[T // 2]  # equal classes, of which rounding may choose any
         labels, confidence = session.run(None, {"image": images.permute(0, 2, 3, 1).numpy(), "text": text.numpy()})
         scores = torch.stack(
             [segment_image(image.float(), lambda w: restored(w, text), preset, strategy) for image in images]  # noqa: B023
         )
-        assert (labels == scores.argmax(dim=1).numpy()).mean() >= 0.999
+        found, expected = (np.minimum(one, T // 2) for one in (labels, scores.argmax(dim=1).numpy()))
+        assert (found == expected).mean() >= 0.999
         np.testing.assert_allclose(confidence, scores.amax(dim=1).numpy(), rtol=0, atol=1e-4)
 
 
