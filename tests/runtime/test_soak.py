@@ -38,8 +38,8 @@ def test_a_short_run(bundle_path: Path, tmp_path: Path, often: None) -> None:
 def test_wrong_labels_are_found(bundle_path: Path, monkeypatch: pytest.MonkeyPatch, often: None) -> None:
     label, calls = Steps.label, iter(range(10**6))
 
-    def now_and_then_wrong(self: Steps, job: Any) -> Any:
-        result = label(self, job)
+    def now_and_then_wrong(self: Steps, job: Any, *more: Any) -> Any:
+        result = label(self, job, *more)
         if next(calls) == 300:  # of the stream: the table of right answers takes the first 40
             result.labels[0, 0] ^= 1
         return result
@@ -53,9 +53,9 @@ def test_wrong_labels_are_found(bundle_path: Path, monkeypatch: pytest.MonkeyPat
 def test_growth_is_found(bundle_path: Path, monkeypatch: pytest.MonkeyPatch, often: None) -> None:
     kept, label = [], Steps.label
 
-    def keeping(self: Steps, job: Any) -> Any:
+    def keeping(self: Steps, job: Any, *more: Any) -> Any:
         kept.append(np.ones(10_000))
-        return label(self, job)
+        return label(self, job, *more)
 
     monkeypatch.setattr(Steps, "label", keeping)
     with Segmenter(bundle_path, threads=1) as segmenter:
