@@ -81,6 +81,12 @@ def peak_host_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resident_mib(pid: int | None = None) -> float | None:
+    """Resident memory now of a process, by default this one; None where the system does not tell."""
+    resident = _proc(f"/proc/{'self' if pid is None else pid}/status", "VmRSS")
+    return int(resident.split()[0]) / 1024 if resident else None
+
+
 def gpu_mib() -> float | None:
     """GPU memory that this process holds now, of all libraries, by NVML; None where NVML does not say."""
     try:

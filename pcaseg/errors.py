@@ -75,6 +75,15 @@ def system_fault(error: OSError) -> str:
     return f"{os.fsdecode(name) if isinstance(name, bytes) else name}: {error.strerror or error}; {_SYSTEM_MEND}"
 
 
+def one_line(error: Exception, *, most: int = 200) -> str:
+    """The text of an error of another library on one line, cut to `most` characters.
+
+    >>> one_line(ValueError("no such\\n  layer"))
+    'no such layer'
+    """
+    return " ".join(str(error).split())[:most]
+
+
 def install_hint(extra: str) -> str:
     """Advice on installing a pip extra of this project.
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ import numpy as np
 from pcaseg.arguments import some_path, up_to
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS
 from pcaseg.data.scenes import render_scene
-from pcaseg.environment import write_rows
+from pcaseg.environment import resident_mib, write_rows
 from pcaseg.errors import PcasegError, reported
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.serving.protocol import HEADER_LENGTH
@@ -94,7 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _server(options.bundle, queue=2 * options.callers) as (address, process):
 
         def measure(case: str, asked: Sequence[Asked], callers: int, vocabularies: int) -> LoadRow:
-            return load(address, asked, case=case, callers=callers, vocabularies=vocabularies, mib=_mib(process.pid))
+            return load(
+                address,
+                asked,
+                case=case,
+                callers=callers,
+                vocabularies=vocabularies,
+                mib=partial(resident_mib, process.pid),
+            )
 
         rows = [measure("one at a time", shared * 4, 1, 1)]
         rows.append(measure("at once, one vocabulary", shared * 16, len(shared), 1))
@@ -237,19 +245,6 @@ def _ready(address: str) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _mib(pid: int) -> Callable[[], float | None]:
-    """Reader of the memory that a process holds."""
-
-    def read() -> float | None:
-        try:
-            lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace").splitlines()
-        except OSError:
-            return None
-        return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:")), None)
-
-    return read
 
 
 if __name__ == "__main__":

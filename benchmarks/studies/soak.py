@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import math
 import os
 import sys
 import threading
@@ -26,7 +27,7 @@ from pcaseg.arguments import EXIT_FAILED, EXIT_OK, natural, some_path
 from pcaseg.class_lists import first_names
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS, PAIRS
 from pcaseg.data.scenes import render_scene
-from pcaseg.environment import write_rows
+from pcaseg.environment import resident_mib, write_rows
 from pcaseg.errors import PcasegError, reported
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.stream import Frame, StreamItem
@@ -138,7 +139,7 @@ def soak(segmenter: Segmenter, frames: int, *, progress: bool = False) -> SoakRo
                     _judge(item, number, names[in_force], right[int(plan[number]), in_force], watch)
                     bar.update()
                     if number % SAMPLE_EVERY == 0:
-                        watch.memory.append((number, _resident_mib()))
+                        watch.memory.append((number, resident_mib() or math.nan))
                     if number % CHANGE_EVERY == CHANGE_EVERY - 1:
                         which = int(random.integers(len(VOCABULARIES)))
                         chosen.append((stream.set_vocabulary(VOCABULARIES[which]), which))
@@ -177,6 +178,7 @@ def _row(watch: _Watch, frames: int, seconds: float, threads: int, files: int) -
     numbers, mib = np.array(late, dtype=float).T
     line = scipy.stats.linregress(numbers / 1000, mib)
     reach = float(scipy.stats.t.ppf(0.975, len(late) - 2) * line.stderr)
+    p50, p95, p99 = np.percentile(watch.latencies_ms, (50, 95, 99)).round(1).tolist()
     return SoakRow(
         frames=frames,
         wrong=int(watch.wrong),
@@ -184,19 +186,15 @@ def _row(watch: _Watch, frames: int, seconds: float, threads: int, files: int) -
         changes=watch.changes,
         exceptions=watch.exceptions,
         seconds=round(seconds, 1),
-        p50_ms=_percentile(watch, 50),
-        p95_ms=_percentile(watch, 95),
-        p99_ms=_percentile(watch, 99),
+        p50_ms=p50,
+        p95_ms=p95,
+        p99_ms=p99,
         mib_per_1000=round(float(line.slope), 3),
         mib_low=round(float(line.slope) - reach, 3),
         mib_high=round(float(line.slope) + reach, 3),
         threads=threads,
         files=files,
     )
-
-
-def _percentile(watch: _Watch, percent: float) -> float:
-    return round(float(np.percentile(watch.latencies_ms, percent)), 1)
 
 
 def _picture(size: tuple[int, int], index: int) -> np.ndarray:
@@ -207,11 +205,6 @@ def _picture(size: tuple[int, int], index: int) -> np.ndarray:
 
 def _answer(labels: np.ndarray) -> str:
     return hashlib.sha256(labels.tobytes()).hexdigest()
-
-
-def _resident_mib() -> float:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def _open_files() -> int:

@@ -24,6 +24,7 @@ from pcaseg.data.scenes import render_scene
 from pcaseg.deploy.folded import fold
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
+from pcaseg.evaluation.confusion import Confusion
 from pcaseg.evaluation.scene_suites import SCENES, SEED
 from pcaseg.export.torch_backend import TorchBackend
 from pcaseg.model.checkpoint import open_model
@@ -73,7 +74,7 @@ def measure(asked: Asked, synonyms: Synonyms | None, *, scenes: int, progress: b
     vocabulary = segmenter.prepare(entries(asked), synonyms=synonyms)
     truth_names = vocabulary.names if asked == "parts" else (*OBJECTS, *BACKGROUNDS)
     whole = (*OBJECTS, *BACKGROUNDS)
-    counts = _IoU(len(truth_names)), _IoU(len(whole))
+    counts = Confusion(len(truth_names)), Confusion(len(whole))
     for index in tqdm(range(scenes), desc=f"{asked}, {synonyms}", unit="scene", disable=not progress):
         scene = render_scene(index, seed=SEED, split="evaluation")
         result = segmenter(scene.image, vocabulary=vocabulary)
@@ -87,25 +88,8 @@ def measure(asked: Asked, synonyms: Synonyms | None, *, scenes: int, progress: b
             known = np.where(truth >= 0, places[truth], -1)
             truth = np.where(fine >= 0, np.array([truth_names.index(name) for name in parts])[fine], known)
         counts[0].add(result.labels, truth)
-    return SynonymRow(asked, synonyms, scenes, counts[0].mean(), counts[1].mean() if asked == "parts" else None)
-
-
-class _IoU:
-    """Counts of pixels by class."""
-
-    def __init__(self, classes: int) -> None:
-        self._table = np.zeros((classes, classes), np.int64)
-
-    def add(self, labels: np.ndarray, truth: np.ndarray) -> None:
-        known, classes = truth >= 0, len(self._table)
-        pairs = truth[known] * classes + labels[known]
-        self._table += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-
-    def mean(self) -> float:
-        """Mean IoU of the classes that the truth shows."""
-        hits, true = np.diag(self._table), self._table.sum(axis=1)
-        unions = true + self._table.sum(axis=0) - hits
-        return float((hits[true > 0] / unions[true > 0]).mean())
+    miou, object_miou = (one.scores().miou / 100 for one in counts)
+    return SynonymRow(asked, synonyms, scenes, miou, object_miou if asked == "parts" else None)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

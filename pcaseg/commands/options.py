@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from pcaseg.arguments import CORES, some_path, up_to
 from pcaseg.class_lists import class_list_names
 from pcaseg.configs import MAX_CLASSES, Synonyms
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
+
+if TYPE_CHECKING:
+    from pcaseg.runtime.segmenter import Segmenter
 
 LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
 
@@ -102,6 +105,21 @@ def backend_options(options: argparse.Namespace) -> dict[str, object]:
     """Options given that one backend alone understands."""
     given = {name: getattr(options, name) for name in _OWNERS}
     return {name: value for name, value in given.items() if value is not None}
+
+
+def open_bundle(options: argparse.Namespace, **more: Any) -> Segmenter:
+    """The segmenter of `--bundle` on the backend of `add_backend`; `more` is what else the command gives it."""
+    from pcaseg.runtime.segmenter import Segmenter
+
+    return Segmenter(
+        options.bundle,
+        options.backend,
+        device=options.device,
+        threads=options.threads,
+        strategy=options.strategy,
+        backend_options=backend_options(options),
+        **more,
+    )
 
 
 def refuse_backend_options(options: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from pcaseg.commands.options import (
     add_network,
     add_shortlist,
     add_vocabulary,
-    backend_options,
+    open_bundle,
     refuse_backend_options,
     say_weights,
 )
@@ -194,16 +194,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     else:
         if names is not None:
             check_prompts(options.bundle, names, source=source)
-        segmenter = Segmenter(
-            options.bundle,
-            options.backend,
-            device=options.device,
-            threads=options.threads,
-            strategy=options.strategy,
-            backend_options=backend_options(options),
-            bits=options.bits,
-            shortlist=options.shortlist,
-        )
+        segmenter = open_bundle(options, bits=options.bits, shortlist=options.shortlist)
     segmenter.set_vocabulary(vocabulary, synonyms=options.synonyms, templates=options.template)
     return segmenter
 

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_OK, number_from, some_path, up_to
 from pcaseg.class_syntax import read_classes, split_classes
-from pcaseg.commands.options import add_backend, backend_options, say_weights
+from pcaseg.commands.options import add_backend, open_bundle, say_weights
 from pcaseg.configs import MOST_CLASSES, Strategy
 from pcaseg.errors import PcasegError
 from pcaseg.paths import real_path
 from pcaseg.text_files import read_lines
 
 if TYPE_CHECKING:
-    from pcaseg.runtime.segmenter import Segmenter
     from pcaseg.serving.service import Names, Sample
 
 TOKEN_VARIABLE = "PCASEG_TOKEN"
@@ -86,7 +85,7 @@ def run_serve(options: argparse.Namespace) -> int:
     )
     offer = Offer(
         model=options.model_name or real_path(options.bundle).stem,
-        open=lambda: _open(options),
+        open=lambda: open_bundle(options, window_batch=options.batch),
         vocabularies=_registered(options.vocabulary),
         classes=classes,
         samples=render_samples,
@@ -129,20 +128,6 @@ def render_samples() -> Sequence[Sample]:
             )
         )
     return found
-
-
-def _open(options: argparse.Namespace) -> Segmenter:
-    from pcaseg.runtime.segmenter import Segmenter
-
-    return Segmenter(
-        options.bundle,
-        options.backend,
-        device=options.device,
-        threads=options.threads,
-        strategy=options.strategy,
-        backend_options=backend_options(options),
-        window_batch=options.batch,
-    )
 
 
 def _registered(paths: Sequence[Path]) -> dict[str, Names]:

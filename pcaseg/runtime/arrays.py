@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from pcaseg.errors import ImageError
+from pcaseg.errors import ImageError, one_line
 from pcaseg.runtime.backends import Backend
 
 _GPU = (2, 10, 13)  # of DLPack's device types: CUDA, ROCm, CUDA managed
@@ -55,9 +55,8 @@ def host_image(image: Any, backend: Backend, *, name: str) -> np.ndarray | Image
     try:
         found: np.ndarray = np.from_dlpack(image)
     except Exception as error:  # of whichever library made it
-        reason = " ".join(str(error).split())[:200]
         raise ImageError(
-            f"{name}: its {type(image).__name__} cannot be read through DLPack ({reason}); convert it with "
+            f"{name}: its {type(image).__name__} cannot be read through DLPack ({one_line(error)}); convert it with "
             "numpy.asarray"
         ) from error
     return found

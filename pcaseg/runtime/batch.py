@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.errors import ImageError, OutputError, PcasegError, VocabularyError
+from pcaseg.errors import ImageError, OutputError, PcasegError, VocabularyError, one_line
 from pcaseg.files import sha256_of
 from pcaseg.image_files import check_image_file, list_images, said_left_out, split_folder
 from pcaseg.paths import exists, is_file, is_folder, real_path
@@ -104,7 +104,7 @@ def reason_of(error: Exception, path: Path) -> str:
         return str(error)
     if isinstance(error, MemoryError):
         return f"{path}: does not fit into memory; reduce the image, or give fewer classes"
-    return f"{path}: failed ({type(error).__name__}: {' '.join(str(error).split())[:200]}); report this"
+    return f"{path}: failed ({type(error).__name__}: {one_line(error)}); report this"
 
 
 def expand_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from pcaseg.configs import check_choice
-from pcaseg.errors import BundleError, PcasegError
+from pcaseg.errors import BundleError, PcasegError, one_line
 from pcaseg.paths import exists, is_folder
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.onnx_backend import OnnxBackend
@@ -120,10 +120,9 @@ class OpenVinoBackend(OnnxBackend):
         try:
             compiled = self._core.compile_model(self._core.read_model(data), self._device, options)
         except Exception as error:  # OpenVINO raises RuntimeError and its own kinds
-            first_line = " ".join(str(error).split())[:300]
             raise BundleError(
-                f"{shown}: OpenVINO {openvino.__version__} refuses the graph ({first_line}); export the bundle anew or "
-                "run it with --backend onnxruntime"
+                f"{shown}: OpenVINO {openvino.__version__} refuses the graph ({one_line(error, most=300)}); export the "
+                "bundle anew or run it with --backend onnxruntime"
             ) from error
         given = tuple(sorted(_name(one, inputs) for one in compiled.inputs))
         made = tuple(_name(one, outputs) for one in compiled.outputs)

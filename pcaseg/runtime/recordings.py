@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pcaseg.errors import MissingDependencyError, PcasegError, install_hint
+from pcaseg.errors import MissingDependencyError, PcasegError, install_hint, one_line
 from pcaseg.paths import entries, exists, is_folder
 
 try:
@@ -203,4 +203,4 @@ class Recording:
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return one_line(error) or type(error).__name__

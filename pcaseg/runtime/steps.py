@@ -171,7 +171,7 @@ class Steps:
         labels, confidence = self.backend.labels(np.stack([job.rgb for job in jobs]), text)
         self._check_finite(confidence)
         for job, one, sure in zip(jobs, labels, confidence, strict=True):
-            job.labels, job.confidence = np.array(job.vocabulary.rows, np.uint16)[one], sure
+            job.labels, job.confidence = _of_rows(one.astype(np.uint16), job.vocabulary.class_of_row), sure
 
     def _merge(self, job: Job, smoother: Smoother | None) -> None:
         """Labels and confidence from a graph of logits."""
@@ -185,12 +185,13 @@ class Steps:
             shown = np.arange(len(scores)) if classes is None else classes
             scores, classes = smoother.mix(scores, shown, (job.vocabulary, size))
         rows, job.confidence = label_map(scores, size)
-        class_of_row = np.array(job.vocabulary.rows, np.uint16)
+        class_of_row = job.vocabulary.class_of_row
         if classes is not None:
-            class_of_row = class_of_row[classes]
-        job.labels = class_of_row[rows]
+            class_of_row = _of_rows(classes.astype(np.uint16), class_of_row)
+        job.labels = _of_rows(rows, class_of_row)
         if job.vocabulary.has_parts:
-            choose_parts(scores, class_of_row, job.vocabulary.objects, job.labels, job.confidence)
+            known = np.arange(len(scores)) if class_of_row is None else class_of_row
+            choose_parts(scores, known, job.vocabulary.objects, job.labels, job.confidence)
 
     def _check_sizes(self, job: Job) -> None:
         size, classes = self.backend.manifest.image_size, len(job.vocabulary.embeddings)
@@ -219,6 +220,11 @@ class Steps:
                 f"{self.backend.name}: the network returned values that are not finite; check the bundle with "
                 "pcaseg check, or export it in float32"
             )
+
+
+def _of_rows(rows: np.ndarray, class_of_row: np.ndarray | None) -> np.ndarray:
+    """Classes of rows; where the two are the same, the array itself."""
+    return rows if class_of_row is None else class_of_row[rows]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.errors import MissingDependencyError, OutputError, PcasegError, VocabularyError, install_hint
+from pcaseg.errors import MissingDependencyError, OutputError, PcasegError, VocabularyError, install_hint, one_line
 from pcaseg.files import atomic_path
 from pcaseg.paths import exists
 from pcaseg.runtime.overlay import draw_overlay
@@ -222,7 +222,7 @@ def segment_video(
                         found.failed.append(f"{video.source}: at {item.timestamp:.2f} s: {item.error}")
                         continue
                     try:
-                        maps.add(_grey(item.result), item.timestamp)
+                        maps.add(np.asarray(item.result.label_picture()), item.timestamp)
                     except PcasegError as error:
                         found.failed.append(f"{video.source}: {error}")
                         continue
@@ -299,10 +299,6 @@ class _Written:
         self._container.mux(self._stream.encode(frame))
 
 
-def _grey(result: Result) -> np.ndarray:
-    return result.labels.astype(np.uint8 if len(result.classes) <= 256 else np.uint16)
-
-
 def _overlay(result: Result, size: tuple[int, int] | None) -> np.ndarray:
     """The overlay on ground of one size for all frames: that with every class in the legend."""
     overlay = result.overlay()
@@ -317,4 +313,4 @@ def _overlay(result: Result, size: tuple[int, int] | None) -> np.ndarray:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+    return getattr(error, "strerror", None) or one_line(error) or type(error).__name__
