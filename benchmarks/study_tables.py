@@ -95,7 +95,7 @@ def shortlist_table(results: Path) -> str:
     """Accuracy, recall and time by length, from the rows of `pcaseg.benchmarks.studies.shortlist`."""
     headers = ["pairs", "scenes", "names", "shortlist", "mIoU", "difference", "class kept", "ms", "times as fast"]
     cells = []
-    for report in stored_reports(results, "shortlist_*.json"):
+    for report in stored_reports(results, "shortlist_tiny*.json"):
         whole = {(row["suite"], row["names"]): row for row in report["rows"] if row["shortlist"] is None}
         for row in report["rows"]:
             base, gap = whole[row["suite"], row["names"]], row["difference"]
@@ -118,6 +118,33 @@ def shortlist_table(results: Path) -> str:
                 ]
             )
     return markdown_table(headers, cells, align="lr")
+
+
+def shortlist_speed_table(results: Path) -> str:
+    """Whole vocabulary against shortlist, from the rows of `pcaseg.benchmarks.studies.shortlist_speed`."""
+    headers = ["classes", "eager s", "folded PyTorch s", "ONNX Runtime s", "folded x", "ONNX Runtime x", "error"]
+    tables = []
+    for report in stored_reports(results, "shortlist_speed_*.json"):
+        rows = {(row["classes"], row["backend"]): row for row in report["rows"]}
+        cells = []
+        for classes in dict.fromkeys(row["classes"] for row in report["rows"]):
+            eager, *short = (rows[classes, name] for name in FOLDING)
+            times = [f"{statistics.median(row['seconds']):.2f}" for row in (eager, *short)]
+            gains = [mean_interval(np.log(np.array(eager["seconds"]) / np.array(row["seconds"]))) for row in short]
+            cells.append(
+                [
+                    f"{classes:,}",
+                    *times,
+                    *("{:.1f} ({:.1f} to {:.1f})".format(*np.exp([gain.value, gain.low, gain.high])) for gain in gains),
+                    f"{max(row['relative_error'] for row in short):.1e}",
+                ]
+            )
+        setting = (
+            f"{report['preset']}, float32, shortlist {report['shortlist']}, {report['threads']} threads of "
+            f"{report['environment']['cpu']}."
+        )
+        tables.append(f"{setting}\n\n{markdown_table(headers, cells, align='r')}")
+    return "\n\n".join(tables)
 
 
 def native_table(results: Path) -> str:
@@ -177,6 +204,27 @@ def soak_table(results: Path) -> str:
             growth = f"{row['mib_per_1000']:+.2f} ({row['mib_low']:+.2f} to {row['mib_high']:+.2f})"
             cells.append([*counts, *times, growth, row["threads"], row["files"]])
     return markdown_table(headers, cells, align="r")
+
+
+def streaming_table(results: Path) -> str:
+    """Streams beside plain loops, from the rows of `pcaseg.benchmarks.studies.streaming`."""
+    cells = []
+    for report in stored_reports(results, "streaming_*.json"):
+        for row in report["rows"]:
+            rates = [row["frames"] / statistics.median(row[name]) for name in ("loop_s", "stream_s")]
+            faster = mean_interval(np.log(np.array(row["loop_s"]) / np.array(row["stream_s"])))
+            times = [f"{math.exp(value):.2f}" for value in (faster.value, faster.low, faster.high)]
+            cells.append(
+                [
+                    f"{row['height']} x {row['width']}",
+                    row["classes"],
+                    *(f"{rate:.1f}" for rate in rates),
+                    "{} ({} to {})".format(*times),
+                ]
+            )
+    return markdown_table(
+        ["frame", "classes", "loop, frames/s", "stream, frames/s", "times as fast"], cells, align="lr"
+    )
 
 
 def kernels_table(results: Path) -> str:

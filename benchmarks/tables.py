@@ -28,9 +28,11 @@ from pcaseg.benchmarks.study_tables import (
     rtx_alone_table,
     rtx_table,
     serving_table,
+    shortlist_speed_table,
     shortlist_table,
     soak_table,
     steady_table,
+    streaming_table,
     synonyms_table,
 )
 from pcaseg.errors import PcasegError, reported
@@ -55,10 +57,12 @@ TABLES: dict[str, Table] = {
     "rtx_alone": rtx_alone_table,
     "serving": serving_table,
     "shortlist": shortlist_table,
+    "shortlist_speed": shortlist_speed_table,
     "soak": soak_table,
     "steady": steady_table,
     "synonyms": synonyms_table,
     "speed": folding_table,
+    "streaming": streaming_table,
     "summary": speed_tables.summary_table,
     "tiny": lambda _: tiny.scenes_table(tiny.read_record()),
 }

@@ -1,8 +1,9 @@
-"""Camera loop: frames of one size through a graph of labels, with a vocabulary that changes on the way.
+"""Camera loop: frames through a stream, with a vocabulary that changes while they flow.
 
     python examples/camera_loop.py --frames 20 --out camera
 
-The graph does everything between a frame and its labels. Frames are rendered here; put your camera in `frames`.
+Frames are rendered here; put your camera in `frames`. Where frames come faster than they are labelled, `--mode latest`
+drops the older ones and counts them.
 """
 
 from __future__ import annotations
@@ -18,36 +19,43 @@ from tiny_bundle import tiny_bundle
 import pcaseg
 from pcaseg.data.scenes import render_scene
 from pcaseg.errors import PcasegError, reported
-from pcaseg.export.options import ExportOptions
+from pcaseg.runtime import Frame
 
 VOCABULARIES = (["car", "house", "tree", "sky", "grass", "road"], ["red thing", "blue thing", "sky", "grass"])
 
 
-def frames(count: int) -> Iterator[np.ndarray]:
-    """Frames (96, 96, 3) uint8 RGB."""
+def frames(count: int) -> Iterator[Frame]:
+    """Frames (96, 96, 3) uint8 RGB, 30 a second by their timestamps."""
     for number in range(count):
-        yield render_scene(number, split="evaluation").image
+        yield Frame(render_scene(number, split="evaluation").image, timestamp=number / 30)
 
 
 def main() -> int:
-    """Labels every frame, and prints how long the network took."""
+    """Says what each frame mostly shows, and how long it was under way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, help="bundle of pcaseg export (default: tiny)")
     parser.add_argument("--frames", type=int, default=20)
+    parser.add_argument("--mode", choices=("every", "latest"), default="every")
     parser.add_argument("--out", type=Path, default=Path("camera"))
     options = parser.parse_args()
     if options.frames < 1:
         raise PcasegError(f"--frames {options.frames}: give 1 or more")
 
-    graph = ExportOptions(graph="labels", image_size=(96, 96))
-    segmenter = pcaseg.Segmenter(tiny_bundle(options.out / "camera.pcaseg", options=graph))
+    segmenter = pcaseg.Segmenter(options.bundle or tiny_bundle(options.out / "tiny.pcaseg"))
     took_ms = []
-    for number, frame in enumerate(frames(options.frames)):
-        segmenter.set_vocabulary(VOCABULARIES[number % 2])  # going back to a former list costs nothing
-        result = segmenter(frame)
-        took_ms.append(result.timings_ms["network"])
-        largest = result.classes[int(result.class_pixels().argmax())]
-        print(f"frame {number}: mostly {largest}, {took_ms[-1]:.1f} ms")
-    print(f"median {np.median(took_ms):.1f} ms of {len(took_ms)} frames")
+    with segmenter.stream(frames(options.frames), VOCABULARIES[0], mode=options.mode) as stream:
+        for item in stream:
+            if item.result is None:  # a broken frame; the next ones come all the same
+                print(f"{item.timestamp:.3f} s: {item.error}")
+                continue
+            took_ms.append(item.latency_ms)
+            largest = item.result.classes[int(item.result.class_pixels().argmax())]
+            print(f"{item.timestamp:.3f} s: mostly {largest}, {took_ms[-1]:.1f} ms, {item.dropped} dropped before it")
+            if len(took_ms) == options.frames // 2:
+                first = stream.set_vocabulary(VOCABULARIES[1])
+                print(f"from frame {first} on: {', '.join(VOCABULARIES[1])}")
+    if took_ms:
+        print(f"median {np.median(took_ms):.1f} ms of {len(took_ms)} frames")
     return 0
 
 

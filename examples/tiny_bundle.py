@@ -8,22 +8,17 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pcaseg
 from pcaseg.errors import reported
 
-if TYPE_CHECKING:
-    from pcaseg.export.options import ExportOptions
 
-
-def tiny_bundle(path: Path, *, options: ExportOptions | None = None) -> Path:
+def tiny_bundle(path: Path) -> Path:
     """Exports `tiny`, unless a bundle stands there already; returns its path. PyTorch is imported to export alone."""
     if not path.exists():
         from pcaseg.export.bundle import write_bundle
-        from pcaseg.export.options import ExportOptions
 
-        write_bundle(pcaseg.load_model("tiny"), path, options=options or ExportOptions())
+        write_bundle(pcaseg.load_model("tiny"), path)
     return path
 
 

@@ -39,6 +39,9 @@ DROPPED_LOGIT = -100.0
 MAX_CLASSES: Final = 256
 """Classes the aggregator sees at once; larger vocabularies are cut to the best 256 per image."""
 
+ADVISED_SHORTLIST: Final = 32
+"""Of `--shortlist auto`: the advice of docs/shortlist.md, from what was measured there."""
+
 MOST_CLASSES: Final = 65535
 """Classes of a vocabulary: labels have 16 bits, and 65535 stands for unlabelled."""
 

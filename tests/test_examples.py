@@ -10,9 +10,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pcaseg.export.bundle import write_bundle
-from pcaseg.model.checkpoint import load_model
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -29,46 +26,44 @@ def run(name: str, *words: str | Path, code: int = 0) -> tuple[str, str]:
     return found.stdout, found.stderr
 
 
-@pytest.fixture(scope="module")
-def bundle(out):
-    """Of `tiny`, exported here once: to trace it takes most of a minute."""
-    write_bundle(load_model("tiny"), out / "tiny.pcaseg")
-    return out / "tiny.pcaseg"
+def test_a_bundle_that_stands_is_taken(trained_tiny):
+    written = (trained_tiny / "manifest.json").stat().st_mtime_ns
+    shown, _ = run("tiny_bundle.py", "--out", trained_tiny)
+    assert shown.strip() == str(trained_tiny)
+    assert (trained_tiny / "manifest.json").stat().st_mtime_ns == written
 
 
-def test_a_bundle_that_stands_is_taken(bundle):
-    written = (bundle / "manifest.json").stat().st_mtime_ns
-    shown, _ = run("tiny_bundle.py", "--out", bundle)
-    assert shown.strip() == str(bundle)
-    assert (bundle / "manifest.json").stat().st_mtime_ns == written
-
-
-def test_first_picture(out, bundle):
-    shown, _ = run("first_picture.py", "--bundle", bundle, "--out", out / "first")
+def test_first_picture(out, trained_tiny):
+    shown, _ = run("first_picture.py", "--bundle", trained_tiny, "--out", out / "first")
     assert Image.open(out / "first" / "picture_labels.png").size == (384, 384)
     assert shown.count("%") > 2
 
 
-def test_camera_loop(out):
-    shown, _ = run("camera_loop.py", "--frames", "3", "--out", out / "camera")
-    assert [line.split(":")[0] for line in shown.splitlines()[:3]] == ["frame 0", "frame 1", "frame 2"]
-    assert shown.splitlines()[3].endswith("of 3 frames")
-    assert (out / "camera" / "camera.pcaseg" / "manifest.json").is_file()
+def test_camera_loop(trained_tiny):
+    shown, _ = run("camera_loop.py", "--bundle", trained_tiny, "--frames", "8")
+    lines = shown.splitlines()
+    frames = [line for line in lines if " s: mostly " in line]
+    assert [line.split(" ")[0] for line in frames] == [f"{number / 30:.3f}" for number in range(8)]
+    (changed,) = [line for line in lines if line.startswith("from frame ")]
+    first = int(changed.split(" ")[2])
+    assert 4 <= first < 8
+    assert all(("thing" in line or "sky" in line or "grass" in line) for line in frames[first:])
+    assert lines[-1].endswith("of 8 frames")
 
 
-def test_vocabulary_swap(out, bundle):
-    shown, _ = run("vocabulary_swap.py", "--bundle", bundle, "--out", out / "swap")
+def test_vocabulary_swap(out, trained_tiny):
+    shown, _ = run("vocabulary_swap.py", "--bundle", trained_tiny, "--out", out / "swap")
     assert shown.strip().endswith("the same labels")
     assert (out / "swap" / "parts.safetensors").is_file()
     assert len(list((out / "swap").glob("*_overlay.png"))) == 3
 
 
-def test_folder_batch_goes_on(out, bundle):
-    shown, _ = run("folder_batch.py", "--bundle", bundle, "--out", out / "batch")
+def test_folder_batch_goes_on(out, trained_tiny):
+    shown, _ = run("folder_batch.py", "--bundle", trained_tiny, "--out", out / "batch")
     assert "4 segmented, 0 done before, 0 could not be read" in shown
     images = out / "batch" / "images"
     (images / "broken.png").write_bytes(b"no picture")
-    shown, errors = run("folder_batch.py", images, "--bundle", bundle, "--out", out / "batch", code=1)
+    shown, errors = run("folder_batch.py", images, "--bundle", trained_tiny, "--out", out / "batch", code=1)
     assert "0 segmented, 4 done before, 1 could not be read" in shown
     assert "broken.png" in errors
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pcaseg.arguments import CORES, some_path, up_to
 from pcaseg.class_lists import class_list_names
-from pcaseg.configs import MAX_CLASSES, Synonyms
+from pcaseg.configs import ADVISED_SHORTLIST, MAX_CLASSES, Synonyms
 from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
 
@@ -67,7 +67,7 @@ def add_backend(command: argparse.ArgumentParser) -> None:
         help="what runs a bundle: onnxruntime (default), openvino, tensorrt, tensorrt-rtx or torch",
     )
     command.add_argument(
-        "--device", help="cpu (default), cuda or cuda:N; of onnxruntime tensorrt; of openvino gpu or npu"
+        "--device", help="cpu (default), cuda or cuda:N; of onnxruntime tensorrt, tensorrt-rtx; of openvino gpu or npu"
     )
     command.add_argument("--threads", type=up_to(CORES), help="CPU threads")
     command.add_argument(
@@ -95,10 +95,18 @@ def add_backend(command: argparse.ArgumentParser) -> None:
 def add_shortlist(command: argparse.ArgumentParser, *, of_bundle: str = "a bundle has its own") -> None:
     command.add_argument(
         "--shortlist",
-        type=up_to(MAX_CLASSES),
+        type=_shortlist,
         metavar="K",
-        help=f"classes of each window that are aggregated at most, 1 to {MAX_CLASSES} ({of_bundle})",
+        help=f"classes of each window that are aggregated at most, 1 to {MAX_CLASSES}, or auto for {ADVISED_SHORTLIST} "
+        f"({of_bundle})",
     )
+
+
+def _shortlist(text: str) -> int:
+    try:
+        return ADVISED_SHORTLIST if text == "auto" else up_to(MAX_CLASSES)(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or auto") from None
 
 
 def backend_options(options: argparse.Namespace) -> dict[str, object]:

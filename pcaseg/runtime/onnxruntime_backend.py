@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime
 
 from pcaseg.configs import check_choice
-from pcaseg.errors import BundleError, MissingDependencyError, PcasegError
+from pcaseg.errors import BundleError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.onnx_backend import OnnxBackend
+from pcaseg.runtime.onnx_providers import CPU, open_provider
 
 Arena = Literal["grow", "shrink", "off"]
 """What happens to the memory of intermediate results on the CPU: kept for the next image (as large as the largest so
 far), given back after each image, or never pooled."""
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _ONE_NODE = (  # an ONNX graph: y = x, one float32
     b'\x08\x08:7\n\x10\n\x01x\x12\x01y"\x08Identity\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
     b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\r"
@@ -34,8 +34,8 @@ class OnnxRuntimeBackend(OnnxBackend):
 
         Args:
             bundle: the bundle to run.
-            device: `cpu` (default), `cuda` or `tensorrt` (ONNX Runtime's providers of these names), or with the GPU's
-                number `cuda:N`, `tensorrt:N`. A GPU that cannot be used is an error, never a fallback.
+            device: see `pcaseg.runtime.onnx_providers.open_provider`; `cpu` by default. A GPU that cannot be used is an
+                error, never a fallback.
             threads: CPU threads per operator; None leaves the choice to ONNX Runtime.
             arena: see `Arena`; `shrink` and `off` are for the CPU.
 
@@ -44,9 +44,9 @@ class OnnxRuntimeBackend(OnnxBackend):
             BundleError: a file is not what the manifest says, or ONNX Runtime refuses the graph.
         """
         super().__init__(bundle, threads=threads)
-        self._provider, self._options = _provider_of(device or "cpu")
+        self._provider = open_provider(device or "cpu")
         check_choice(arena, Arena, what="arena")
-        if arena != "grow" and self._provider != _PROVIDERS["cpu"]:
+        if arena != "grow" and self._provider.name != CPU:
             raise PcasegError(f"arena={arena!r}: is for device='cpu'; leave it out")
         self._arena = arena
         self._run_options = onnxruntime.RunOptions()
@@ -64,8 +64,8 @@ class OnnxRuntimeBackend(OnnxBackend):
 
     @property
     def name(self) -> str:
-        """`onnxruntime-cpu` or `onnxruntime-cuda`: the provider that runs."""
-        return "onnxruntime-" + self._provider.removesuffix("ExecutionProvider").lower()
+        """`onnxruntime-cpu`, `onnxruntime-cuda` or as the provider that runs is called."""
+        return f"onnxruntime-{self._provider.short}"
 
     def _segment(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
         feeds = {"image": images, "text": text}
@@ -89,14 +89,15 @@ class OnnxRuntimeBackend(OnnxBackend):
         options.enable_cpu_mem_arena = self._arena != "off"
         shown = self._bundle.path / name
         try:
-            session = onnxruntime.InferenceSession(data, options, providers=[(self._provider, self._options)])
+            session = self._provider.session(data, options)
+        except PcasegError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
             first_line = str(error).partition("\n")[0]
             raise BundleError(
                 f"{shown}: ONNX Runtime {onnxruntime.__version__} refuses the graph ({first_line}); export the bundle "
                 "anew or use the version that the manifest names"
             ) from error
-        _check_started(session, self._provider)
         found = tuple(sorted(i.name for i in session.get_inputs())), tuple(o.name for o in session.get_outputs())
         if found != (tuple(sorted(inputs)), outputs):
             raise BundleError(
@@ -111,36 +112,13 @@ def start_provider(device: str) -> str:
     Raises:
         PcasegError: an unknown device, or one that cannot be used.
     """
-    provider, options = _provider_of(device)
+    provider = open_provider(device)
     try:
-        session = onnxruntime.InferenceSession(_ONE_NODE, providers=[(provider, options)])
+        provider.session(_ONE_NODE, onnxruntime.SessionOptions())
+    except PcasegError:
+        raise
     except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
         first_line = str(error).partition("\n")[0]
-        raise PcasegError(f"ONNX Runtime {onnxruntime.__version__} cannot start {provider} ({first_line})") from error
-    _check_started(session, provider)
+        shown = f"ONNX Runtime {onnxruntime.__version__} cannot start {provider.name} ({first_line})"
+        raise PcasegError(shown) from error
     return str(onnxruntime.__version__)
-
-
-def _check_started(session: onnxruntime.InferenceSession, provider: str) -> None:
-    if session.get_providers()[0] != provider:
-        raise PcasegError(
-            f"ONNX Runtime could not start {provider} (its log says why); install the CUDA, cuDNN and TensorRT "
-            "versions it needs, or choose device='cpu'"
-        )
-
-
-def _provider_of(device: str) -> tuple[str, dict[str, str]]:
-    """ONNX Runtime's name of a device's provider, and its options."""
-    kind, colon, index = device.partition(":")
-    if kind not in _PROVIDERS or (colon and (kind == "cpu" or not index.isdecimal())):
-        raise PcasegError(f"device={device!r}: choose one of cpu, cuda, tensorrt, cuda:N, tensorrt:N")
-    provider = _PROVIDERS[kind]
-    if provider not in onnxruntime.get_available_providers():
-        raise MissingDependencyError(
-            f"device={device!r}: this ONNX Runtime has no {provider}; pip install onnxruntime-gpu in place of "
-            "onnxruntime, or choose device='cpu'"
-        )
-    if kind == "cpu":
-        return provider, {}
-    options = {"device_id": index or "0"}
-    return provider, options | ({"use_tf32": "0"} if kind == "cuda" else {})  # float32 in the manifest means float32

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from pcaseg.benchmarks.intervals import mean_interval
-from pcaseg.benchmarks.studies import shortlist
-from pcaseg.benchmarks.study_tables import shortlist_table
+from pcaseg.benchmarks.studies import shortlist, shortlist_speed
+from pcaseg.benchmarks.study_tables import shortlist_speed_table, shortlist_table
+from pcaseg.environment import write_rows
 from pcaseg.errors import PcasegError
+from pcaseg.model.checkpoint import load_model
 
 
 def test_interval_of_a_mean_holds_it():
@@ -34,9 +36,9 @@ def test_the_jackknife_of_a_mean_is_the_mean():
 
 def test_rows_and_table(monkeypatch, tmp_path):
     monkeypatch.setattr(shortlist, "LENGTHS", (2, 8, None))
-    monkeypatch.setattr(shortlist, "ASKED", ("seen_all",))
+    monkeypatch.setattr(shortlist, "ASKED", (("seen_all", None), ("seen_all", "two")))
     monkeypatch.setattr(shortlist, "class_list", lambda _: ("fork", "sky"))
-    out = tmp_path / "shortlist_x.json"
+    out = tmp_path / "shortlist_tiny_x.json"
     assert shortlist.main(["--out", str(out), "--scenes", "2"]) == 0
     rows = json.loads(out.read_text())["rows"]
     assert [(row["names"], row["shortlist"]) for row in rows] == [(T, K) for T in (53, 54) for K in (2, 8, None)]
@@ -55,3 +57,22 @@ def test_rows_and_table(monkeypatch, tmp_path):
 def test_one_scene_has_no_interval():
     with pytest.raises(PcasegError, match="scenes=1: give 2 or more"):
         shortlist.measure("seen_all", (), scenes=1)
+
+
+def test_speed_is_of_the_same_logits(tiny_shortlist, tmp_path):
+    model, graph = load_model("tiny"), tiny_shortlist / "segmenter.onnx"
+    rows = shortlist_speed.measure(model, graph, shortlist=6, rounds=2, classes=(4, 9))
+    assert [(row.classes, row.backend) for row in rows] == [
+        (T, name) for T in (4, 9) for name in ("eager", "folded", "onnxruntime")
+    ]
+    assert all(row.relative_error is None or 0 < row.relative_error < 1e-4 for row in rows)
+    assert all(len(row.seconds) == 2 for row in rows)
+    write_rows(tmp_path / "shortlist_speed_x.json", rows, preset="tiny", shortlist=6, threads=1)
+    assert shortlist_speed_table(tmp_path).splitlines()[-1].startswith("|         9 |")
+
+
+def test_another_shortlist_is_no_comparison(tiny_shortlist):
+    with pytest.raises(PcasegError, match="kept other classes"):
+        shortlist_speed.measure(
+            load_model("tiny"), tiny_shortlist / "segmenter.onnx", shortlist=5, rounds=2, classes=(9,)
+        )

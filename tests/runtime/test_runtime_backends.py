@@ -201,9 +201,9 @@ def test_telemetry_is_off_unless_asked_for(own: str | None, seen: str) -> None:
     assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environ).strip() == repr(seen)
 
 
-@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", "CUDA"])
+@pytest.mark.parametrize("device", ["tpu", "cuda:", "cuda:x", "cpu:0", "CUDA", "tensorrt-rtx:", "rtx"])
 def test_unknown_devices(bundle_path: Path, device: str) -> None:
-    with pytest.raises(PcasegError, match="choose one of cpu, cuda, tensorrt, cuda:N"):
+    with pytest.raises(PcasegError, match="choose one of cpu, cuda, tensorrt, tensorrt-rtx; cuda:N"):
         open_backend("onnxruntime", Bundle(bundle_path), device=device)
 
 
