@@ -153,7 +153,7 @@ def test_what_the_rules_refuse(module, source, wrong):
 
 @pytest.mark.timing
 def test_import_is_light_and_fast():
-    """Under 0.3 s of processor time in a warm interpreter; the least of five, since other work may share the machine."""
+    """Under 0.3 s of processor time in a warm interpreter; the least of five, since others may share the machine."""
     code = (
         "import sys, time; start = time.process_time(); import pcaseg; took = time.process_time() - start\n"
         "assert not {'torch', 'onnxruntime', 'tokenizers', 'numpy'} & set(sys.modules), 'heavy import'\n"

@@ -13,6 +13,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,13 +81,13 @@ def measure(
         vocabulary = folded.prepare_vocabulary(text)
         feeds = {"image": image.numpy(), "text": text[:, 0].numpy()}
         calls: dict[str, Callable[[], Sequence[Tensor | np.ndarray]]] = {
-            "folded": lambda vocabulary=vocabulary: folded.kept_logits(image, vocabulary),
-            "onnxruntime": lambda feeds=feeds: session.run(["logits", "classes"], feeds),
+            "folded": partial(folded.kept_logits, image, vocabulary),
+            "onnxruntime": partial(session.run, ["logits", "classes"], feeds),
         }
-        expected = model.kept_logits(image, text, shortlist=min(shortlist, MAX_CLASSES))
+        expected = model.kept_logits(image, text, shortlist=shortlist)
         block = [ShortlistSpeedRow(T, "eager", None)]
         block += [ShortlistSpeedRow(T, name, _error(call(), expected)) for name, call in calls.items()]
-        calls["eager"] = lambda text=text: model.kept_logits(image, text, shortlist=MAX_CLASSES)
+        calls["eager"] = partial(model.kept_logits, image, text, shortlist=MAX_CLASSES)
         for _ in range(rounds):
             for row in block:
                 row.seconds.append(timed(calls[row.backend])[0])
