@@ -250,6 +250,7 @@ def rtx_table(results: Path) -> str:
             "preset",
             "graph",
             "precision",
+            "form",
             "ONNX nodes",
             "of them in kernels",
             "kernels",
@@ -263,7 +264,7 @@ def rtx_table(results: Path) -> str:
     cells = [_rtx_cells(row) for report in reports for row in report["rows"]]
     built_by = ", ".join(dict.fromkeys(row["built_by"] for report in reports for row in report["rows"]))
     processors = ", ".join(dict.fromkeys(report["environment"]["cpu"] for report in reports))
-    return f"{built_by}, one profile, one thread of {processors}:\n\n{markdown_table(headers, cells, align='lllr')}"
+    return f"{built_by}, one profile, one thread of {processors}:\n\n{markdown_table(headers, cells, align='llllr')}"
 
 
 def _rtx_cells(row: StoredRow) -> list[str]:
@@ -271,17 +272,21 @@ def _rtx_cells(row: StoredRow) -> list[str]:
     fused = row["kernels"].get("runtime_fusion", 0)
     products = fused + sum(row["kernels"].get(kind, 0) for kind in ("gemm", "correlation", "deconv"))
     return [
-        *(row["preset"], row["graph"], row["precision"]),
+        *(row["preset"], row["graph"], row["precision"], _rtx_form(row)),
         *map(str, (nodes, row["kept"], kernels, products, fused, sum(row["alone"].values()))),
         *(f"{row[name] / 2**20:.1f}" for name in ("weights_bytes", "plan_bytes")),
         f"{row['seconds']:.0f}",
     ]
 
 
+def _rtx_form(row: StoredRow) -> str:
+    return f"opset {row['opset']}" + (", means" if row["layer_norm"] == "decomposed" else "")
+
+
 def rtx_alone_table(results: Path) -> str:
     """Operators of the main graphs and how many of each share no kernel with another, from the same rows."""
     rows = [row for report in stored_reports(results, "rtx_*.json") for row in report["rows"] if row["graph"] == "main"]
-    names = [f"{row['preset']}, {row['precision']}" for row in rows]
+    names = [f"{row['preset']}, {row['precision']}, {_rtx_form(row)}" for row in rows]
     operators = sorted(
         {name for row in rows for name in row["alone"]}, key=lambda name: (-rows[0]["alone"].get(name, 0), name)
     )

@@ -38,6 +38,7 @@ class LayersRow:
     Attributes:
         preset: of the bundle.
         precision: of the bundle.
+        opset, layer_norm: of the bundle.
         graph: which of the engines' graphs.
         built_by: library and version.
         nodes: of the ONNX graph, by operator.
@@ -52,6 +53,8 @@ class LayersRow:
 
     preset: str
     precision: str
+    opset: int
+    layer_norm: str
     graph: GraphRole
     built_by: str
     nodes: dict[str, int]
@@ -103,6 +106,8 @@ def measure(bundle: Bundle, role: GraphRole) -> LayersRow:
     return LayersRow(
         preset=bundle.manifest.preset,
         precision=bundle.manifest.precision,
+        opset=bundle.manifest.opset,
+        layer_norm=bundle.manifest.layer_norm,
         graph=role,
         built_by=title(trt),
         nodes=_sorted(Counter(kinds[node.name] for node in graph.graph.node)),
