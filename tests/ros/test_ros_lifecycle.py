@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
-from publisher import picture
-from ros_support import LATCHED, LabelInfo, interrupt, number_of, pixels
+from publisher import picture, quality
+from ros_support import LATCHED, Image, LabelInfo, number_of, pixels
 
 SIZE = (96, 128)
 
@@ -35,7 +37,8 @@ def test_a_whole_life(robot, segmenter):
     assert np.array_equal(pixels(robot.came(1)[-1]), segmenter(picture(22, SIZE)).labels)
     assert robot.transition("deactivate") and robot.transition("shutdown")
     assert robot.state() == "finalized"
-    assert interrupt(process) == 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0
 
 
 def test_a_node_that_is_killed_is_started_again(robot, segmenter):
@@ -55,7 +58,7 @@ def test_a_node_that_is_killed_is_started_again(robot, segmenter):
     for one in robot.came(1):
         assert np.array_equal(pixels(one), segmenter(picture(number_of(one), SIZE)).labels)
     assert {100, 101, 102, 103, 104} <= set(robot.numbers()) and before < 60
-    assert interrupt(again) == 0
+    assert again.poll() is None
     assert "Traceback" not in robot.log()
 
 
@@ -76,7 +79,34 @@ def test_a_bad_bundle_fails_the_transition_and_can_be_mended(robot, bundle, tmp_
     assert robot.set(backend="tensorrt") == "" and not robot.transition("configure")
     assert robot.set(backend="onnxruntime", smooth=0.5) == ""
     assert robot.transition("configure") and robot.transition("activate")
-    robot.health(lambda status, values: values["state"] == "active" and values["backend"] == "onnxruntime-cpu")
+    status, values = robot.health(lambda status, values: values["state"] == "active")
+    assert (values["backend"], values["bundle"]) == ("onnxruntime-cpu", str(bundle))
+    assert status.name == "/pcaseg: labels"
+
+
+def test_what_the_bundle_does_not_hold_fails_the_transition(robot):
+    robot.start(shortlist=5)
+    assert not robot.transition("configure")
+    assert "shortlist=5: the bundle was exported with no shortlist" in robot.log()
+    assert robot.set(shortlist=0) == "" and robot.transition("configure")
+
+
+def test_frames_that_cannot_come_are_told(robot):
+    process = robot.start(qos="reliable", autostart=True)
+    robot.health(lambda status, values: status.level == b"\x01" and status.message.endswith("nothing publishes there"))
+    robot.node.create_publisher(Image, "/camera/image_raw", quality("sensor_data", 1))
+    robot.health(lambda status, values: status.message.endswith("its publishers may offer another qos"))
+    assert process.poll() is None
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_cleanly_while_frames_flow(robot, how):
+    process = robot.started(mode="latest")
+    robot.camera(300, rate=30)
+    robot.came(5)
+    process.send_signal(how)
+    assert process.wait(30) == 0
+    assert "Traceback" not in robot.log() and "ERROR" not in robot.log()
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from build import Builder
 from native import Library
 from support import made_once, small_model
 
-from build import Builder
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.options import ExportOptions
 from pcaseg.runtime.segmenter import Segmenter

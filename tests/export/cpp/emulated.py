@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy
 import onnxruntime
 import PIL
+from build import Builder, run
 from debian_packages import Debian
 from filelock import FileLock
-
-from build import Builder, run
 
 ROOT = Path(__file__).parents[3]
 PYTHON = "3.13"  # Debian 13's

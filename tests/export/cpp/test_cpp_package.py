@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from build import run
 from conftest import CLASSES
 from PIL import Image
 
 import pcaseg
-from build import run
 from pcaseg.runtime.segmenter import Segmenter
 
 CONSUMER = """

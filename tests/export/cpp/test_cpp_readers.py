@@ -19,9 +19,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from build import SOURCES, run
 from native import BAD_BUNDLE, BAD_VOCABULARY, OK
 
-from build import SOURCES, run
 from pcaseg.errors import BundleError, VocabularyError
 from pcaseg.runtime.segmenter import Segmenter
 

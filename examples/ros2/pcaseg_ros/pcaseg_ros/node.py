@@ -272,7 +272,9 @@ class SegmentationNode(LifecycleNode):
             {"state": state, "backend": backend, "bundle": values["bundle"], "mode": values["mode"]}
             | {"qos": values["qos"], "classes": str(len(self._names()))}
         )
-        message = DiagnosticArray(status=[messages.diagnostic_status(f"{self.get_name()}: labels", backend, health)])
+        message = DiagnosticArray(
+            status=[messages.diagnostic_status(f"{self.get_fully_qualified_name()}: labels", backend, health)]
+        )
         message.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(message)
 

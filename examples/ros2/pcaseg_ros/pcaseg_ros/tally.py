@@ -111,7 +111,7 @@ class Tally:
         if fresh["failed"]:
             return ERROR, f"{fresh['failed']} frames could not be labelled; {self._error}"
         if now_s - self._came_s > PATIENCE_S:
-            fits = f"set qos to what its {publishers} publishers offer" if publishers else "nothing publishes there"
+            fits = "its publishers may offer another qos" if publishers else "nothing publishes there"
             return WARN, f"no frame of {self._topic} for {now_s - self._came_s:.0f} s; {fits}"
         for kind in ("lost", "overflowed"):
             if fresh[kind]:
