@@ -10,7 +10,7 @@ CPU := not (slow or gpu or trt or $(OWN))
 RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-cpp test-arm64 test-rtx test-lowest test-lowest-runtime coverage lint docs demo clean
+.PHONY: test test-all test-cpp test-arm64 test-rtx test-lowest test-lowest-runtime test-ros coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -32,6 +32,9 @@ test-cpp: $(READY)
 
 test-arm64: $(READY)
 	$(PYTEST) -m arm64 tests/export/cpp
+
+test-ros: $(READY)
+	$(BIN)/python tests/ros/environment.py
 
 test-lowest: $(READY)
 	$(BIN)/python tests/lowest.py all
@@ -59,4 +62,4 @@ $(READY): setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-lowest* demo site build *.egg-info
+	rm -rf $(VENV) .venv-lowest* .venv-ros demo site build *.egg-info

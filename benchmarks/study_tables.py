@@ -172,6 +172,16 @@ def serving_table(results: Path) -> str:
     return markdown_table(headers, cells, align="lr")
 
 
+def transport_table(results: Path) -> str:
+    """Frames that came through ROS 2's transport, from the rows of `tests/ros/transport.py`."""
+    cells = [
+        [row["profile"].replace("_", " "), row["qos"], f"{row['rate']:g}", row["sent"], row["received"]]
+        for report in stored_reports(results, "transport_*.json")
+        for row in report["rows"]
+    ]
+    return markdown_table(["transport", "qos", "frames per second", "sent", "received"], cells, align="llr")
+
+
 def steady_table(results: Path) -> str:
     """Flicker and accuracy by weight of the past, from the rows of `pcaseg.benchmarks.studies.steady`."""
     cells = [

@@ -34,6 +34,7 @@ from pcaseg.benchmarks.study_tables import (
     steady_table,
     streaming_table,
     synonyms_table,
+    transport_table,
 )
 from pcaseg.errors import PcasegError, reported
 from pcaseg.files import atomic_path
@@ -64,6 +65,7 @@ TABLES: dict[str, Table] = {
     "speed": folding_table,
     "streaming": streaming_table,
     "summary": speed_tables.summary_table,
+    "transport": transport_table,
     "tiny": lambda _: tiny.scenes_table(tiny.read_record()),
 }
 """What makes each table from the folder of results; it ends without a newline."""

@@ -36,7 +36,6 @@ from std_srvs.srv import Trigger
 from vision_msgs.msg import LabelInfo
 
 HERE = Path(__file__).parent
-SHARED_MEMORY = HERE.parents[1] / "examples" / "ros2" / "pcaseg_ros" / "config" / "shared_memory.xml"
 WITHOUT_VISION_MSGS = "import sys; sys.modules['vision_msgs'] = None; from pcaseg_ros.node import main; main()"
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 WARM = 1_000_000
@@ -237,7 +236,6 @@ def pixels(message: Image) -> np.ndarray:
 
 __all__ = [
     "LATCHED",
-    "SHARED_MEMORY",
     "WARM",
     "WITHOUT_VISION_MSGS",
     "CompressedImage",

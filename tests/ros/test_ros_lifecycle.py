@@ -105,7 +105,7 @@ def test_it_ends_cleanly_while_frames_flow(robot, how):
     robot.camera(300, rate=30)
     robot.came(5)
     process.send_signal(how)
-    assert process.wait(30) == 0
+    assert process.wait(30) == 0, robot.log()
     assert "Traceback" not in robot.log() and "ERROR" not in robot.log()
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import rclpy
 from rclpy.impl.rcutils_logger import RcutilsLogger
 from std_msgs.msg import Header
 
@@ -78,7 +79,9 @@ class Session:
             if item.result is not None:
                 try:
                     self._publish(item.result, item.tag)
-                except Exception as failure:  # such as of a context that ends meanwhile: the next frame tells
+                except Exception as failure:
+                    if not rclpy.ok():
+                        return  # the program ends
                     error = failure
             if error is None:
                 self.tally.labelled((time.monotonic() - item.timestamp) * 1e3)
