@@ -46,6 +46,7 @@ def reading_order() -> list[Path]:
 PAGES = reading_order()
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 OTHERS = [ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "gpu" / "README.md"]
+OTHERS += [ROOT / "examples" / "ros2" / "pcaseg_ros" / "README.md"]
 
 
 class Block(NamedTuple):

@@ -22,6 +22,9 @@ QOS = ("reliable", "sensor_data")
 ENCODINGS = ("rgb8", "bgr8", "mono8", "jpeg", "png", "32FC1", "garbage")
 """Of them jpeg, png and garbage are compressed; 32FC1 holds distances, and garbage nothing."""
 
+DEPTH = 200
+"""Frames that wait in the transport: so many that a busy computer, which stops a process for seconds, loses none."""
+
 DIFFERENT = 8
 """Pictures; frame i shows picture `i % DIFFERENT`."""
 
@@ -89,12 +92,13 @@ def main() -> int:
     size, encoding = tuple(options.size), options.encoding
     data = [encoded(index, size, encoding) for index in range(DIFFERENT)]
     kind = type(message(0, size, encoding, data[0]))
-    publisher = node.create_publisher(kind, options.topic, quality(options.qos, depth=50))
+    publisher = node.create_publisher(kind, options.topic, quality(options.qos, depth=DEPTH))
     deadline = time.monotonic() + 30
     while not publisher.get_subscription_count():
         if time.monotonic() > deadline:
             sys.exit(f"nobody listens to {options.topic}")
         time.sleep(0.02)
+    time.sleep(0.5)  # until the listeners know of it too
     start = time.monotonic()
     for number in range(options.count):
         time.sleep(max(0.0, start + number / options.rate - time.monotonic()))

@@ -78,8 +78,12 @@ class Robot:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            process.kill()
-            process.wait()
+            process.terminate()  # what is killed leaves its shared memory behind
+        for process in self._processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
         self._context.try_shutdown()
         self._thread.join()
 

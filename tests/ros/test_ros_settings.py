@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from xml.etree import ElementTree
@@ -130,6 +131,12 @@ def test_health_tells_the_worst_of_the_last_period():
     late = tally.health(0.9 + PATIENCE_S + 0.1, 0)
     assert (late.level, late.message) == (WARN, "no frame of /image for 3 s; nothing publishes there")
     assert late.values["last error"] == "no picture"
+
+
+def test_the_page_has_every_parameter():
+    page = (PACKAGE.parents[2] / "docs" / "ros2.md").read_text(encoding="utf-8")
+    first = re.findall(r"^\| (.+?) \|", page.split("## Parameters")[1].split("##")[0], re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", "".join(first))) == set(SETTINGS)
 
 
 def test_the_packages_files_agree():

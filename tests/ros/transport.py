@@ -13,9 +13,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from publisher import QOS, encoded, quality
+from publisher import DEPTH, QOS, encoded, quality
 
 from pcaseg.environment import write_rows
 
@@ -66,7 +67,7 @@ def receive(qos: str) -> int:
     rclpy.init()
     node, came = rclpy.create_node("receiver"), []
     node.create_subscription(
-        Image, "/camera/image_raw", lambda one: came.append(bytes(one.data)), quality(qos, depth=10)
+        Image, "/camera/image_raw", lambda one: came.append(bytes(one.data)), quality(qos, depth=DEPTH)
     )
     end, before = time.monotonic() + 30, 0
     while time.monotonic() < end:
@@ -94,7 +95,7 @@ def main() -> int:
         for qos in QOS
         for rate in (30.0, 60.0)
     ]
-    write_rows(options.out, rows, encoding="rgb8", size=SIZE)
+    write_rows(options.out, rows, encoding="rgb8", size=SIZE, rclpy=version("ros-jazzy-rclpy"))
     return 0
 
 
