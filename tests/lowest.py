@@ -146,7 +146,8 @@ def main() -> None:
             python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - TENSORRT))
             export(python, work)
             images = work / "scenes" / "images"
-            run(python, "-m", "pcaseg", "check", work / "float32.pcaseg", "--images", images, "--classes", "1,20")
+            run(python, "-m", "pcaseg", "check", work / "float32.pcaseg", "--images", images, "--classes", "1,20",
+                "--labelled", work / "scenes")  # fmt: skip
             rows = ROOT / "benchmarks" / "results" / "bench_eva-b-384.jsonl"
             run(python, "-m", "pcaseg", "report", rows, "--html", work / "report.html")
             run(python, "-c", _OPENVINO, work / "float32.pcaseg", images)
