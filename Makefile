@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
-OWN := cpp or arm64
+OWN := cpp or arm64 or triton_server
 CPU := not (slow or gpu or trt or $(OWN))
 RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-cpp test-arm64 test-rtx test-lowest test-lowest-runtime coverage lint docs demo clean
+.PHONY: test test-all test-cpp test-arm64 test-rtx test-triton test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -32,6 +32,9 @@ test-cpp: $(READY)
 
 test-arm64: $(READY)
 	$(PYTEST) -m arm64 tests/export/cpp
+
+test-triton: $(READY)
+	$(PYTEST) -m triton_server tests/serving
 
 test-lowest: $(READY)
 	$(BIN)/python tests/lowest.py all
@@ -59,4 +62,4 @@ $(READY): setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-lowest* demo site build *.egg-info
+	rm -rf $(VENV) .venv-lowest* .venv-triton demo site build *.egg-info
