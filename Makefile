@@ -37,7 +37,7 @@ test-triton: $(READY)
 	$(PYTEST) -m triton_server tests/serving
 
 test-ray: $(READY)
-	$(BIN)/python tests/ray_environment.py
+	$(PYTEST) -m ray tests/test_ray.py
 
 test-lowest: $(READY)
 	$(BIN)/python tests/lowest.py all

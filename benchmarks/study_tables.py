@@ -172,6 +172,26 @@ def serving_table(results: Path) -> str:
     return markdown_table(headers, cells, align="lr")
 
 
+def clusters_table(results: Path) -> str:
+    """Images a second by workers, from the rows of `pcaseg.benchmarks.studies.clusters`."""
+    headers = ["by", "workers", "images", "images a second", "of as many processes", "start s"]
+    tables = []
+    for report in stored_reports(results, "clusters_*.json"):
+        rate = {(row["case"], row["workers"]): row["per_second"] for row in report["rows"]}
+        cells = [
+            [
+                *(row["case"], row["workers"], row["images"], f"{row['per_second']:.2f}"),
+                f"{row['per_second'] / rate['processes', row['workers']]:.0%}",
+                f"{row['start_s']:.1f}",
+            ]
+            for row in report["rows"]
+        ]
+        machine = f"{report['environment']['cores']} cores of {report['environment']['cpu']}"
+        note = f"; {report['note']}" if report["note"] else ""
+        tables.append(f"{report['preset']}, {machine}{note}:\n\n{markdown_table(headers, cells, align='lr')}")
+    return "\n\n".join(tables)
+
+
 def steady_table(results: Path) -> str:
     """Flicker and accuracy by weight of the past, from the rows of `pcaseg.benchmarks.studies.steady`."""
     cells = [

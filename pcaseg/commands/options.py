@@ -122,7 +122,7 @@ def ray_pool(options: argparse.Namespace, **conflicts: bool) -> RayPool | None:
 
     Args:
         options: of the command line; `threads` is of each worker, 1 by default.
-        conflicts: what else was given that does not go with `--ray`, by its option.
+        conflicts: what was given, by its name, that does not go with `--ray`.
 
     Raises:
         PcasegError: options that do not go together.
@@ -132,8 +132,8 @@ def ray_pool(options: argparse.Namespace, **conflicts: bool) -> RayPool | None:
         if options.workers is not None:
             raise PcasegError("--workers: is for --ray; add --ray local")
         return None
-    for name in (name for name, given in conflicts.items() if given):
-        raise PcasegError(f"--{name}: does not go with --ray; leave one of them out")
+    if given := [name for name, is_given in conflicts.items() if is_given]:
+        raise PcasegError(f"--ray: does not go with {given[0].replace('_', ' ')}; leave one of them out")
     if options.bundle is None:
         raise PcasegError("--ray: runs a bundle; give one with --bundle")
     from pcaseg.runtime.ray_pool import RayPool, check_ray

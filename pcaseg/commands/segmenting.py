@@ -88,7 +88,7 @@ def run_segment(options: argparse.Namespace) -> int:
         raise PcasegError("--topic and --copy are for a recording; leave them out")
     if (options.every, options.start, options.end, options.smooth) != (1, 0, None, 0) and not filmed:
         raise PcasegError("--every, --start, --end and --smooth are for a video; leave them out")
-    pool = ray_pool(options, recording=recorded, video=filmed)
+    pool = ray_pool(options, a_recording=recorded, a_video=filmed)
     if recorded or filmed:
         return _run_recording(options) if recorded else _run_video(options)
 

@@ -74,10 +74,11 @@ class RayPool:
         pipeline = ray.data.from_items(rows, override_num_blocks=blocks).map(
             _Worker,
             fn_constructor_args=(opener,),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),
+            compute=ray.data.ActorPoolStrategy(
+                size=min(workers, blocks), max_tasks_in_flight_per_actor=1 if block == 1 else None
+            ),
             num_cpus=self.threads,
-            max_restarts=-1,
-            max_task_retries=_RETRIES,
+            ray_remote_args_fn=_remote_arguments,
         )
         for row in pipeline.iter_rows():
             outcome = json.loads(row["outcome"])
@@ -85,6 +86,10 @@ class RayPool:
                 raise PcasegError(outcome["ends"])
             if left.pop(row["index"], None) is not None:
                 yield row["index"], outcome
+
+
+def _remote_arguments() -> dict[str, int]:
+    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 def died(name: object) -> str:
@@ -118,7 +123,11 @@ def check_ray() -> None:
     Raises:
         MissingDependencyError: it is not installed.
     """
-    if importlib.util.find_spec("ray") is None or importlib.util.find_spec("pyarrow") is None:
+    try:
+        found = all(importlib.util.find_spec(name) is not None for name in ("ray", "pyarrow"))
+    except ValueError:  # a module that is barred
+        found = False
+    if not found:
         raise MissingDependencyError(f"--ray: Ray Data is not installed; {install_hint('ray')}")
 
 
@@ -147,7 +156,8 @@ def _ray(pool: RayPool) -> Iterator[Any]:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
-    logging.getLogger("ray").setLevel(logging.ERROR)
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         yield ray
     except ray.exceptions.RayError as error:
