@@ -59,7 +59,7 @@ def test_all_is_as_of_one_process(ray, work):
     images[2].write_bytes(images[2].read_bytes()[:90])
     images[7].write_bytes(b"")
     inside = [*images[4:9], work / "gone.png"]
-    (work / "list.txt").write_text("".join(f"{path.as_uri()}\n" for path in inside) + "scenes/images/0.png\n")
+    (work / "list.txt").write_text("".join(f"{path.as_uri()}\n" for path in inside) + "scenes/images/0000.png\n")
     for inputs in (("scenes/images",), ("list.txt",)):
         kept = []
         for name, more in (("one", ()), ("many", RAY)):

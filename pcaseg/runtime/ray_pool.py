@@ -78,7 +78,8 @@ class RayPool:
                 size=min(workers, blocks), max_tasks_in_flight_per_actor=1 if block == 1 else None
             ),
             num_cpus=self.threads,
-            ray_remote_args_fn=_remote_arguments,
+            max_restarts=-1,
+            max_task_retries=_RETRIES,
         )
         for row in pipeline.iter_rows():
             outcome = json.loads(row["outcome"])
@@ -86,10 +87,6 @@ class RayPool:
                 raise PcasegError(outcome["ends"])
             if left.pop(row["index"], None) is not None:
                 yield row["index"], outcome
-
-
-def _remote_arguments() -> dict[str, int]:
-    return {"max_restarts": -1, "max_task_retries": _RETRIES}
 
 
 def died(name: object) -> str:
@@ -106,6 +103,10 @@ class _Worker:
             self._work = opener()
         except PcasegError as error:
             self._ends = str(error)
+        except Exception as error:  # ImportError and its kin: the worker's machine is not as the driver's
+            self._ends = (
+                f"a worker cannot start ({type(error).__name__}: {one_line(error)}); install there what is here"
+            )
 
     def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
         outcome: Mapping[str, Any] = {"ends": self._ends}
