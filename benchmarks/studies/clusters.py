@@ -1,7 +1,7 @@
 """Workers of Ray against processes: `python -m pcaseg.benchmarks.studies.clusters BUNDLE --out rows.json`.
 
-The same evaluation of rendered scenes runs in processes and by workers of Ray on this machine, one CPU thread each, on
-few and on many images: the difference gives the images a second, the rest is the start. Counts must be the same.
+The same evaluation of rendered scenes runs in processes and by workers of Ray on this machine, one CPU thread each. The
+time to the first counts is the start, the pace from there to the last the images a second. Results must be the same.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from pcaseg.evaluation.labelled_scenes import write_scenes
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.ray_pool import RayPool, check_ray
 
-_FEW = 8
+_POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class ClusterRow:
     Attributes:
         case: `processes` or `ray`.
         workers: of it, one CPU thread each.
-        images: of the long run.
-        seconds: of the long run, start and end included.
-        per_second: images, once all workers are at work.
-        start_s: of what is left: opening bundles, and Ray itself.
+        images: how many.
+        seconds: of all, start and end included.
+        per_second: images, from the first counts to the last.
+        start_s: to the first counts: opening bundles, and Ray itself.
     """
 
     case: str
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.clusters", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument("--images", type=up_to(10_000, least=2 * _FEW), default=128, help="scenes (default: 128)")
+    parser.add_argument("--images", type=up_to(10_000, least=16), default=128, help="scenes (default: 128)")
     parser.add_argument("--note", default="", help="on what else the machine did")
     parser.add_argument("--out", type=some_path, required=True, help="rows to write, .json")
     options = parser.parse_args(arguments)
@@ -76,28 +78,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(case: str, workers: int, bundle: Path, folder: Path, images: int) -> tuple[ClusterRow, float]:
-    """One way with few and with all images: its row, and the mIoU of all."""
+    """One way: its row, and the mIoU."""
     more: dict[str, Any] = {"processes": workers} if case == "processes" else {"ray": RayPool("local", workers)}
-    took, miou = [], 0.0
-    for count in (_FEW, images):
-        out = folder / f"{case}-{workers}-{count}"
-        start = time.perf_counter()
+    out = folder / f"{case}-{workers}"
+    start = time.perf_counter()
+    with _watched(out) as seen:
         found = evaluate(
-            open_data(str(folder / "scenes"), None),
-            out=out,
-            bundle=bundle,
-            images=count,
-            strategy="single",
-            threads=1,
-            **more,
+            open_data(str(folder / "scenes"), None), out=out, bundle=bundle, strategy="single", threads=1, **more
         )
-        took.append(time.perf_counter() - start)
-        if found.results is None:
-            raise PcasegError(f"{bundle}: {found.missing} images have no counts; {'; '.join(found.failed)}")
-        miou = float(found.results["subjects"][0]["miou"])
-    per_second = (images - _FEW) / max(took[1] - took[0], 1e-9)
-    row = ClusterRow(case, workers, images, took[1], per_second, max(0.0, took[0] - _FEW / per_second))
-    return row, miou
+        seconds = time.perf_counter() - start
+    if found.results is None:
+        raise PcasegError(f"{bundle}: {found.missing} images have no counts; {'; '.join(found.failed)}")
+    (first, count), (last, total) = seen[0], seen[-1]
+    rate = (total - count) / max(last - first, 1e-9)
+    return ClusterRow(case, workers, images, seconds, rate, first - start), float(found.results["subjects"][0]["miou"])
+
+
+@contextmanager
+def _watched(out: Path) -> Iterator[list[tuple[float, int]]]:
+    """Times at which more images were counted in a folder, each with how many."""
+    seen: list[tuple[float, int]] = []
+    ended = threading.Event()
+
+    def watch() -> None:
+        before = 0
+        while not ended.wait(_POLL_S):
+            lines = sum(max(0, path.read_bytes().count(b"\n") - 1) for path in out.glob("*.jsonl"))
+            if lines > before:
+                seen.append((time.perf_counter(), lines))
+                before = lines
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+        time.sleep(2 * _POLL_S)  # for the last of them
+    finally:
+        ended.set()
+        watcher.join()
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ _RETRIES = 3
 
 @dataclass(frozen=True)
 class RayPool:
-    """Where to work.
+    """Workers of a cluster.
 
     Attributes:
         address: of a cluster, such as `auto` or `ray://head:10001`; `local` starts Ray on this machine.
@@ -158,7 +158,7 @@ def _ray(pool: RayPool) -> Iterator[Any]:
     context.enable_progress_bars = False
     context.max_errored_blocks = -1
     for name in ("ray", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # lost workers are told as outcomes
     try:
         yield ray
     except ray.exceptions.RayError as error:
