@@ -174,15 +174,15 @@ def serving_table(results: Path) -> str:
 
 def clusters_table(results: Path) -> str:
     """Images a second by workers, from the rows of `pcaseg.benchmarks.studies.clusters`."""
-    headers = ["by", "workers", "images", "images a second", "of as many processes", "start s"]
+    headers = ["by", "workers", "images", "seconds", "of these start", "images a second", "of as many processes"]
     tables = []
     for report in stored_reports(results, "clusters_*.json"):
         rate = {(row["case"], row["workers"]): row["per_second"] for row in report["rows"]}
         cells = [
             [
-                *(row["case"], row["workers"], row["images"], f"{row['per_second']:.2f}"),
+                *(row["case"], row["workers"], row["images"], f"{row['seconds']:.0f}", f"{row['start_s']:.0f}"),
+                f"{row['per_second']:.2f}",
                 f"{row['per_second'] / rate['processes', row['workers']]:.0%}",
-                f"{row['start_s']:.1f}",
             ]
             for row in report["rows"]
         ]

@@ -1,7 +1,7 @@
 """Workers of Ray against processes: `python -m pcaseg.benchmarks.studies.clusters BUNDLE --out rows.json`.
 
 The same evaluation of rendered scenes runs in processes and by workers of Ray on this machine, one CPU thread each. The
-time to the first counts is the start, the pace from there to the last the images a second. Results must be the same.
+time to the first counts is the start; images a second are of the whole run. Results must be the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ClusterRow:
         workers: of it, one CPU thread each.
         images: how many.
         seconds: of all, start and end included.
-        per_second: images, from the first counts to the last.
+        per_second: images, over all of it.
         start_s: to the first counts: opening bundles, and Ray itself.
     """
 
@@ -89,24 +89,20 @@ def measure(case: str, workers: int, bundle: Path, folder: Path, images: int) ->
         seconds = time.perf_counter() - start
     if found.results is None:
         raise PcasegError(f"{bundle}: {found.missing} images have no counts; {'; '.join(found.failed)}")
-    (first, count), (last, total) = seen[0], seen[-1]
-    rate = (total - count) / max(last - first, 1e-9)
-    return ClusterRow(case, workers, images, seconds, rate, first - start), float(found.results["subjects"][0]["miou"])
+    row = ClusterRow(case, workers, images, seconds, images / seconds, seen[0] - start)
+    return row, float(found.results["subjects"][0]["miou"])
 
 
 @contextmanager
-def _watched(out: Path) -> Iterator[list[tuple[float, int]]]:
-    """Times at which more images were counted in a folder, each with how many."""
-    seen: list[tuple[float, int]] = []
+def _watched(out: Path) -> Iterator[list[float]]:
+    """The time at which the first image was counted in a folder."""
+    seen: list[float] = []
     ended = threading.Event()
 
     def watch() -> None:
-        before = 0
-        while not ended.wait(_POLL_S):
-            lines = sum(max(0, path.read_bytes().count(b"\n") - 1) for path in out.glob("*.jsonl"))
-            if lines > before:
-                seen.append((time.perf_counter(), lines))
-                before = lines
+        while not seen and not ended.wait(_POLL_S):
+            if any(path.read_bytes().count(b"\n") > 1 for path in out.glob("*.jsonl")):  # below what is evaluated
+                seen.append(time.perf_counter())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
