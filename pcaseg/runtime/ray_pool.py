@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ _BLOCK = 8
 """Items that a worker takes at a time, and does again where it dies, except for those whose outputs stand by then."""
 
 _RETRIES = 3
+_ANSWER_S = 10
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,9 @@ def _ray(pool: RayPool) -> Iterator[Any]:
         cpus = pool.workers and pool.workers * pool.threads
         options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
+        host, colon, port = pool.address.removeprefix("ray://").rpartition(":")
+        if colon and port.isdecimal():  # Ray itself would wait for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # ConnectionError, ValueError, RuntimeError...
         raise PcasegError(
