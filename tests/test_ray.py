@@ -62,7 +62,7 @@ def test_all_is_as_of_one_process(ray, work):
     (work / "list.txt").write_text("".join(f"{path.as_uri()}\n" for path in inside) + "scenes/images/0000.png\n")
     for inputs in (("scenes/images",), ("list.txt",)):
         kept = []
-        for name, more in (("one", ()), ("many", RAY)):
+        for name, more in (("alone", ()), ("shared", RAY)):
             out = f"{name}/out-{inputs[0].replace('/', '-')}"
             code, said, errors = ray.pcaseg(*segment(*inputs, out=out), *more, folder=work)
             again = ray.pcaseg(*segment(*inputs, out=out), *more, folder=work) if more else None
