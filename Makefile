@@ -5,12 +5,12 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
-OWN := cpp or arm64
+OWN := cpp or arm64 or triton_server or ray
 CPU := not (slow or gpu or trt or $(OWN))
 RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-cpp test-arm64 test-rtx test-lowest test-lowest-runtime test-ros coverage lint docs demo clean
+.PHONY: test test-all test-cpp test-arm64 test-ros test-rtx test-triton test-ray test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
@@ -35,6 +35,12 @@ test-arm64: $(READY)
 
 test-ros: $(READY)
 	$(BIN)/python tests/ros/environment.py
+
+test-triton: $(READY)
+	$(PYTEST) -m triton_server tests/serving
+
+test-ray: $(READY)
+	$(PYTEST) -m ray tests/test_ray.py
 
 test-lowest: $(READY)
 	$(BIN)/python tests/lowest.py all
@@ -62,4 +68,4 @@ $(READY): setup.py pyproject.toml
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) .venv-lowest* .venv-ros demo site build *.egg-info
+	rm -rf $(VENV) .venv-* demo site build *.egg-info

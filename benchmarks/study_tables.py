@@ -182,6 +182,26 @@ def transport_table(results: Path) -> str:
     return markdown_table(["transport", "qos", "frames per second", "sent", "received"], cells, align="llr")
 
 
+def clusters_table(results: Path) -> str:
+    """Images a second by workers, from the rows of `pcaseg.benchmarks.studies.clusters`."""
+    headers = ["by", "workers", "images", "seconds", "of these start", "images a second", "of as many processes"]
+    tables = []
+    for report in stored_reports(results, "clusters_*.json"):
+        rate = {(row["case"], row["workers"]): row["per_second"] for row in report["rows"]}
+        cells = [
+            [
+                *(row["case"], row["workers"], row["images"], f"{row['seconds']:.0f}", f"{row['start_s']:.0f}"),
+                f"{row['per_second']:.2f}",
+                f"{row['per_second'] / rate['processes', row['workers']]:.0%}",
+            ]
+            for row in report["rows"]
+        ]
+        machine = f"{report['environment']['cores']} cores of {report['environment']['cpu']}"
+        note = f"; {report['note']}" if report["note"] else ""
+        tables.append(f"{report['preset']}, {machine}{note}:\n\n{markdown_table(headers, cells, align='lr')}")
+    return "\n\n".join(tables)
+
+
 def steady_table(results: Path) -> str:
     """Flicker and accuracy by weight of the past, from the rows of `pcaseg.benchmarks.studies.steady`."""
     cells = [

@@ -20,6 +20,7 @@ from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.stored import RESULTS, stored_reports
 from pcaseg.benchmarks.studies import tiny
 from pcaseg.benchmarks.study_tables import (
+    clusters_table,
     folding_table,
     kernels_table,
     mixed_precision_table,
@@ -48,6 +49,7 @@ TABLES: dict[str, Table] = {
     "ablation": lambda results: tiny.ablation_table(list(stored_reports(results, "ablation_tiny_*.json"))),
     "bench": speed_tables.bench_table,
     "check": check_table,
+    "clusters": clusters_table,
     "evaluation": evaluation_table,
     "kernels": kernels_table,
     "labelled": labelled_table,

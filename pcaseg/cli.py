@@ -115,6 +115,9 @@ def build_parser() -> argparse.ArgumentParser:
     segmenting.add_segment(commands.add_parser("segment", help="segment images or folders of images"))
     segmenting.add_vocab(commands.add_parser("vocab", help="write a vocabulary file, for use without the text encoder"))
     serving.add_serve(commands.add_parser("serve", help="serve a bundle: a page, and the Open Inference Protocol"))
+    serving.add_serve_repository(
+        commands.add_parser("serve-repository", help="write a model repository for Triton Inference Server")
+    )
     training.add_train(commands.add_parser("train", help="train a preset; resumable, also under torchrun"))
     diagnosing.add_doctor(commands.add_parser("doctor", help="say which backends run on this machine, and why not"))
     evaluating.add_evaluate(commands.add_parser("evaluate", help="measure a network's mIoU on a labelled data set"))

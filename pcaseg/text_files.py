@@ -41,6 +41,13 @@ def read_lines(
     except (OSError, ValueError) as problem:  # ValueError: NUL characters
         said = problem.strerror if isinstance(problem, OSError) else problem
         raise error(f"{path}: cannot be read ({said}); {mend}") from problem
+    return lines_in(data, path, error=error)
+
+
+def lines_in(
+    data: bytes, path: str | os.PathLike[str], *, error: type[PcasegError] = PcasegError
+) -> list[tuple[int, str]]:
+    """Lines of a text file's bytes, as `read_lines` gives them; `path` is for the errors, which are the same."""
     if (kind := kind_of(data, POINTERS_AND_PAGES)) is not None:
         raise error(f"{path}: is {kind.what}; {kind.mend}")
     mark, encoding = next(((mark, name) for mark, name in _MARKS if data.startswith(mark)), (b"", "utf-8"))

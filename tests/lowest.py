@@ -2,7 +2,8 @@
 
 `python tests/lowest.py runtime` takes the base and ONNX Runtime, without PyTorch, and bundles that the environment of
 this interpreter exports; `python tests/lowest.py all` takes every extra, and exports there too. TensorRT's companions
-have an environment of their own: the CUDA bindings of their lowest version and of PyTorch's do not go together.
+have an environment of their own: the CUDA bindings of their lowest version and of PyTorch's do not go together. Ray is
+tried by `make test-ray`, in its newest version alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ else:
 
 ROOT = Path(__file__).parent.parent
 TENSORRT = {"tensorrt", "tensorrt-rtx"}
+ELSEWHERE = {*TENSORRT, "ray"}
 EMBEDDED = ("runtime/test_recordings.py", "runtime/test_video.py", "serving/test_inference.py")
 """Tests of what recordings, video and the server need beside a bundle."""
 
@@ -143,7 +145,7 @@ def main() -> None:
             export(sys.executable, work)
         else:
             start_tensorrt(environment(ROOT / ".venv-lowest-tensorrt", "onnxruntime", *TENSORRT))
-            python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - TENSORRT))
+            python = environment(ROOT / ".venv-lowest", *(set(project()["optional-dependencies"]) - ELSEWHERE))
             export(python, work)
             images = work / "scenes" / "images"
             run(python, "-m", "pcaseg", "check", work / "float32.pcaseg", "--images", images, "--classes", "1,20",

@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, MOST_PROCESSES, natural, some_path, up_to
-from pcaseg.commands.options import add_backend, add_shortlist, backend_options, refuse_backend_options
+from pcaseg.commands.options import (
+    add_backend,
+    add_ray,
+    add_shortlist,
+    backend_options,
+    ray_pool,
+    refuse_backend_options,
+)
 from pcaseg.configs import Strategy
 
 
@@ -29,6 +36,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--processes", type=up_to(MOST_PROCESSES), default=1, help="that share this machine (default: 1)"
     )
+    add_ray(command)
     command.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N", help="the I-th of N parts alone")
     command.add_argument("--out", required=True, type=some_path, help="folder for counts, results.json and results.md")
     command.set_defaults(run=run_evaluate)
@@ -38,6 +46,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
     from pcaseg.evaluation.evaluate import evaluate
     from pcaseg.evaluation.results import markdown
 
+    pool = ray_pool(options, processes=options.processes > 1, model=options.model is not None)
     if not options.bundle:
         refuse_backend_options(options)
     found = evaluate(
@@ -56,6 +65,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
         threads=options.threads,
         backend_options=backend_options(options),
         shortlist=options.shortlist,
+        ray=pool,
         progress=True,
     )
     if found.failed:

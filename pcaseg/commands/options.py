@@ -13,6 +13,7 @@ from pcaseg.errors import PcasegError
 from pcaseg.runtime.engines import EnginePrecision
 
 if TYPE_CHECKING:
+    from pcaseg.runtime.ray_pool import RayPool
     from pcaseg.runtime.segmenter import Segmenter
 
 LABELLED_HELP = "for mIoU: a folder with classes.txt, images/ and labels/, or `scenes` for 200 rendered ones"
@@ -107,6 +108,38 @@ def _shortlist(text: str) -> int:
         return ADVISED_SHORTLIST if text == "auto" else up_to(MAX_CLASSES)(text)
     except argparse.ArgumentTypeError as error:
         raise argparse.ArgumentTypeError(f"{error}, or auto") from None
+
+
+def add_ray(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--ray", metavar="ADDRESS", help="work on a Ray cluster: local for this machine, auto, or ray://HOST:PORT"
+    )
+    command.add_argument("--workers", type=up_to(10_000), help="of --ray (default: one for each CPU)")
+
+
+def ray_pool(options: argparse.Namespace, **conflicts: bool) -> RayPool | None:
+    """The workers of `add_ray`; None without.
+
+    Args:
+        options: of the command line; `threads` is of each worker, 1 by default.
+        conflicts: what was given, by its name, that does not go with `--ray`.
+
+    Raises:
+        PcasegError: options that do not go together.
+        MissingDependencyError: Ray is not installed.
+    """
+    if options.ray is None:
+        if options.workers is not None:
+            raise PcasegError("--workers: is for --ray; add --ray local")
+        return None
+    if given := [name for name, is_given in conflicts.items() if is_given]:
+        raise PcasegError(f"--ray: does not go with {given[0].replace('_', ' ')}; leave one of them out")
+    if options.bundle is None:
+        raise PcasegError("--ray: runs a bundle; give one with --bundle")
+    from pcaseg.runtime.ray_pool import RayPool, check_ray
+
+    check_ray()
+    return RayPool(options.ray, options.workers, options.threads or 1)
 
 
 def backend_options(options: argparse.Namespace) -> dict[str, object]:

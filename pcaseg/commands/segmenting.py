@@ -12,9 +12,11 @@ from pcaseg.class_syntax import ClassTree, read_classes, split_classes
 from pcaseg.commands.options import (
     add_backend,
     add_network,
+    add_ray,
     add_shortlist,
     add_vocabulary,
     open_bundle,
+    ray_pool,
     refuse_backend_options,
     say_weights,
 )
@@ -32,7 +34,10 @@ DEFAULT_MODEL = "tiny"
 
 def add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="image file or folder; or one recording, video or camera"
+        "images",
+        nargs="+",
+        metavar="IMAGE",
+        help="image file, folder, address or .txt list of these; or one recording, video or camera",
     )
     add_network(command, default=DEFAULT_MODEL)
     add_vocabulary(command)
@@ -61,6 +66,7 @@ def add_segment(command: argparse.ArgumentParser) -> None:
     command.add_argument("--end", type=seconds, metavar="SECONDS", help="of a video: where to end")
     add_shortlist(command)
     add_backend(command)
+    add_ray(command)
     command.set_defaults(run=run_segment)
 
 
@@ -69,7 +75,7 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
     add_vocabulary(command)
     command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     add_backend(command)
-    command.set_defaults(run=run_vocab, strategy=None, bits=None, shortlist=None)
+    command.set_defaults(run=run_vocab, ray=None, strategy=None, bits=None, shortlist=None)
 
 
 def run_segment(options: argparse.Namespace) -> int:
@@ -82,13 +88,19 @@ def run_segment(options: argparse.Namespace) -> int:
         raise PcasegError("--topic and --copy are for a recording; leave them out")
     if (options.every, options.start, options.end, options.smooth) != (1, 0, None, 0) and not filmed:
         raise PcasegError("--every, --start, --end and --smooth are for a video; leave them out")
+    pool = ray_pool(options, a_recording=recorded, a_video=filmed)
     if recorded or filmed:
         return _run_recording(options) if recorded else _run_video(options)
 
     images, left_out = expand_inputs(options.images)
     segmenter = _open_segmenter(options)
     _make_folder(options.out)
-    batch = segment_files(segmenter, images, options.out, progress=len(images) > 1)
+    if pool is None:
+        batch = segment_files(segmenter, images, options.out, progress=len(images) > 1)
+    else:
+        from pcaseg.runtime.batch_ray import segment_on_ray
+
+        batch = segment_on_ray(segmenter, images, options.out, pool, progress=True)
     batch.left_out = left_out
     if batch.last is not None and len(images) == 1:
         result, paths = batch.last
@@ -194,6 +206,8 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     else:
         if names is not None:
             check_prompts(options.bundle, names, source=source)
+        if options.ray is not None and options.threads is None:
+            options.threads = 1  # of each worker
         segmenter = open_bundle(options, bits=options.bits, shortlist=options.shortlist)
     segmenter.set_vocabulary(vocabulary, synonyms=options.synonyms, templates=options.template)
     return segmenter

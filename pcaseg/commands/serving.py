@@ -1,4 +1,4 @@
-"""`pcaseg serve`: a page and an inference server on a bundle."""
+"""`pcaseg serve` and `serve-repository`: a bundle as a server of its own, and for Triton Inference Server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from pcaseg.paths import real_path
 from pcaseg.text_files import read_lines
 
 if TYPE_CHECKING:
-    from pcaseg.serving.service import Names, Sample
+    from pcaseg.serving.inputs import Names
+    from pcaseg.serving.service import Sample
 
 TOKEN_VARIABLE = "PCASEG_TOKEN"
 SAMPLES = 6
@@ -45,10 +46,8 @@ def add_serve(command: argparse.ArgumentParser) -> None:
     token.add_argument("--token", help=f"that requests must bring; better in a file or in {TOKEN_VARIABLE}")
     token.add_argument("--token-file", type=some_path, metavar="FILE", help="whose first line is the token")
     command.add_argument("--body-mib", type=up_to(1024), default=16, help="largest body of a request (default: 16)")
-    command.add_argument("--pixels", type=up_to(1 << 28), default=1 << 24, help="of a request (default: 16777216)")
-    command.add_argument("--most-classes", type=up_to(MOST_CLASSES), default=1024, help="of a request (default: 1024)")
+    _add_limits(command)
     command.add_argument("--queue", type=up_to(4096), default=64, help="requests at once; more get 429 (default: 64)")
-    command.add_argument("--batch", type=up_to(64), default=8, help="images that run together at most (default: 8)")
     command.add_argument(
         "--wait-ms", type=number_from(0, 1000), default=5, help="that an image waits for others (default: 5)"
     )
@@ -58,9 +57,35 @@ def add_serve(command: argparse.ArgumentParser) -> None:
         default=3,
         help="at SIGTERM: to answer on while not ready, so that balancers notice (default: 3)",
     )
-    command.add_argument("--strategy", choices=get_args(Strategy), help="sliding: 5 passes, finer")
     add_backend(command)
     command.set_defaults(run=run_serve)
+
+
+def add_serve_repository(command: argparse.ArgumentParser) -> None:
+    command.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle of `pcaseg export`")
+    command.add_argument("--out", type=some_path, required=True, help="model repository to make, a folder")
+    command.add_argument("--model-name", help="of the model (default: the bundle's name)")
+    command.add_argument(
+        "--gpu",
+        choices=("cuda", "tensorrt"),
+        help="the network as a model of its own for GPUs, on Triton's ONNX Runtime with this provider; untested",
+    )
+    command.add_argument(
+        "--instances", type=up_to(64), default=1, help="processes that answer requests, each its own (default: 1)"
+    )
+    command.add_argument("--threads", type=up_to(1024), help="CPU threads of each instance")
+    command.add_argument(
+        "--environment", metavar="PATH", help="Python environment on the server, folder or .tar.gz (default: its own)"
+    )
+    _add_limits(command)
+    command.set_defaults(run=run_serve_repository)
+
+
+def _add_limits(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--pixels", type=up_to(1 << 28), default=1 << 24, help="of a request (default: 16777216)")
+    command.add_argument("--most-classes", type=up_to(MOST_CLASSES), default=1024, help="of a request (default: 1024)")
+    command.add_argument("--batch", type=up_to(64), default=8, help="images that run together at most (default: 8)")
+    command.add_argument("--strategy", choices=get_args(Strategy), help="sliding: 5 passes, finer")
 
 
 def run_serve(options: argparse.Namespace) -> int:
@@ -103,6 +128,27 @@ def run_serve(options: argparse.Namespace) -> int:
         print(f"note: whoever reaches {server.url} may use it; --token-file asks for a token")
     print(f"{server.url}: page and server of model {offer.model}; Ctrl-C ends it", flush=True)
     server.serve_bundle()
+    return EXIT_OK
+
+
+def run_serve_repository(options: argparse.Namespace) -> int:
+    from pcaseg.runtime.bundle import Bundle
+    from pcaseg.serving.limits import Limits
+    from pcaseg.serving.triton_repository import write_repository
+
+    models = write_repository(
+        options.bundle,
+        options.out,
+        model=options.model_name,
+        gpu=options.gpu,
+        instances=options.instances,
+        strategy=options.strategy,
+        threads=options.threads,
+        environment=options.environment,
+        limits=Limits(pixels=options.pixels, classes=options.most_classes, batch=options.batch),
+    )
+    print(f"{options.out}: {' and '.join(models)}; ask {models[0]}: tritonserver --model-repository {options.out}")
+    say_weights(Bundle(options.bundle).manifest.weights.kind)
     return EXIT_OK
 
 

@@ -118,25 +118,45 @@ def evaluate_images(
             shape.
         OutputError: `path` cannot be written, or is of another evaluation.
     """
-    _open_counts(path, evaluated)
+    open_counts(path, evaluated)
     for index in indices:
-        try:
-            image, truth = folder.item(index)
-            labels = labeller(image)
-        except Exception as error:
-            if failed is None:
-                raise
-            failed.append(reason_of(error, folder.pairs[index][0]))
-            advance()
-            continue
-        if folder.background_from is not None:
-            labels = np.minimum(labels, folder.background_from)
-        try:
-            cells, pixels = confusion_cells(labels, truth, len(folder.label_names))
-        except ValueError as error:
-            raise PcasegError(f"{folder.pairs[index][0]}: the network gave {error}; export the bundle anew") from error
-        _append(path, asdict(ImageCounts(folder.file_name(index), tuple(cells.tolist()), tuple(pixels.tolist()))))
+        found = count_image(labeller, folder, index)
+        if isinstance(found, ImageCounts):
+            append_counts(path, found)
+        elif failed is None:
+            raise found
+        else:
+            failed.append(reason_of(found, folder.pairs[index][0]))
         advance()
+
+
+def count_image(labeller: Labeller, folder: LabelledFolder, index: int) -> ImageCounts | Exception:
+    """Evaluates one image; gives the error where it cannot be read or labelled.
+
+    Raises:
+        PcasegError: the labeller gives labels of another shape.
+    """
+    try:
+        image, truth = folder.item(index)
+        labels = labeller(image)
+    except Exception as error:
+        return error
+    if folder.background_from is not None:
+        labels = np.minimum(labels, folder.background_from)
+    try:
+        cells, pixels = confusion_cells(labels, truth, len(folder.label_names))
+    except ValueError as error:
+        raise PcasegError(f"{folder.pairs[index][0]}: the network gave {error}; export the bundle anew") from error
+    return ImageCounts(folder.file_name(index), tuple(cells.tolist()), tuple(pixels.tolist()))
+
+
+def append_counts(path: Path, counts: ImageCounts) -> None:
+    """Adds a line to a file that `open_counts` made.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _append(path, asdict(counts))
 
 
 def read_counts(out: Path, evaluated: Evaluated) -> dict[str, ImageCounts]:
@@ -162,7 +182,7 @@ def add_counts(found: dict[str, ImageCounts], classes: int) -> Confusion:
     return confusion
 
 
-def _open_counts(path: Path, evaluated: Evaluated) -> None:
+def open_counts(path: Path, evaluated: Evaluated) -> None:
     """Makes the file with its first line; of one that is there, cuts a half-written last line off."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

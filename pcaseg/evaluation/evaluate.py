@@ -21,6 +21,7 @@ from pcaseg.errors import PcasegError
 from pcaseg.evaluation.counts import Evaluated, chosen_images, evaluate_images, names_sha256, read_counts, shard_path
 from pcaseg.evaluation.results import check_results, collect_results, missing_images, result_paths, write_results
 from pcaseg.runtime.bundle import Bundle
+from pcaseg.runtime.ray_pool import RayPool
 from pcaseg.runtime.segmenter import Segmenter
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class EvaluationPlan:
         shard: (i, n): the i-th of n parts alone, from 1.
         processes: that share this machine.
         threads: CPU threads of each process; None shares the processors out.
+        ray: workers of a cluster, in the place of processes.
     """
 
     folder: LabelledFolder
@@ -91,6 +93,7 @@ class EvaluationPlan:
     shard: tuple[int, int] = (1, 1)
     processes: int = 1
     threads: int | None = None
+    ray: RayPool | None = None
 
     def indices(self) -> list[int]:
         """The images of all shards."""
@@ -138,6 +141,7 @@ def evaluate(
     threads: int | None = None,
     backend_options: Mapping[str, object] | None = None,
     shortlist: int | None = None,
+    ray: RayPool | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """Measures how well a model, a bundle or both segment a labelled data set, and writes what was found to `out`.
@@ -162,6 +166,7 @@ def evaluate(
         backend_options: what the backend alone understands, such as `engine_precision`.
         shortlist: classes of each window that are aggregated at most, of a bundle as it was exported; None for the
             bundle's own, or 256.
+        ray: workers of a cluster, in the place of processes; network and data are where they find them too.
         progress: show a progress bar on standard error.
 
     Raises:
@@ -179,7 +184,7 @@ def evaluate(
         raise PcasegError("--model, --bundle: give one of them, or both to compare")
     check_results(Path(out))
     folder = data if isinstance(data, LabelledFolder) else open_data(data, root, split=split)
-    plan = EvaluationPlan(folder, Path(out), strategy, images, shard, processes, threads)
+    plan = EvaluationPlan(folder, Path(out), strategy, images, shard, processes, threads, ray)
     failed: list[str] = []
     found = [evaluate_network(network, plan, failed=failed, progress=progress) for network in networks]
     missing, results = max(missing_images(plan.out, one) for one in found), None
@@ -210,11 +215,17 @@ def evaluate_network(
     _check_plan(plan)
     if plan.threads is None and plan.processes > 1:
         plan = replace(plan, threads=max(1, (os.cpu_count() or 1) // plan.processes))
+    if plan.ray is not None:
+        plan = replace(plan, threads=plan.ray.threads)
     segmenter = network.open(plan.strategy, plan.threads)
     evaluated = describe(network, segmenter, plan)
     todo = _todo(plan, evaluated)
     with tqdm(total=len(todo), desc=network.subject, unit="image", disable=not progress) as bar:
-        if plan.processes == 1:
+        if plan.ray is not None:
+            from pcaseg.evaluation.evaluate_ray import run_on_ray
+
+            refused = run_on_ray(plan.ray, network, plan, todo, evaluated, bar.update)
+        elif plan.processes == 1:
             refused = _run(segmenter, plan, todo, evaluated, plan.shard, bar.update)
         else:
             del segmenter

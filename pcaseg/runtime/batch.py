@@ -5,16 +5,17 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tqdm import tqdm
 
 from pcaseg.errors import ImageError, OutputError, PcasegError, VocabularyError, one_line
-from pcaseg.files import sha256_of
-from pcaseg.image_files import check_image_file, list_images, said_left_out, split_folder
+from pcaseg.image_files import list_images, said_left_out, split_folder
 from pcaseg.paths import exists, is_file, is_folder, real_path
+from pcaseg.runtime.image_places import ImagePlace, RemoteImage, is_list, local_identity, read_list
 from pcaseg.runtime.result import Result, is_result, output_paths, read_summary
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.vocabulary import Vocabulary
@@ -33,9 +34,9 @@ class Batch:
     """
 
     last: tuple[Result, dict[str, Path]] | None = None
-    done: list[Path] = field(default_factory=list)
-    skipped: list[Path] = field(default_factory=list)
-    failed: list[tuple[Path, str]] = field(default_factory=list)
+    done: list[ImagePlace] = field(default_factory=list)
+    skipped: list[ImagePlace] = field(default_factory=list)
+    failed: list[tuple[ImagePlace, str]] = field(default_factory=list)
     left_out: list[Path] = field(default_factory=list)
 
     def said(self) -> str:
@@ -49,7 +50,7 @@ class Batch:
 
 
 def segment_files(
-    segmenter: Segmenter, images: Sequence[Path], out: str | os.PathLike[str], *, progress: bool = False
+    segmenter: Segmenter, images: Sequence[ImagePlace], out: str | os.PathLike[str], *, progress: bool = False
 ) -> Batch:
     """Segments image files and writes overlay, labels and summary of each into `out`.
 
@@ -59,7 +60,7 @@ def segment_files(
 
     Args:
         segmenter: with its vocabulary set.
-        images: image files.
+        images: image files, here or elsewhere.
         out: folder, made if need be; files are named after the images.
         progress: show a progress bar on standard error.
 
@@ -67,27 +68,68 @@ def segment_files(
         VocabularyError: the segmenter has no vocabulary.
         OutputError: `out` cannot be written, is the folder of an image, or holds results of other images.
     """
-    folder = real_path(out, error=OutputError)
-    if any(real_path(path, error=ImageError).parent == folder for path in (*images, *(p.parent / "x" for p in images))):
-        raise OutputError(f"{out}: holds the images themselves; choose another folder for the results")
-    if segmenter.vocabulary is None:
-        raise VocabularyError("no vocabulary: call set_vocabulary with class names before segmenting")
+    check_folder(images, out)
     batch = Batch()
     for path, stem in tqdm(output_stems(images).items(), desc="segment", unit="image", disable=not progress):
-        try:
-            details = _details(segmenter, segmenter.vocabulary, path)
-            paths = output_paths(Path(out), stem, parts=segmenter.vocabulary.has_parts)
-            if _is_done(paths, details, segmenter.backend.name, segmenter.vocabulary):
-                batch.skipped.append(path)
-                continue
-            result = segmenter(path)
-            batch.last = result, result.save(out, stem, details=details)
-        except Exception as error:
-            _refuse_run(error, out)
-            batch.failed.append((path, reason_of(error, path)))
-            continue
-        batch.done.append(path)
+        outcome = segment_item(segmenter, path, stem, out)
+        if outcome.state == "failed":
+            batch.failed.append((path, outcome.said))
+        elif outcome.state == "skipped":
+            batch.skipped.append(path)
+        else:
+            batch.done.append(path)
+            batch.last = outcome.made
     return batch
+
+
+@dataclass(frozen=True)
+class ItemOutcome:
+    """Outcome of one image.
+
+    Attributes:
+        state: what became of it, see `Batch`.
+        said: where it failed, the sentence.
+        made: where it was segmented, its result and the written files.
+    """
+
+    state: Literal["done", "skipped", "failed"]
+    said: str = ""
+    made: tuple[Result, dict[str, Path]] | None = None
+
+
+def segment_item(segmenter: Segmenter, path: ImagePlace, stem: str, out: str | os.PathLike[str]) -> ItemOutcome:
+    """Segments one image of a run, unless its outputs stand already; see `segment_files`.
+
+    Raises:
+        VocabularyError: the segmenter has no vocabulary.
+        OutputError: no other image would fare better: the folder cannot be written.
+    """
+    vocabulary = segmenter.vocabulary
+    if vocabulary is None:
+        raise VocabularyError("no vocabulary: call set_vocabulary with class names before segmenting")
+    try:
+        source, identity = (path, local_identity(path)) if isinstance(path, Path) else path.read(segmenter.bits)
+        details = identity | _details(segmenter, vocabulary)
+        paths = output_paths(Path(out), stem, parts=vocabulary.has_parts)
+        if _is_done(paths, details, segmenter.backend.name, vocabulary):
+            return ItemOutcome("skipped")
+        result = segmenter(source)
+        return ItemOutcome("done", made=(result, result.save(out, stem, details=details)))
+    except Exception as error:
+        _refuse_run(error, out)
+        return ItemOutcome("failed", reason_of(error, path))
+
+
+def check_folder(images: Sequence[ImagePlace], out: str | os.PathLike[str]) -> None:
+    """Refuses a folder of results that holds the images.
+
+    Raises:
+        OutputError: the message names it.
+    """
+    folder = real_path(out, error=OutputError)
+    local = [path for path in images if isinstance(path, Path)]
+    if any(real_path(path, error=ImageError).parent == folder for path in (*local, *(p.parent / "x" for p in local))):
+        raise OutputError(f"{out}: holds the images themselves; choose another folder for the results")
 
 
 def _refuse_run(error: Exception, out: str | os.PathLike[str]) -> None:
@@ -98,7 +140,7 @@ def _refuse_run(error: Exception, out: str | os.PathLike[str]) -> None:
         raise error
 
 
-def reason_of(error: Exception, path: Path) -> str:
+def reason_of(error: Exception, path: ImagePlace) -> str:
     """Sentence about the fault of an image, from what reading or labelling it raised."""
     if isinstance(error, PcasegError):
         return str(error)
@@ -113,46 +155,64 @@ def expand_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Raises:
         ImageError: a path does not exist, or a folder holds no image.
     """
-    return expand_inputs(inputs)[0]
+    return list(dict.fromkeys(path for item in map(Path, inputs) for path in _expanded(item)[0]))
 
 
-def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[Path]]:
-    """As `expand_images`, and the files in the folders that are left out, since their endings are of no image.
+def expand_inputs(inputs: Iterable[str | os.PathLike[str]]) -> tuple[list[ImagePlace], list[Path]]:
+    """As `expand_images`, with addresses and lists, and the files in the folders that are no images by their endings.
 
     Results of this project in a folder of images, also behind links, are left out too.
     """
-    paths: dict[Path, None] = {}
+    places: dict[ImagePlace, None] = {}
     left_out: list[Path] = []
-    for item in map(Path, inputs):
-        if is_folder(item, error=ImageError):
-            found, others = split_folder(item)
-            results = [path for path in found if is_result(path)]
-            found = [path for path in found if path not in results]
-            if not found:
-                list_images(item)  # says why
-                raise ImageError(f"{item}: holds results of pcaseg alone; name a folder of images")
-            paths |= dict.fromkeys(found)
-            left_out += [*others, *results]
-        elif exists(item, error=ImageError):
-            paths[item] = None
+    for place in _listed(inputs):
+        if isinstance(place, RemoteImage):
+            places[place] = None
         else:
-            raise ImageError(f"{item}: no such file or folder; check the path")
-    return list(paths), left_out
+            found, others = _expanded(place)
+            places |= dict.fromkeys(found)
+            left_out += others
+    return list(places), left_out
 
 
-def output_stems(images: Sequence[Path]) -> dict[Path, str]:
+def _expanded(item: Path) -> tuple[list[Path], list[Path]]:
+    """The images that a path stands for, and what in its folder is left out."""
+    if is_folder(item, error=ImageError):
+        found, others = split_folder(item)
+        results = [path for path in found if is_result(path)]
+        found = [path for path in found if path not in results]
+        if not found:
+            list_images(item)  # says why
+            raise ImageError(f"{item}: holds results of pcaseg alone; name a folder of images")
+        return found, [*others, *results]
+    if not exists(item, error=ImageError):
+        raise ImageError(f"{item}: no such file or folder; check the path")
+    return [item], []
+
+
+def _listed(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[ImagePlace]:
+    """The inputs, and for each list those that it names."""
+    for given in inputs:
+        item = os.fspath(given)
+        if is_list(item):
+            yield from read_list(item)
+        else:
+            yield RemoteImage(item) if "://" in item else Path(item)
+
+
+def output_stems(images: Sequence[ImagePlace]) -> dict[ImagePlace, str]:
     """A name for each image's outputs: its stem, with its ending, folder or a number added where stems collide.
 
     >>> list(output_stems([Path("a.jpg"), Path("a.png"), Path("b.png")]).values())
     ['a_jpg', 'a_png', 'b']
     """
     counts = Counter(path.stem for path in images)
-    stems: dict[Path, str] = {}
+    stems: dict[ImagePlace, str] = {}
     taken: set[str] = set()
     for path in images:
         stem = path.stem if counts[path.stem] == 1 else f"{path.stem}_{path.suffix[1:]}"
         if stem in taken:
-            stem = f"{path.absolute().parent.name}_{stem}"
+            stem = f"{path.folder if isinstance(path, RemoteImage) else path.absolute().parent.name}_{stem}"
         number = 2
         while stem in taken:
             stem = f"{path.stem}_{path.suffix[1:]}_{number}"
@@ -162,16 +222,9 @@ def output_stems(images: Sequence[Path]) -> dict[Path, str]:
     return stems
 
 
-def _details(segmenter: Segmenter, vocabulary: Vocabulary, path: Path) -> dict[str, object]:
-    """Settings that, beside class names and backend, decide the outputs of an image."""
-    check_image_file(path)
-    try:
-        digest = sha256_of(path)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+def _details(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]:
+    """Settings that, beside the image, class names and backend, decide the outputs."""
     return {
-        "image": str(real_path(path, error=ImageError)),
-        "image_sha256": digest,
         "strategy": segmenter.strategy,
         "bits": segmenter.bits,
         "weights_sha256": segmenter.backend.manifest.weights.sha256,

@@ -70,8 +70,8 @@ class Bundle:
             raise BundleError(f"{self.path}: no such bundle; check the path")
         if not is_folder(self.path):
             self._prefix = self._find_prefix()
-        self._manifest_bytes = self._load(MANIFEST_NAME, _MANIFEST_MAX_BYTES)
-        self.manifest = Manifest.from_json(self._manifest_bytes, self._shown(MANIFEST_NAME))
+        self.manifest_bytes = self._load(MANIFEST_NAME, _MANIFEST_MAX_BYTES)
+        self.manifest = Manifest.from_json(self.manifest_bytes, self._shown(MANIFEST_NAME))
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -95,7 +95,7 @@ class Bundle:
     @cached_property
     def sha256(self) -> str:
         """SHA-256 of the manifest, and through it of everything in the bundle."""
-        return hashlib.sha256(self._manifest_bytes).hexdigest()
+        return hashlib.sha256(self.manifest_bytes).hexdigest()
 
     def read(self, name: str) -> bytes:
         """The contents of a file.

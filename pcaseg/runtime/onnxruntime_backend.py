@@ -52,8 +52,7 @@ class OnnxRuntimeBackend(OnnxBackend):
         self._run_options = onnxruntime.RunOptions()
         if arena == "shrink":
             self._run_options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=bundle.outputs)
-        self._check_sizes({value.name: value.shape for value in self._segmenter.get_inputs()})
+        self._load_segmenter()
 
     @classmethod
     def open(
@@ -66,6 +65,10 @@ class OnnxRuntimeBackend(OnnxBackend):
     def name(self) -> str:
         """`onnxruntime-cpu`, `onnxruntime-cuda` or as the provider that runs is called."""
         return f"onnxruntime-{self._provider.short}"
+
+    def _load_segmenter(self) -> None:
+        self._segmenter = self._session(SEGMENTER_NAME, inputs=("image", "text"), outputs=self._bundle.outputs)
+        self._check_sizes({value.name: value.shape for value in self._segmenter.get_inputs()})
 
     def _segment(self, outputs: tuple[str, ...], images: np.ndarray, text: np.ndarray) -> list[np.ndarray]:
         feeds = {"image": images, "text": text}

@@ -84,6 +84,15 @@ def class_colours(names: Sequence[str]) -> np.ndarray:
     return np.array([_colour(name) for name in plain], np.uint8).reshape(-1, 3)
 
 
+def hex_colours(names: Sequence[str]) -> list[str]:
+    """The colour of each name as the web writes it.
+
+    >>> hex_colours(["sky"])
+    ['#30b4ff']
+    """
+    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(names).tolist()]
+
+
 def class_patterns(colours: np.ndarray) -> list[int]:
     """The pattern of each colour of a legend, as an index into `PATTERNS`.
 

@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from pcaseg.serving.limits import sentence_of, status_of
 from pcaseg.serving.protocol import json_bytes
-from pcaseg.serving.service import sentence_of, status_of
 
 Handler = Callable[[Request], Awaitable[Response]]
 

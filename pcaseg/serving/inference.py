@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,13 +14,12 @@ from pcaseg.serving.answers import json_answer, told
 from pcaseg.serving.bodies import read_body
 from pcaseg.serving.inputs import INPUTS, frames_of, vocabulary_of
 from pcaseg.serving.limits import RequestError
+from pcaseg.serving.outputs import OUTPUTS, outputs_of
 from pcaseg.serving.protocol import EXTENSIONS, HEADER_LENGTH, InferRequest, parse_request, write_response
 from pcaseg.serving.service import Service
 
 VERSION = "1"
 """Of the model; a server has one bundle."""
-
-OUTPUTS = {"labels": ("UINT16", [-1, -1, -1]), "confidence": ("FP32", [-1, -1, -1]), "classes": ("BYTES", [-1])}
 
 
 class Inference:
@@ -105,13 +102,8 @@ class Inference:
         return asked, frames_of(asked, limits, bits=segmenter.bits), vocabulary
 
     def _written(self, asked: InferRequest, results: list[Result]) -> tuple[bytes, int | None]:
-        found: dict[str, Any] = {
-            "labels": np.stack([result.labels for result in results]),
-            "confidence": np.stack([result.confidence for result in results]),
-            "classes": [name.encode() for name in results[0].classes],
-        }
         head = {"model_name": self._service.offer.model, "model_version": VERSION}
-        return write_response(asked, found, head)
+        return write_response(asked, outputs_of(results), head)
 
     def _check_model(self, request: Request) -> None:
         model, version = request.path_params["model"], request.path_params.get("version", VERSION)

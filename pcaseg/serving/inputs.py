@@ -5,17 +5,21 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
+from pcaseg.class_lists import class_list_names
 from pcaseg.class_syntax import ClassTree, read_classes
 from pcaseg.images import read_image_bytes
-from pcaseg.runtime.vocabulary import Vocabulary
+from pcaseg.runtime.vocabulary import Vocabulary, resolve_vocabulary
 from pcaseg.serving.limits import Limits, RequestError
 from pcaseg.serving.protocol import InferRequest, ProtocolTensor
 
 INPUTS = {"image": "BYTES", "frames": "UINT8", "classes": "BYTES", "vocabulary": "BYTES", "embeddings": "FP32"}
 """Names and datatypes of what a request may hold: `image` or `frames`, and at most one kind of vocabulary."""
+
+Names = ClassTree | Vocabulary
 
 
 def frames_of(request: InferRequest, limits: Limits, *, bits: int | None) -> list[np.ndarray]:
@@ -107,6 +111,29 @@ def vocabulary_of(
         raise RequestError(413, f"classes: {len(entries)} names, but this server takes {limits.classes}; give fewer")
     claimed = request.parameters.get("encoder_sha256", encoder_sha256)
     return Vocabulary(tuple(entries), np.asarray(embeddings.values, np.float32), str(claimed))
+
+
+def given_vocabulary(vocabulary: Vocabulary | None) -> Vocabulary:
+    """The vocabulary itself.
+
+    Raises:
+        RequestError: 400, there is none.
+    """
+    if vocabulary is None:
+        raise _bad("no class names: give `classes`, `vocabulary`, or `embeddings` with `classes`")
+    return vocabulary
+
+
+def class_lists() -> dict[str, Names]:
+    """The shipped class lists by name."""
+    return {name: resolve_vocabulary(name) for name in class_list_names()}
+
+
+def preparations(
+    names: Mapping[str, Names], prepare: Callable[[Names], Vocabulary]
+) -> dict[str, Callable[[], Vocabulary]]:
+    """Preparation of each registered vocabulary, by its name."""
+    return {name: partial(prepare, one) for name, one in names.items()}
 
 
 def registered_vocabulary(name: str, registered: Mapping[str, Callable[[], Vocabulary]]) -> Vocabulary:

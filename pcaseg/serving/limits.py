@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
-from pcaseg.errors import PcasegError
+from pcaseg.errors import ImageError, LargeImageError, PcasegError, VocabularyError
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,22 @@ class RequestError(PcasegError):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+def status_of(error: BaseException) -> int:
+    """The status of HTTP that says whose fault an error is."""
+    if isinstance(error, RequestError):
+        return error.status
+    if isinstance(error, LargeImageError):
+        return 413
+    return 400 if isinstance(error, (ImageError, VocabularyError)) else 500
+
+
+def sentence_of(error: Exception) -> str:
+    """Sentence that a caller is told; what nobody foresaw is logged instead."""
+    if isinstance(error, PcasegError):
+        return str(error)
+    _LOG.error("a request failed", exc_info=error)
+    if isinstance(error, MemoryError):
+        return "out of memory; send smaller images or fewer classes"
+    return "the server failed on this request; its log says why"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import zlib
-from collections.abc import Sequence
 from importlib import resources
 from typing import Any
 
@@ -17,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from pcaseg import __version__
-from pcaseg.runtime.palette import class_colours
+from pcaseg.runtime.palette import hex_colours
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.vocabulary import Vocabulary
 from pcaseg.serving.answers import json_answer, told
@@ -151,7 +150,7 @@ def _answer(result: Result, file: str | None, opacity: float) -> tuple[bytes, st
         return json_bytes(result.summary()), _DOWNLOADS[file]
     labels = zlib.compress(result.labels.astype("<u2").tobytes(), 1)
     answer = result.summary() | {
-        "colours": _hex(result.classes),
+        "colours": hex_colours(result.classes),
         "labels": base64.b64encode(labels).decode(),
     }
     return json_bytes(answer), "application/json"
@@ -161,7 +160,3 @@ def _png(picture: Image.Image) -> bytes:
     file = io.BytesIO()
     picture.save(file, "PNG")
     return file.getvalue()
-
-
-def _hex(names: Sequence[str]) -> list[str]:
-    return [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in class_colours(names).tolist()]

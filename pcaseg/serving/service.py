@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -15,25 +14,20 @@ from typing import Literal, ParamSpec, TypeVar
 
 import numpy as np
 
-from pcaseg.class_lists import class_list_names
-from pcaseg.class_syntax import ClassTree
-from pcaseg.errors import ImageError, LargeImageError, PcasegError, VocabularyError
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.segmenter import Segmenter
-from pcaseg.runtime.vocabulary import Vocabulary, resolve_vocabulary
+from pcaseg.runtime.vocabulary import Vocabulary
 from pcaseg.serving.batching import Batcher
-from pcaseg.serving.limits import Limits, RequestError
+from pcaseg.serving.inputs import Names, class_lists, given_vocabulary, preparations
+from pcaseg.serving.limits import Limits, RequestError, status_of
 from pcaseg.serving.metrics import Metrics
 
 Phase = Literal["starting", "ready", "draining"]
 """`draining` requests are still answered, and the caller is told to go elsewhere."""
 
-Names = ClassTree | Vocabulary
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_LOG = logging.getLogger(__name__)
 _MOST_READERS = 4
 
 
@@ -82,7 +76,7 @@ class Service:
         self.samples: Sequence[Sample] = ()
         self.failure: BaseException | None = None
         self._names: dict[str, Names] = dict(offer.vocabularies)
-        self._names |= {name: resolve_vocabulary(name) for name in class_list_names()}
+        self._names |= class_lists()
         self._segmenter: Segmenter | None = None
         self._batcher: Batcher | None = None
         self._default: Vocabulary | None = None
@@ -141,8 +135,7 @@ class Service:
 
     def registered(self) -> dict[str, Callable[[], Vocabulary]]:
         """Preparation of each registered vocabulary, by its name."""
-        prepare = self.segmenter.prepare
-        return {name: partial(prepare, names) for name, names in self._names.items()}
+        return preparations(self._names, self.segmenter.prepare)
 
     @asynccontextmanager
     async def admitted(self, way: str) -> AsyncIterator[None]:
@@ -181,14 +174,10 @@ class Service:
             RequestError: 400, it names no vocabulary and the server has none for such requests.
             VocabularyError, ImageError: the bundle does not take them.
         """
-        vocabulary = self._default if vocabulary is None else vocabulary
-        if vocabulary is None:
-            raise RequestError(400, "no class names: give `classes`, `vocabulary`, or `embeddings` with `classes`")
-        vocabulary = self.segmenter.prepare(vocabulary)  # refuses one of another text encoder
+        chosen = given_vocabulary(self._default if vocabulary is None else vocabulary)
+        chosen = self.segmenter.prepare(chosen)  # refuses one of another text encoder
         assert self._batcher is not None  # the segmenter is there
-        found = await asyncio.gather(
-            *(self._batcher.submit(image, vocabulary) for image in images), return_exceptions=True
-        )
+        found = await asyncio.gather(*(self._batcher.submit(image, chosen) for image in images), return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -205,22 +194,3 @@ class Service:
     def _run(self, images: Sequence[np.ndarray], vocabulary: Vocabulary) -> list[Result]:
         with self.metrics.network.time():
             return self.segmenter.segment_batch(images, vocabulary)
-
-
-def status_of(error: BaseException) -> int:
-    """The status of HTTP that says whose fault an error is."""
-    if isinstance(error, RequestError):
-        return error.status
-    if isinstance(error, LargeImageError):
-        return 413
-    return 400 if isinstance(error, (ImageError, VocabularyError)) else 500
-
-
-def sentence_of(error: Exception) -> str:
-    """Sentence that a caller is told; what nobody foresaw is logged instead."""
-    if isinstance(error, PcasegError):
-        return str(error)
-    _LOG.error("a request failed", exc_info=error)
-    if isinstance(error, MemoryError):
-        return "out of memory; send smaller images or fewer classes"
-    return "the server failed on this request; its log says why"

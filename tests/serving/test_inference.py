@@ -76,6 +76,7 @@ def test_triton_client_reads_health_and_metadata(client):
         "labels": "UINT16",
         "confidence": "FP32",
         "classes": "BYTES",
+        "legend": "BYTES",
     }
     assert [one["shape"] for one in found["inputs"] if one["name"] == "embeddings"] == [[-1, 64]]
 
