@@ -12,14 +12,17 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from support import SMALL_EVA, ShortlistedColours
 
+from pcaseg.benchmarks.studies.rtx_layers import measure
 from pcaseg.cli import main
 from pcaseg.errors import EngineError, MissingDependencyError, PcasegError
+from pcaseg.export.bundle import write_bundle
 from pcaseg.export.graphs import export_graph
 from pcaseg.export.label_graph import PERMITTED_OPS, LabelGraph, label_signature
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan, parse_graph
 from pcaseg.export.tensorrt.graphs import derive_graph
 from pcaseg.export.tensorrt.quantize import Calibration, quantize
+from pcaseg.model.checkpoint import load_model
 from pcaseg.runtime.backends import open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.cuda import open_driver
@@ -211,3 +214,12 @@ def test_two_engines_are_built_whole(trt, copy_bundle, tmp_path, monkeypatch, ca
             deserialize(trt, text, capture_log(trt), source="text", host_code=False)
         with pytest.raises(PcasegError, match="no NVIDIA driver can be used here|needs the package cuda-python"):
             open_backend("tensorrt-rtx", Bundle(path))
+
+
+@pytest.mark.slow
+def test_a_published_size_is_built(trt, tmp_path):
+    """Its time and size stand in `benchmarks/results/rtx_eva-b-384.json`."""
+    write_bundle(load_model("eva-b-384"), tmp_path / "eva.pcaseg")
+    row = measure(Bundle(tmp_path / "eva.pcaseg"), "main")
+    assert 400 < sum(row.kernels.values()) < row.kept
+    assert row.plan_bytes > row.weights_bytes > 300 * 2**20
