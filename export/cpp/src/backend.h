@@ -12,14 +12,17 @@ namespace pcaseg {
 
 constexpr const char* segmenter_name = "segmenter.onnx";
 
-/// Class names and their embeddings, count x width.
+/// Class names and their embeddings, rows x width: a row for each class, or several for one with synonyms of which the
+/// best counts.
 struct Vocabulary {
   std::vector<std::string> names;
   std::vector<float> embeddings;
   int64_t width;
   std::string encoder_sha256;
+  std::vector<uint16_t> class_of_row;  // ascending; empty where each class has one row
+  std::vector<uint16_t> objects;       // of a part its object, else the class itself; empty where there are no parts
 
-  int64_t count() const { return int64_t(names.size()); }
+  int64_t rows() const { return int64_t(class_of_row.empty() ? names.size() : class_of_row.size()); }
 };
 
 /// Logits of windows; where the graph has a shortlist, of the classes that it kept, ascending in each window.

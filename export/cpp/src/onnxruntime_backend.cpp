@@ -114,7 +114,7 @@ class OnnxRuntimeBackend : public Backend {
   std::string name() const override { return "onnxruntime-cpu"; }
 
   WindowLogits logits(const float* windows, int64_t count, const Vocabulary& vocabulary) override {
-    const int64_t side = manifest_.size_px, classes = vocabulary.count();
+    const int64_t side = manifest_.size_px, classes = vocabulary.rows();
     const Shape shape{count, 3, side, side};
     const auto outputs = run(tensor(windows, shape), vocabulary);
     const Shape found = shape_of(outputs[0]);
@@ -153,7 +153,7 @@ class OnnxRuntimeBackend : public Backend {
     std::vector<const char*> outputs;
     const Names names = manifest_.outputs();
     for (const std::string& name : names) outputs.push_back(name.c_str());
-    Ort::Value values[] = {std::move(image), tensor(vocabulary.embeddings.data(), {vocabulary.count(), vocabulary.width})};
+    Ort::Value values[] = {std::move(image), tensor(vocabulary.embeddings.data(), {vocabulary.rows(), vocabulary.width})};
     try {
       return session_.Run(Ort::RunOptions(), inputs, values, 2, outputs.data(), outputs.size());
     } catch (const Ort::Exception& error) {
