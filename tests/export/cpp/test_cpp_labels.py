@@ -25,6 +25,15 @@ def assert_same(native, image, result) -> None:
     assert confidence.tobytes() == result.confidence.tobytes()
 
 
+def set_random_classes(python, native, count) -> None:
+    manifest, names = python.backend.manifest, [f"thing number {i}" for i in range(count)]
+    rows = np.random.default_rng(count).normal(size=(count, manifest.text.embed_dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    python.set_vocabulary(Vocabulary(tuple(names), rows, manifest.text.encoder_sha256))
+    native.set_vocabulary(names, rows, manifest.text.encoder_sha256)
+    assert native.classes == names
+
+
 @pytest.mark.parametrize("window_batch", [1, 3])
 @pytest.mark.parametrize("strategy", ["single", "sliding"])
 @pytest.mark.parametrize("graph", ["logits", "shortlist"])
@@ -64,14 +73,19 @@ def test_any_number_of_classes(library, bundle, frame, graph, count):
         Segmenter(bundle(graph), threads=1, strategy="sliding"),
         library.open(bundle(graph), strategy="sliding"),
     )
-    rows = np.random.default_rng(count).normal(size=(count, 64)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    names, encoder = [f"thing number {i}" for i in range(count)], python.backend.manifest.text.encoder_sha256
-    python.set_vocabulary(Vocabulary(tuple(names), rows, encoder))
-    native.set_vocabulary(names, rows, encoder)
-    assert native.classes == names
+    set_random_classes(python, native, count)
     image = frame(40, 57)
     assert_same(native, image, python(image))
+
+
+@pytest.mark.slow  # the export takes minutes, and 5 GB of memory
+def test_a_frame_of_eva_b_384(library, bundle, frame):
+    python, native = Segmenter(bundle("eva-b-384"), threads=1), library.open(bundle("eva-b-384"))
+    set_random_classes(python, native, 5)
+    image = frame(480, 640)
+    result = python(image)
+    assert len(np.unique(result.labels)) > 1
+    assert_same(native, image, result)
 
 
 TREES = {
