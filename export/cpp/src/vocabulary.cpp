@@ -149,9 +149,11 @@ Tree tree_of(const SafeTensors& file) {
 /// Takes over rows and objects where they say more than a row for each class and no parts; `tree` has some of each.
 void plant(const Tree& tree, Vocabulary& vocabulary) {
   const int64_t count = int64_t(vocabulary.names.size());
-  const auto is_whole = [](const Json& value) { return value.kind == Kind::integer; };
   const auto& rows = tree.rows;
-  bool fits = std::all_of(rows.begin(), rows.end(), is_whole) && std::all_of(tree.objects.begin(), tree.objects.end(), is_whole);
+  const auto are_whole = [](const std::vector<Json>& values) {
+    return std::all_of(values.begin(), values.end(), [](const Json& value) { return value.kind == Kind::integer; });
+  };
+  bool fits = are_whole(rows) && are_whole(tree.objects);
   fits = fits && (rows.empty() || (rows.front().whole() == 0 && rows.back().whole() == count - 1));
   int64_t last = 0;
   for (size_t i = 0; fits && i < rows.size(); ++i) {

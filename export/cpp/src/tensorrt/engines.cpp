@@ -15,13 +15,15 @@ namespace {
 
 constexpr uint64_t sidecar_most_bytes = 16 << 20;
 constexpr int64_t sidecar_schema = 2;
+const char* const build_anew = "; build it anew with pcaseg build";
 
 using Kind = Json::Kind;
 
 /// A member of an object that is there and of its kind. Throws std::invalid_argument.
 const Json& member(const Json& object, const char* name, Kind kind) {
   const Json* found = object.find(name);
-  if (found == nullptr || found->kind != kind) throw std::invalid_argument(std::string(name) + " is missing or of another type");
+  if (found == nullptr || found->kind != kind)
+    throw std::invalid_argument(std::string(name) + " is missing or of another type");
   return *found;
 }
 
@@ -42,14 +44,16 @@ void add(const std::string& path, const Bundle& bundle, const std::string& role,
     throw std::invalid_argument("schema_version is not 2");
   const Json& key = member(sidecar, "key", Kind::object);
   const FileEntry* graph = bundle.manifest().find(segmenter_name);
-  const bool fits = member(key, "runtime", Kind::string).text == "tensorrt" && member(key, "graph", Kind::string).text == role &&
-                    graph != nullptr && member(key, "onnx_sha256", Kind::string).text == graph->sha256 &&
-                    member(key, "precision", Kind::string).text == (bundle.manifest().precision == "float16" ? "fp16" : "fp32") &&
+  const auto text = [&](const char* name) { return member(key, name, Kind::string).text; };
+  const char* const precision = bundle.manifest().precision == "float16" ? "fp16" : "fp32";
+  const bool fits = text("runtime") == "tensorrt" && text("graph") == role && text("precision") == precision &&
+                    graph != nullptr && text("onnx_sha256") == graph->sha256 &&
                     !member(key, "weight_stripped", Kind::boolean).truth &&
                     (key.find("plugins") == nullptr || key.find("plugins")->kind == Kind::null);
   if (!fits) return;
-  engines.push_back({path.substr(0, path.size() - 5) + ".plan", member(sidecar, "sha256", Kind::string).text,
-                     member(sidecar, "nbytes", Kind::integer).whole(), member(key, "version_compatible", Kind::boolean).truth});
+  const std::string plan = path.substr(0, path.rfind('.')) + ".plan";
+  engines.push_back({plan, member(sidecar, "sha256", Kind::string).text, member(sidecar, "nbytes", Kind::integer).whole(),
+                     member(key, "version_compatible", Kind::boolean).truth});
 }
 
 }  // namespace
@@ -59,10 +63,10 @@ std::string StoredEngine::read() const {
   try {
     data = read_file(path, uint64_t(bytes) + 1);
   } catch (const std::system_error& reason) {
-    throw Error(PCASEG_BAD_BUNDLE, path + ": cannot be read (" + reason.code().message() + "); build it anew with pcaseg build");
+    throw Error(PCASEG_BAD_BUNDLE, path + ": cannot be read (" + reason.code().message() + ")" + build_anew);
   }
   if (data.size() != uint64_t(bytes) || sha256_of(data) != sha256)
-    throw Error(PCASEG_BAD_BUNDLE, path + ": differs from what was built (truncated or altered); build it anew with pcaseg build");
+    throw Error(PCASEG_BAD_BUNDLE, path + ": differs from what was built (truncated or altered)" + build_anew);
   return data;
 }
 
@@ -70,7 +74,8 @@ std::vector<StoredEngine> find_engines(const Bundle& bundle, const std::string& 
   std::vector<StoredEngine> engines;
   for (const std::string& path : sidecars(bundle.shown("engines"))) {
     const auto refuse = [&](const std::string& reason) {
-      throw Error(PCASEG_BAD_BUNDLE, path + ": no sidecar of an engine (" + reason + "); delete it, and run pcaseg build again");
+      throw Error(PCASEG_BAD_BUNDLE,
+                  path + ": no sidecar of an engine (" + reason + "); delete it, and run pcaseg build again");
     };
     try {
       add(path, bundle, role, engines);

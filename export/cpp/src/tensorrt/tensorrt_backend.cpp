@@ -32,7 +32,8 @@ class Log : public nvinfer1::ILogger {
 
 void check(cudaError_t code, const std::string& what) {
   if (code != cudaSuccess)
-    throw Error(PCASEG_FAILED, "tensorrt: CUDA refuses " + what + " (" + cudaGetErrorString(code) + "); free the GPU's memory or restart the program");
+    throw Error(PCASEG_FAILED, "tensorrt: CUDA refuses " + what + " (" + cudaGetErrorString(code) +
+                                   "); free the GPU's memory or restart the program");
 }
 
 /// Memory on the GPU that grows to the largest size that was asked for.
@@ -118,7 +119,9 @@ class TensorRTBackend : public Backend {
                                      "); install NVIDIA's driver, or take the backend onnxruntime");
     stream_.emplace();
     runtime_.reset(nvinfer1::createInferRuntime(log_));
-    if (!runtime_) throw Error(PCASEG_FAILED, "tensorrt: does not start (" + log_.last() + "); install the version that the library was built for");
+    if (!runtime_)
+      throw Error(PCASEG_FAILED, "tensorrt: does not start (" + log_.last() +
+                                     "); install the version that the library was built for");
     engines("main");
   }
 
@@ -144,7 +147,9 @@ class TensorRTBackend : public Backend {
  private:
   /// Refuses with TensorRT's last complaint where something was not done.
   void need(const Engine& engine, bool done, const std::string& what) const {
-    if (!done) throw Error(PCASEG_FAILED, engine.path + ": TensorRT refuses " + what + " (" + log_.last() + "); build the engine anew with pcaseg build");
+    if (!done)
+      throw Error(PCASEG_FAILED, engine.path + ": TensorRT refuses " + what + " (" + log_.last() +
+                                     "); build the engine anew with pcaseg build");
   }
 
   /// The engines of a graph that TensorRT takes here, opened once.
@@ -203,7 +208,8 @@ class TensorRTBackend : public Backend {
     if (type == nvinfer1::DataType::kFLOAT || type == nvinfer1::DataType::kINT32) return 4;
     if (type == nvinfer1::DataType::kUINT8) return 1;
     if (int(type) == int64_type) return 8;
-    throw Error(PCASEG_BAD_BUNDLE, engine.path + ": " + name + " is of a type that no bundle has; build it anew with pcaseg build");
+    throw Error(PCASEG_BAD_BUNDLE,
+                engine.path + ": " + name + " is of a type that no bundle has; build it anew with pcaseg build");
   }
 
   void* bind(Engine& engine, const std::string& name, size_t bytes) {
@@ -228,7 +234,8 @@ class TensorRTBackend : public Backend {
   void download(Engine& engine, const std::string& name, Output& output) {
     const size_t count = elements(output.shape), width = width_of(engine, name);
     std::vector<char> bytes(count * width);
-    check(cudaMemcpyAsync(bytes.data(), engine.memory[name].reserve(0), bytes.size(), cudaMemcpyDeviceToHost, *stream_), "to give the output");
+    const void* address = engine.memory[name].reserve(0);
+    check(cudaMemcpyAsync(bytes.data(), address, bytes.size(), cudaMemcpyDeviceToHost, *stream_), "to give the output");
     check(cudaStreamSynchronize(*stream_), "to finish");
     const auto copy = [&](auto& values, auto one) {
       std::vector<decltype(one)> found(count);
