@@ -78,7 +78,8 @@ def test_any_number_of_classes(library, bundle, frame, graph, count):
     assert_same(native, image, python(image))
 
 
-@pytest.mark.slow  # the export takes minutes, and 5 GB of memory
+@pytest.mark.slow  # the export takes minutes, on a busy machine half an hour, and 3 GB of memory
+@pytest.mark.timeout(5400)
 def test_a_frame_of_eva_b_384(library, bundle, frame):
     python, native = Segmenter(bundle("eva-b-384"), threads=1), library.open(bundle("eva-b-384"))
     set_random_classes(python, native, 5)
