@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pcaseg.runtime.palette import class_colours
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
@@ -18,10 +20,11 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("examples")
 
 
-def run(name: str, *words: str | Path, code: int = 0) -> tuple[str, str]:
+def run(name: str, *words: str | Path, code: int = 0, **environment: str) -> tuple[str, str]:
     """Standard output and standard error of a program."""
     command = [sys.executable, str(EXAMPLES / name), *map(str, words)]
-    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    environment |= {"OMP_NUM_THREADS": "1"}
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | environment)
     assert found.returncode == code, found.stdout + found.stderr
     return found.stdout, found.stderr
 
@@ -66,6 +69,49 @@ def test_folder_batch_goes_on(out, trained_tiny):
     shown, errors = run("folder_batch.py", images, "--bundle", trained_tiny, "--out", out / "batch", code=1)
     assert "0 segmented, 4 done before, 1 could not be read" in shown
     assert "broken.png" in errors
+
+
+@pytest.fixture(scope="module")
+def bindings(tmp_path_factory):
+    """A folder with the system's PyGObject alone, for this Python."""
+    folder = tmp_path_factory.mktemp("bindings")
+    script = "import gi; gi.require_version('GstApp', '1.0'); print(gi.__path__[0])"
+    for where in ("/usr/bin/python3", sys.executable):
+        found = subprocess.run([where, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(folder)})
+        if found.returncode:
+            pytest.skip("no PyGObject with GStreamer for this Python; examples/gstreamer_labels.py says what it needs")
+        if not (folder / "gi").exists():
+            (folder / "gi").symlink_to(found.stdout.strip())
+    return str(folder)
+
+
+@pytest.mark.parametrize("width", [64, 97])
+def test_gstreamer_labels(out, trained_tiny, bindings, width):
+    """Frames whose rows are padded and whose rows are not come out in their size, in the classes' colours."""
+    source = f"videotestsrc num-buffers=3 pattern=blue ! video/x-raw,width={width},height=50"
+    sink = f"pngenc ! multifilesink location={out}/{width}-%d.png"
+    (out / "names.txt").write_text("sky\nwater\ngrass\n")
+    words = ["--bundle", trained_tiny, "--vocabulary", out / "names.txt", "--source", source, "--sink", sink]
+    shown, _ = run("gstreamer_labels.py", *words, PYTHONPATH=bindings)
+    assert shown == "3 frames labelled, 0 failed, 0 dropped\n"
+    pictures = [Image.open(path) for path in sorted(out.glob(f"{width}-*.png"))]
+    assert [picture.size for picture in pictures] == [(width, 50)] * 3
+    shades = [tuple(colour // 2 + (0, 0, 127)) for colour in class_colours(["sky", "water", "grass"])]
+    assert pictures[2].getpixel((width // 2, 25)) in shades
+
+
+@pytest.mark.parametrize(
+    ("end", "described", "said"),
+    [
+        ("--source", "nosuchthing", 'no element "nosuchthing"'),
+        ("--source", "filesrc location=absent.ogv ! decodebin", "Resource not found"),
+        ("--sink", "filesink location=/dev/full", "No space left"),
+    ],
+)
+def test_gstreamers_faults_are_one_sentence(trained_tiny, bindings, end, described, said):
+    words = ["--bundle", trained_tiny, "--sink", "fakesink", end, described]
+    _, errors = run("gstreamer_labels.py", *words, code=2, PYTHONPATH=bindings)
+    assert errors.count("\n") == 1 and said in errors and "gst-launch-1.0" in errors
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ namespace {
 
 const char* const usage =
     "usage: pcaseg-segment BUNDLE VOCABULARY.safetensors FOLDER [--raw WIDTHxHEIGHT] [--threads N]\n"
-    "                      [--strategy single|sliding] [--window-batch N] < frames (PNG, PPM, or raw RGB)\n";
+    "                      [--strategy single|sliding] [--window-batch N] [--backend NAME]\n"
+    "                      < frames (PNG, PPM, or raw RGB)\n";
 
 int fail(const char* sentence) {
   std::fprintf(stderr, "error: %s\n", sentence);
@@ -49,6 +50,7 @@ int main(int count, char** words) {
     char end = 0;
     if (option == "--threads") options.threads = std::atoi(value.c_str());
     else if (option == "--window-batch") options.window_batch = std::atoi(value.c_str());
+    else if (option == "--backend" && i + 1 < count) options.backend = words[i + 1];
     else if (option == "--strategy" && i + 1 < count) options.strategy = words[i + 1];
     else if (option != "--raw" || std::sscanf(value.c_str(), "%dx%d%c", &raw.width, &raw.height, &end) != 2) return fail(usage);
   }

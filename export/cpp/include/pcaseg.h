@@ -74,11 +74,12 @@ PCASEG_API pcaseg_status pcaseg_open(const char* bundle, const pcaseg_options* o
 /* Closes a segmenter; NULL is fine. */
 PCASEG_API void pcaseg_close(pcaseg_segmenter* segmenter);
 
-/* Sets the classes of the frames to come from a .safetensors file, as `pcaseg vocab` writes it. */
+/* Sets the classes of the frames to come from a .safetensors file, as `pcaseg vocab` writes it, with synonyms and parts
+ * if need be. */
 PCASEG_API pcaseg_status pcaseg_load_vocabulary(pcaseg_segmenter* segmenter, const char* path);
 
-/* The same from memory: `count` names in UTF-8 and their embeddings, count x width float32 of unit norm, made by the
- * text encoder whose SHA-256 is given. */
+/* The same from memory, a row for each class: `count` names in UTF-8 and their embeddings, count x width float32 of unit
+ * norm, made by the text encoder whose SHA-256 is given. */
 PCASEG_API pcaseg_status pcaseg_set_vocabulary(pcaseg_segmenter* segmenter, const char* const* names, size_t count,
                                                const float* embeddings, size_t width, const char* encoder_sha256);
 

@@ -23,6 +23,9 @@ class Bundle {
   /// Throws Error(PCASEG_BAD_BUNDLE): not listed, missing, or not the bytes that the manifest vouches for.
   std::string read(const std::string& name);
 
+  /// The bundle's path as messages show it.
+  const std::string& path() const { return path_; }
+
   /// The path of a file as messages show it.
   std::string shown(const std::string& name) const;
 

@@ -75,7 +75,9 @@ pcaseg_status pcaseg_set_vocabulary(pcaseg_segmenter* segmenter, const char* con
   return guarded([&] {
     given(segmenter, "segmenter");
     given(embeddings, "embeddings");
-    pcaseg::Vocabulary vocabulary{{}, {}, int64_t(width), given(encoder_sha256, "encoder_sha256")};
+    pcaseg::Vocabulary vocabulary;
+    vocabulary.width = int64_t(width);
+    vocabulary.encoder_sha256 = given(encoder_sha256, "encoder_sha256");
     for (size_t i = 0; i < count; ++i) vocabulary.names.push_back(given(given(names, "names")[i], "a name"));
     vocabulary.embeddings.assign(embeddings, embeddings + count * width);
     try {

@@ -226,6 +226,7 @@ Manifest filled(const Field& top) {
                       sliding.at("stride_px").json.whole()};
   manifest.embed_dim = text.at("embed_dim").json.whole();
   manifest.encoder_sha256 = text.at("encoder_sha256").text();
+  manifest.precision = top.at("precision").text();
   if (const Json* shortlist = top.json.find("shortlist"); shortlist != nullptr && shortlist->kind == Kind::integer)
     manifest.shortlist = shortlist->whole();
   for (const auto& [name, file] : top.at("files").entries())

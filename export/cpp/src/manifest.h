@@ -34,7 +34,7 @@ struct Manifest {
   int64_t size_px;                      // side of the network's input
   Sliding sliding;
   int64_t embed_dim;
-  std::string encoder_sha256;
+  std::string encoder_sha256, precision;  // `float32` or `float16`
   std::optional<int64_t> shortlist;
   std::vector<FileEntry> files;
 

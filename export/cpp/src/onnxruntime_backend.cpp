@@ -62,41 +62,30 @@ Names dimensions(const Ort::ConstTensorTypeAndShapeInfo& info) {
   return shown;
 }
 
-Shape shape_of(const Ort::Value& value) { return value.GetTensorTypeAndShapeInfo().GetShape(); }
-
-/// Whole numbers of either width.
-std::vector<int64_t> integers(const Ort::Value& value) {
+/// An output, copied, as float32 or whole numbers; of another type, as neither.
+Output copied(const Ort::Value& value) {
   const auto info = value.GetTensorTypeAndShapeInfo();
   const size_t count = info.GetElementCount();
-  if (info.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32) {
-    const int32_t* data = value.GetTensorData<int32_t>();
-    return {data, data + count};
+  Output output{info.GetShape(), {}, {}};
+  switch (info.GetElementType()) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT:
+      output.floats.assign(value.GetTensorData<float>(), value.GetTensorData<float>() + count);
+      break;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32:
+      output.integers.assign(value.GetTensorData<int32_t>(), value.GetTensorData<int32_t>() + count);
+      break;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64:
+      output.integers.assign(value.GetTensorData<int64_t>(), value.GetTensorData<int64_t>() + count);
+      break;
+    default:
+      break;
   }
-  if (info.GetElementType() == ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64) {
-    const int64_t* data = value.GetTensorData<int64_t>();
-    return {data, data + count};
-  }
-  throw Error(PCASEG_BAD_BUNDLE, std::string(segmenter_name) + " returned indices of another type" + export_anew);
-}
-
-const float* floats(const Ort::Value& value) {
-  if (value.GetTensorTypeAndShapeInfo().GetElementType() != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
-    throw Error(PCASEG_BAD_BUNDLE, std::string(segmenter_name) + " returned other numbers than float32" + export_anew);
-  return value.GetTensorData<float>();
-}
-
-/// True where no class is named that there is none of, and each row ascends.
-bool are_ascending(const std::vector<int64_t>& kept, size_t row, int64_t classes) {
-  for (size_t i = 0; i < kept.size(); ++i) {
-    if (kept[i] < 0 || kept[i] >= classes) return false;
-    if (i % row != 0 && kept[i] <= kept[i - 1]) return false;
-  }
-  return true;
+  return output;
 }
 
 class OnnxRuntimeBackend : public Backend {
  public:
-  OnnxRuntimeBackend(Bundle& bundle, int threads) : manifest_(bundle.manifest()) {
+  OnnxRuntimeBackend(Bundle& bundle, int threads) : Backend(bundle.manifest()) {
     const std::string data = bundle.read(segmenter_name), shown = bundle.shown(segmenter_name);
     memory_ = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
     Ort::SessionOptions options;
@@ -113,69 +102,30 @@ class OnnxRuntimeBackend : public Backend {
 
   std::string name() const override { return "onnxruntime-cpu"; }
 
-  WindowLogits logits(const float* windows, int64_t count, const Vocabulary& vocabulary) override {
-    const int64_t side = manifest_.size_px, classes = vocabulary.count();
-    const Shape shape{count, 3, side, side};
-    const auto outputs = run(tensor(windows, shape), vocabulary);
-    const Shape found = shape_of(outputs[0]);
-    if (manifest_.shortlist) return shortlisted(outputs, found, count, classes);
-    if (found.size() != 4 || found[0] != count || found[1] != classes)
-      refuse(tuple(found) + " for " + std::to_string(count) + " windows and " + std::to_string(classes) + " classes");
-    return {maps_of(outputs[0], found), {}};
-  }
-
-  void labels(const uint8_t* frames, int64_t count, int64_t height, int64_t width, const Vocabulary& vocabulary,
-              uint16_t* labels, float* confidence) override {
-    const Shape shape{count, height, width, 3}, pixels{count, height, width};
-    const auto outputs = run(tensor(frames, shape), vocabulary);
-    const Shape first = shape_of(outputs[0]), second = shape_of(outputs[1]);
-    if (first != pixels || second != pixels)
-      refuse(tuple(first) + " and " + tuple(second) + " for images of " + tuple(pixels));
-    const std::vector<int64_t> found = integers(outputs[0]);
-    std::copy(found.begin(), found.end(), labels);
-    std::copy_n(floats(outputs[1]), found.size(), confidence);
+ protected:
+  std::vector<Output> run(const ImageInput& image, const Vocabulary& vocabulary) override {
+    const char* const inputs[] = {"image", "text"};
+    std::vector<const char*> outputs;
+    const Names names = manifest_.outputs();
+    for (const std::string& name : names) outputs.push_back(name.c_str());
+    Ort::Value values[] = {image.frames ? tensor(image.frames, image.shape) : tensor(image.windows, image.shape),
+                           tensor(vocabulary.embeddings.data(), {vocabulary.rows(), vocabulary.width})};
+    std::vector<Output> found;
+    try {
+      for (const Ort::Value& value : session_.Run(Ort::RunOptions(), inputs, values, 2, outputs.data(), outputs.size()))
+        found.push_back(copied(value));
+    } catch (const Ort::Exception& error) {
+      throw Error(PCASEG_FAILED, std::string(segmenter_name) + ": ONNX Runtime failed (" + said(error) + ")" + export_anew);
+    }
+    return found;
   }
 
  private:
-  [[noreturn]] static void refuse(const std::string& found) {
-    throw Error(PCASEG_BAD_BUNDLE, segmenter_name + (" returned " + found) + export_anew);
-  }
-
   template <class Value>
   Ort::Value tensor(const Value* values, const Shape& shape) const {
     size_t count = 1;
     for (int64_t length : shape) count *= size_t(length);
     return Ort::Value::CreateTensor<Value>(memory_, const_cast<Value*>(values), count, shape.data(), shape.size());
-  }
-
-  std::vector<Ort::Value> run(Ort::Value image, const Vocabulary& vocabulary) {
-    const char* const inputs[] = {"image", "text"};
-    std::vector<const char*> outputs;
-    const Names names = manifest_.outputs();
-    for (const std::string& name : names) outputs.push_back(name.c_str());
-    Ort::Value values[] = {std::move(image), tensor(vocabulary.embeddings.data(), {vocabulary.count(), vocabulary.width})};
-    try {
-      return session_.Run(Ort::RunOptions(), inputs, values, 2, outputs.data(), outputs.size());
-    } catch (const Ort::Exception& error) {
-      throw Error(PCASEG_FAILED, std::string(segmenter_name) + ": ONNX Runtime failed (" + said(error) + ")" + export_anew);
-    }
-  }
-
-  static Maps maps_of(const Ort::Value& value, const Shape& shape) {
-    Maps maps(shape[0], shape[1], shape[2], shape[3]);
-    std::copy_n(floats(value), maps.values.size(), maps.values.data());
-    return maps;
-  }
-
-  WindowLogits shortlisted(const std::vector<Ort::Value>& outputs, const Shape& found, int64_t count, int64_t classes) {
-    const int64_t most = std::min(classes, *manifest_.shortlist);
-    const Shape named = shape_of(outputs[1]);
-    const std::vector<int64_t> kept = integers(outputs[1]);
-    const bool fits = found.size() == 4 && Shape(found.begin(), found.begin() + 2) == named && named == Shape{count, most};
-    if (!fits || !are_ascending(kept, size_t(most), classes))
-      refuse(tuple(found) + " and " + tuple(named) + ", which are not " + std::to_string(most) + " of " +
-             std::to_string(classes) + " classes for " + std::to_string(count) + " windows");
-    return {maps_of(outputs[0], found), kept};
   }
 
   /// The graph's inputs and outputs against the bundle's.
@@ -213,7 +163,6 @@ class OnnxRuntimeBackend : public Backend {
   }
 
   Ort::Env& environment_ = environment();  // first: without it not even an empty session can be destroyed
-  const Manifest manifest_;
   Ort::MemoryInfo memory_{nullptr};
   Ort::Session session_{nullptr};
 };

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "error.h"
+#include "parts.h"
 #include "python_text.h"
 #include "shortlist.h"
 #include "vocabulary.h"
@@ -39,6 +40,11 @@ Strategy choose_strategy(const Manifest& manifest, const char* asked) {
 int64_t checked_count(const char* name, int value, int fallback) {
   if (value < 0) throw Error(PCASEG_BAD_ARGUMENT, std::string(name) + "=" + std::to_string(value) + ": give 1 or more");
   return value == 0 ? fallback : value;
+}
+
+/// Puts for each of `count` places what the table holds there; an empty table changes nothing.
+void look_up(const std::vector<uint16_t>& table, uint16_t* places, size_t count) {
+  if (!table.empty()) std::transform(places, places + count, places, [&](uint16_t place) { return table[place]; });
 }
 
 size_t row_bytes(const pcaseg_frame& frame) { return 3 * size_t(frame.width); }
@@ -97,8 +103,8 @@ void Segmenter::check_frames(const pcaseg_frame* frames, size_t count) const {
                                       " pixels (height x width), but the bundle takes " + std::to_string(size->first) +
                                       " x " + std::to_string(size->second) +
                                       " alone; resize the frame, or export without --image-size");
-  if (manifest.is_labels && manifest.shortlist && vocabulary_.count() > most_indexed)
-    throw Error(PCASEG_BAD_VOCABULARY, "vocabulary: " + std::to_string(vocabulary_.count()) +
+  if (manifest.is_labels && manifest.shortlist && vocabulary_.rows() > most_indexed)
+    throw Error(PCASEG_BAD_VOCABULARY, "vocabulary: " + std::to_string(vocabulary_.rows()) +
                                            " names, but a graph of labels with a shortlist takes at most 4096; give "
                                            "fewer, or export logits");
 }
@@ -110,8 +116,10 @@ void Segmenter::run_labels(const pcaseg_frame* frames, size_t count, uint16_t* l
     for (size_t y = 0; y < height; ++y)
       std::copy_n(frames[i].pixels + y * (frames[i].row_bytes ? frames[i].row_bytes : row), row,
                   packed.data() + (i * height + y) * row);
+  const size_t pixels = count * height * size_t(frames->width);
   backend_->labels(packed.data(), int64_t(count), frames->height, frames->width, vocabulary_, labels, confidence);
-  check_finite(confidence, count * height * size_t(frames->width));
+  check_finite(confidence, pixels);
+  look_up(vocabulary_.class_of_row, labels, pixels);
 }
 
 void Segmenter::run_windows(const pcaseg_frame* frames, size_t count, uint16_t* labels, float* confidence,
@@ -128,12 +136,20 @@ void Segmenter::run_windows(const pcaseg_frame* frames, size_t count, uint16_t* 
   check_finite(logits.maps.values.data(), logits.maps.values.size());
   times.network_ms = clock.lap();
   for (size_t i = 0; i < count; ++i) {
-    SharedLogits shared = share_classes(logits, int64_t(i) * windows, windows, vocabulary_.count());
+    SharedLogits shared = share_classes(logits, int64_t(i) * windows, windows, vocabulary_.rows());
     const Maps scores = merge_windows(std::move(shared.maps), strategy_, manifest.sliding);
     uint16_t* first = labels + i * pixels;
     label_map(scores, frames->height, frames->width, first, confidence + i * pixels);
-    if (!shared.classes.empty())
-      std::transform(first, first + pixels, first, [&](uint16_t place) { return uint16_t(shared.classes[place]); });
+    std::vector<uint16_t> classes = std::move(shared.classes);
+    if (classes.empty()) classes = vocabulary_.class_of_row;
+    else look_up(vocabulary_.class_of_row, classes.data(), classes.size());
+    look_up(classes, first, pixels);
+    if (vocabulary_.objects.empty()) continue;
+    if (classes.empty()) {
+      classes.resize(size_t(scores.classes));
+      std::iota(classes.begin(), classes.end(), uint16_t(0));
+    }
+    choose_parts(scores, classes, vocabulary_.objects, frames->height, frames->width, first, confidence + i * pixels);
   }
   times.labels_ms = clock.lap();
 }

@@ -18,11 +18,12 @@ SharedLogits share_classes(const WindowLogits& logits, int64_t first, int64_t wi
   for (int64_t i = 0; i < windows * given.classes; ++i) is_kept[kept[i]] = true;
   const auto dropped = std::find(is_kept.begin(), is_kept.end(), false);
   if (dropped != is_kept.end()) *dropped = true;
-  std::vector<int64_t> shared, place(size_t(classes), 0);
+  std::vector<uint16_t> shared;
+  std::vector<int64_t> place(size_t(classes), 0);
   for (int64_t label = 0; label < classes; ++label) {
     if (!is_kept[label]) continue;
     place[label] = int64_t(shared.size());
-    shared.push_back(label);
+    shared.push_back(uint16_t(label));
   }
   Maps maps(windows, int64_t(shared.size()), given.height, given.width, dropped_logit);
   for (int64_t window = 0; window < windows; ++window)

@@ -1,5 +1,6 @@
 #include "vocabulary.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -103,38 +104,108 @@ const std::string* metadata_of(const SafeTensors& file, const char* name) {
   return found == nullptr ? nullptr : &found->text;
 }
 
-std::vector<std::string> parse_names(const std::string& text) {
-  const Json names = parse_json(text);
-  if (names.kind != Kind::array) damaged("names is not a list");
-  std::vector<std::string> parsed;
-  for (const Json& name : names.items) {
-    if (name.kind != Kind::string) damaged("class list: class " + std::to_string(parsed.size()) + " is not a string; give names only");
-    parsed.push_back(name.text);
-  }
-  return parsed;
+/// The text of metadata that every vocabulary has. Throws std::invalid_argument: it lacks them.
+const std::string& needed(const SafeTensors& file, const char* name) {
+  const std::string* found = metadata_of(file, name);
+  if (found == nullptr) damaged(std::string(name) + " is missing");
+  return *found;
 }
 
-/// Refuses names that no vocabulary has.
-void check_names(const Vocabulary& vocabulary) {
-  const auto count = std::to_string(vocabulary.count());
-  if (vocabulary.names.empty()) damaged("vocabulary: no class names; give at least one");
-  if (vocabulary.count() > most_classes)
-    damaged("vocabulary: " + count + " classes do not fit 16-bit labels; give at most 65535");
-  for (size_t i = 0; i < vocabulary.names.size(); ++i) {
-    const std::string& name = vocabulary.names[i];
-    const std::string place = "vocabulary: class " + std::to_string(i);
+/// What Python calls the type of a value.
+std::string type_name(const Json& value) {
+  static const char* const names[] = {"NoneType", "bool", "int", "float", "str", "list", "dict"};
+  return names[int(value.kind)];
+}
+
+/// What Python's `tuple` makes of a JSON text: the items of a list, the keys of an object, the characters of a string.
+std::vector<Json> items_of(const std::string& text) {
+  Json value = parse_json(text);
+  if (value.kind == Kind::array) return std::move(value.items);
+  if (value.kind != Kind::object && value.kind != Kind::string) damaged("'" + type_name(value) + "' object is not iterable");
+  Json word;
+  word.kind = Kind::string;
+  const bool is_empty = value.kind == Kind::object ? value.members.empty() : value.text.empty();
+  return std::vector<Json>(is_empty ? 0 : 1, word);  // not more is asked of them than that they are strings
+}
+
+/// Rows, objects and the kinds of prompts and synonyms, of files of the second format.
+struct Tree {
+  std::vector<Json> rows, objects;
+};
+
+Tree tree_of(const SafeTensors& file) {
+  Tree tree{items_of(needed(file, "rows")), items_of(needed(file, "objects"))};
+  const std::vector<Json> templates = items_of(needed(file, "templates"));
+  const auto is_string = [](const Json& value) { return value.kind == Kind::string; };
+  bool known = std::all_of(templates.begin(), templates.end(), is_string);
+  if (known) {
+    const std::string& synonyms = needed(file, "synonyms");
+    known = synonyms == "best" || synonyms == "mean";
+  }
+  if (!known) damaged("templates or synonyms are of no known kind");
+  return tree;
+}
+
+/// Takes over rows and objects where they say more than a row for each class and no parts; `tree` has some of each.
+void plant(const Tree& tree, Vocabulary& vocabulary) {
+  const int64_t count = int64_t(vocabulary.names.size());
+  const auto& rows = tree.rows;
+  const auto are_whole = [](const std::vector<Json>& values) {
+    return std::all_of(values.begin(), values.end(), [](const Json& value) { return value.kind == Kind::integer; });
+  };
+  bool fits = are_whole(rows) && are_whole(tree.objects);
+  fits = fits && (rows.empty() || (rows.front().whole() == 0 && rows.back().whole() == count - 1));
+  int64_t last = 0;
+  for (size_t i = 0; fits && i < rows.size(); ++i) {
+    const int64_t row = rows[i].whole();
+    fits = row == last || row == last + 1;
+    last = row;
+  }
+  if (!fits) damaged("vocabulary: rows do not belong to " + std::to_string(count) + " classes in order" + make_anew);
+  std::vector<int64_t> objects;
+  for (const Json& object : tree.objects) objects.push_back(object.whole());
+  const auto is_object = [&](int64_t object) { return object >= 0 && object < count && objects[size_t(object)] == object; };
+  if (!objects.empty() && (int64_t(objects.size()) != count || !std::all_of(objects.begin(), objects.end(), is_object))) {
+    std::vector<std::string> shown;
+    for (size_t i = 0; i < objects.size() && i < 8; ++i) shown.push_back(repr(tree.objects[i]));
+    damaged("vocabulary: " + std::to_string(count) + " names but objects (" + join(shown, ", ") +
+            (shown.size() == 1 ? ",)" : ")") + make_anew);
+  }
+  if (!rows.empty() && int64_t(rows.size()) != count)
+    for (const Json& row : rows) vocabulary.class_of_row.push_back(uint16_t(row.whole()));
+  bool has_parts = false;
+  for (size_t i = 0; i < objects.size(); ++i) has_parts |= objects[i] != int64_t(i);
+  if (has_parts) vocabulary.objects.assign(objects.begin(), objects.end());
+}
+
+void check_count(size_t count) {
+  if (count > size_t(most_classes))
+    damaged("vocabulary: " + std::to_string(count) + " classes do not fit 16-bit labels; give at most 65535");
+}
+
+/// The names in a JSON list. Throws std::invalid_argument: what no vocabulary has.
+std::vector<std::string> checked_names(const std::vector<Json>& names) {
+  if (names.empty()) damaged("vocabulary: no class names; give at least one");
+  check_count(names.size());
+  std::vector<std::string> checked;
+  for (const Json& value : names) {
+    const std::string& name = value.text;
+    const std::string place = "vocabulary: class " + std::to_string(checked.size());
+    if (value.kind != Kind::string) damaged(place + " is " + type_name(value) + ", not a string; give names only");
     const size_t characters = decode_utf8(name).size();
     if (characters > most_characters)
       damaged(place + " (" + repr(std::string_view(start_of(name, 30))) + "...) has " + std::to_string(characters) +
               " characters; shorten it to 500 or fewer");
-    if (name.find_first_not_of(" \t\n\r") == name.npos)
-      damaged(place + " is blank (" + repr(std::string_view(name)) + "); remove it or name it");
+    if (name.substr(0, name.find(',')).find_first_not_of(" \t\n\r") == name.npos)  // the first synonym
+      damaged(place + " is blank (" + repr(std::string_view(start_of(name, 60))) + "); remove it or name it");
+    checked.push_back(name);
   }
+  return checked;
 }
 
 /// Refuses rows that are not of unit norm.
 void check_norms(const Vocabulary& vocabulary) {
-  for (int64_t row = 0; row < vocabulary.count(); ++row) {
+  for (int64_t row = 0; row < vocabulary.rows(); ++row) {
     double squares = 0;
     for (int64_t i = 0; i < vocabulary.width; ++i) {
       const double value = vocabulary.embeddings[row * vocabulary.width + i];
@@ -151,18 +222,16 @@ Vocabulary filled(const SafeTensors& file, const std::string& path) {
   const Json* tensor = file.tensors.members.size() == 1 ? file.tensors.find("embeddings") : nullptr;
   if (format == nullptr || *format != "pcaseg.vocabulary" || tensor == nullptr)
     refuse(path + ": a safetensors file, but not a vocabulary; make one with pcaseg vocab");
-  if (version != nullptr && *version == "2")
-    refuse(path + ": synonyms that count by themselves and parts are not read in C++; make it anew with pcaseg vocab and plain names");
-  if (version == nullptr || *version != "1")
+  if (version == nullptr || (*version != "1" && *version != "2"))
     refuse(path + ": vocabulary format " + (version == nullptr ? "None" : repr(std::string_view(*version))) +
            " is not '1' or '2', which this pcaseg reads; upgrade pcaseg or make it anew with pcaseg vocab");
-  const std::string *names = metadata_of(file, "names"), *encoder = metadata_of(file, "encoder_sha256");
-  if (names == nullptr) damaged("names is missing");
+  const Json names = parse_json(needed(file, "names"));
+  if (names.kind != Kind::array) damaged("names is not a list");
   Vocabulary vocabulary;
-  vocabulary.names = parse_names(*names);
-  if (encoder == nullptr) damaged("encoder_sha256 is missing");
-  vocabulary.encoder_sha256 = *encoder;
-  check_names(vocabulary);
+  vocabulary.encoder_sha256 = needed(file, "encoder_sha256");
+  const Tree tree = *version == "2" ? tree_of(file) : Tree{};
+  vocabulary.names = checked_names(names.items);
+  plant(tree, vocabulary);
   Shape shape;
   for (const Json& length : tensor->find("shape")->items) shape.push_back(length.whole());
   const std::string& type = tensor->find("dtype")->text;
@@ -171,10 +240,11 @@ Vocabulary filled(const SafeTensors& file, const std::string& path) {
   vocabulary.width = shape[1];
   vocabulary.embeddings.resize(file.data.size() / sizeof(float));
   std::memcpy(vocabulary.embeddings.data(), file.data.data(), file.data.size());
-  if (shape[0] != vocabulary.count())
-    damaged("vocabulary: " + std::to_string(vocabulary.count()) + " names but " + std::to_string(shape[0]) +
+  if (shape[0] != vocabulary.rows())
+    damaged("vocabulary: " + std::to_string(vocabulary.rows()) + " names but " + std::to_string(shape[0]) +
             " embeddings" + make_anew);
   check_norms(vocabulary);
+  check_count(size_t(vocabulary.rows()));
   return vocabulary;
 }
 
@@ -203,7 +273,12 @@ Vocabulary load_vocabulary(const std::string& path) {
 }
 
 void check_vocabulary(const Vocabulary& vocabulary) {
-  check_names(vocabulary);
+  std::vector<Json> names(vocabulary.names.size());
+  for (size_t i = 0; i < names.size(); ++i) {
+    names[i].kind = Kind::string;
+    names[i].text = vocabulary.names[i];
+  }
+  checked_names(names);
   check_norms(vocabulary);
 }
 

@@ -21,6 +21,10 @@ struct Maps {
       : windows(windows), classes(classes), height(height), width(width),
         values(size_t(windows * classes * height * width), value) {}
 
+  /// Takes values over; `shape` has four axes.
+  Maps(const std::vector<int64_t>& shape, std::vector<float> values)
+      : windows(shape[0]), classes(shape[1]), height(shape[2]), width(shape[3]), values(std::move(values)) {}
+
   size_t map_values() const { return size_t(height * width); }
   float* map(int64_t window, int64_t label) { return values.data() + (window * classes + label) * map_values(); }
   const float* map(int64_t window, int64_t label) const { return const_cast<Maps*>(this)->map(window, label); }

@@ -1,4 +1,4 @@
-"""Fixtures of the C++ library's tests: the builds, and the bundles of `tiny` that both runtimes open."""
+"""Fixtures of the C++ library's tests: the builds, and the bundles that both runtimes open."""
 
 from __future__ import annotations
 
@@ -20,11 +20,13 @@ ROOT = Path(__file__).parents[3]
 CLASSES = ("cat", "grass", "sky", "red ball", "tree", "house", "road")
 
 GRAPHS = {
-    "logits": ExportOptions(),
-    "shortlist": ExportOptions(shortlist=6),
-    "labels": ExportOptions(graph="labels", strategy="single"),
-    "sliding labels": ExportOptions(graph="labels", strategy="sliding"),
+    "logits": ("tiny", ExportOptions()),
+    "shortlist": ("tiny", ExportOptions(shortlist=6)),
+    "labels": ("tiny", ExportOptions(graph="labels", strategy="single")),
+    "sliding labels": ("tiny", ExportOptions(graph="labels", strategy="sliding")),
+    "eva-b-384": ("eva-b-384", ExportOptions()),
 }
+"""Presets and options of the bundles."""
 
 
 def pytest_collection_modifyitems(items) -> None:
@@ -53,7 +55,7 @@ def library(built) -> Library:
 
 @pytest.fixture(scope="session")
 def bundle(pytestconfig) -> Callable[[str], Path]:
-    """Exports `tiny` as a row of `GRAPHS`; the bundles are kept until the sources of the export change."""
+    """Exports a row of `GRAPHS`; the bundles are kept until the sources of the export change."""
     sources = sorted(
         path for part in ("export", "pcaseg/model", "pcaseg/deploy") for path in (ROOT / part).glob("*.py")
     )
@@ -62,7 +64,8 @@ def bundle(pytestconfig) -> Callable[[str], Path]:
 
     def get(graph: str) -> Path:
         path = folder / f"{graph.replace(' ', '-')}-{version:08x}.pcaseg"
-        return made_once(path, lambda part: write_bundle(small_model("tiny"), part, options=GRAPHS[graph]))
+        preset, options = GRAPHS[graph]
+        return made_once(path, lambda part: write_bundle(small_model(preset), part, options=options))
 
     return get
 

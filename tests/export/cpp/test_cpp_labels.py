@@ -25,6 +25,15 @@ def assert_same(native, image, result) -> None:
     assert confidence.tobytes() == result.confidence.tobytes()
 
 
+def set_random_classes(python, native, count) -> None:
+    manifest, names = python.backend.manifest, [f"thing number {i}" for i in range(count)]
+    rows = np.random.default_rng(count).normal(size=(count, manifest.text.embed_dim)).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    python.set_vocabulary(Vocabulary(tuple(names), rows, manifest.text.encoder_sha256))
+    native.set_vocabulary(names, rows, manifest.text.encoder_sha256)
+    assert native.classes == names
+
+
 @pytest.mark.parametrize("window_batch", [1, 3])
 @pytest.mark.parametrize("strategy", ["single", "sliding"])
 @pytest.mark.parametrize("graph", ["logits", "shortlist"])
@@ -64,14 +73,72 @@ def test_any_number_of_classes(library, bundle, frame, graph, count):
         Segmenter(bundle(graph), threads=1, strategy="sliding"),
         library.open(bundle(graph), strategy="sliding"),
     )
-    rows = np.random.default_rng(count).normal(size=(count, 64)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    names, encoder = [f"thing number {i}" for i in range(count)], python.backend.manifest.text.encoder_sha256
-    python.set_vocabulary(Vocabulary(tuple(names), rows, encoder))
-    native.set_vocabulary(names, rows, encoder)
-    assert native.classes == names
+    set_random_classes(python, native, count)
     image = frame(40, 57)
     assert_same(native, image, python(image))
+
+
+@pytest.mark.slow  # the export takes minutes, on a busy machine half an hour, and 3 GB of memory
+@pytest.mark.timeout(5400)
+def test_a_frame_of_eva_b_384(library, bundle, frame):
+    python, native = Segmenter(bundle("eva-b-384"), threads=1), library.open(bundle("eva-b-384"))
+    set_random_classes(python, native, 5)
+    image = frame(480, 640)
+    result = python(image)
+    assert len(np.unique(result.labels)) > 1
+    assert_same(native, image, result)
+
+
+TREES = {
+    "best": (["tv; television; screen", "grass", "car; automobile: wheel; tyre, window", "sky"], {}),
+    "mean": (["tv; television; screen", "grass", "car; automobile: wheel; tyre, window"], {"synonyms": "mean"}),
+    "parts": (["house: roof, door", "red thing", "car: wheel", "grass: blade of grass", "sky"], {}),
+    "templates": (["cat; kitten", "grass"], {"templates": ["a {}", "a photo of a {}."]}),
+    "many": ([f"thing {i}; object {i}" for i in range(20)] + ["car: wheel"], {}),
+}
+"""Vocabularies of the second format: several rows for a class, parts, prompts of one's own."""
+
+
+@pytest.mark.parametrize("tree", TREES)
+def test_synonyms_and_parts(library, bundle, frame, tmp_path, tree):
+    entries, prompts = TREES[tree]
+    path = tmp_path / "tree.safetensors"
+    Segmenter(bundle("logits"), threads=1).prepare(entries, **prompts).save(path)
+    seen = 0
+    for graph, strategy in (("logits", "single"), ("shortlist", "sliding"), ("labels", None)):
+        options = {"threads": 1, "strategy": strategy}
+        python, native = Segmenter(bundle(graph), **options), library.open(bundle(graph), **options)
+        python.set_vocabulary(path)
+        native.load_vocabulary(path)
+        assert tuple(native.classes) == python.vocabulary.names
+        for height, width in ((97, 131), (33, 200)):
+            image = frame(height, width)
+            result = python(image)
+            assert_same(native, image, result)
+            seen = max(seen, len(np.unique(result.labels)))
+    assert seen > 1
+
+
+@pytest.mark.parametrize("graph", ["logits", "shortlist"])
+def test_pixels_of_parts(library, bundle, frame, tmp_path, graph):
+    """Rows that lie close together: pixels of objects, of their parts, and of parts that are not there."""
+    python, native = Segmenter(bundle(graph), threads=1), library.open(bundle(graph), threads=1)
+    random = np.random.default_rng(7)
+    rows = np.concatenate([python.prepare([name]).embeddings for name in CLASSES])
+    rows = np.concatenate([rows, rows + 0.05 * random.normal(size=rows.shape).astype(np.float32)])
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    names, objects = [f"thing {i}" for i in range(14)], [*range(7), *(i if i < 5 else i + 7 for i in range(7))]
+    encoder = python.backend.manifest.text.encoder_sha256
+    Vocabulary(tuple(names), rows, encoder, objects=tuple(objects)).save(tmp_path / "parts.safetensors")
+    python.set_vocabulary(tmp_path / "parts.safetensors")
+    native.load_vocabulary(tmp_path / "parts.safetensors")
+    kinds = set()
+    for seed in range(4):
+        image = frame(120, 160, seed=seed)
+        result = python(image)
+        assert_same(native, image, result)
+        kinds |= {label < 7 for label in np.unique(result.labels).tolist()}
+    assert kinds == {True, False}
 
 
 def test_frames_of_a_batch_are_those_alone(library, bundle, vocabulary, frame):

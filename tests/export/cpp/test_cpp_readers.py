@@ -163,7 +163,7 @@ def compare(say: Path, good: Path, inputs: list[tuple[int, bytes]]) -> Counter:
         status, sentence = python_says(place, opened)
         found, _, said = line.partition(" ")
         counts[place, status] += 1
-        if ONLY_IN_PYTHON.search(sentence) or "are not read in C++" in said:
+        if ONLY_IN_PYTHON.search(sentence):
             continue
         if (int(found), comparable(said)) != (status, comparable(sentence)):
             wrong.append((data if len(data) < 300 else data[:100], line, status, sentence))
@@ -171,20 +171,30 @@ def compare(say: Path, good: Path, inputs: list[tuple[int, bytes]]) -> Counter:
     return counts
 
 
-def test_damaged_inputs(say, bundle, vocabulary, manifest, place):
+@pytest.fixture(scope="module")
+def tree(bundle, tmp_path_factory) -> bytes:
+    """A vocabulary file with synonyms that count by themselves, and parts."""
+    path = tmp_path_factory.mktemp("vocabulary") / "tree.safetensors"
+    entries = ["tv; television", "grass", "car; automobile: wheel, window"]
+    Segmenter(bundle("logits"), threads=1).prepare(entries, templates=["a {}", "the {}"]).save(path)
+    return path.read_bytes()
+
+
+def test_damaged_inputs(say, bundle, vocabulary, tree, manifest, place):
     chance = random.Random(20)
     text = json.dumps(manifest, indent=1).encode()
     zips = [zipped(text, method, prefix) for method in (0, zipfile.ZIP_DEFLATED) for prefix in ("", "a.pcaseg/")]
-    inputs = [(MANIFEST, text), *((ZIP, data) for data in zips), (VOCABULARY, vocabulary.read_bytes())]
+    sound = [vocabulary.read_bytes(), tree]
+    inputs = [(MANIFEST, text), *((ZIP, data) for data in zips), *((VOCABULARY, data) for data in sound)]
     for number in range(INPUTS[MANIFEST]):
         inputs.append((MANIFEST, mutated(text, chance) if number % 2 else mutated_values(manifest, chance)))
     inputs += [(ZIP, mutated(chance.choice(zips), chance)) for _ in range(INPUTS[ZIP])]
-    sound = vocabulary.read_bytes()
-    head = 8 + int.from_bytes(sound[:8], "little")
     for number in range(INPUTS[VOCABULARY]):
-        header = mutated(sound[8:head], chance)
-        whole = len(header).to_bytes(8, "little") + header + sound[head:]
-        inputs.append((VOCABULARY, mutated(sound, chance) if number % 2 else whole))
+        data = sound[number // 2 % 2]
+        head = 8 + int.from_bytes(data[:8], "little")
+        header = mutated(data[8:head], chance)
+        whole = len(header).to_bytes(8, "little") + header + data[head:]
+        inputs.append((VOCABULARY, mutated(data, chance) if number % 2 else whole))
     counts = compare(say, bundle("logits"), inputs)
     assert counts[MANIFEST, BAD_BUNDLE] > 4000 and counts[ZIP, BAD_BUNDLE] > 2000
     assert counts[VOCABULARY, BAD_VOCABULARY] > 1000 and counts[VOCABULARY, OK] > 10
