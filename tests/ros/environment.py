@@ -73,7 +73,7 @@ def install() -> None:
         _mend_cmake()
         _build(ROOT / "tests" / "ros")
         done.write_text(pins, encoding="utf-8")
-    run(PYTHON, "-m", "pip", "install", "--quiet", f"{ROOT}[onnxruntime]")
+    run(PYTHON, "-m", "pip", "install", "--quiet", f"{ROOT}[onnxruntime,recordings,video]")
     _build(ROOT / "examples" / "ros2")
 
 
