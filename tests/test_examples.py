@@ -124,7 +124,7 @@ def test_own_checkpoint(out):
 def test_every_program_is_run_here():
     source = Path(__file__).read_text(encoding="utf-8")
     programs = {path.name for path in EXAMPLES.glob("*.py")}
-    assert len(programs) == 6
+    assert len(programs) == 7
     assert not [name for name in programs if f'run("{name}"' not in source]
 
 
