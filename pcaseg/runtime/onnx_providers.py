@@ -94,9 +94,8 @@ def _open_plugin(device: str, index: int) -> Provider:
     try:
         if not _devices(name):
             # The plugin needs the CUDA runtime that lies beside it, under a name that the loader does not look for.
-            for runtime in entries(library.parent):
-                if runtime.name.startswith("libcudart.so."):
-                    ctypes.CDLL(str(runtime))
+            for runtime in entries(library.parent, "libcudart.so.*"):
+                ctypes.CDLL(str(runtime))
             register(name, str(library))
     except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
         first_line = str(error).partition("\n")[0]
