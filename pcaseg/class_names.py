@@ -21,6 +21,9 @@ from pcaseg.text_files import read_lines
 PROMPT_TEMPLATE = "A photo of a {} in the scene"
 """The one published prompt (PCA-Seg and CAT-Seg configurations)."""
 
+LIST_FILES = (".txt", ".csv", ".tsv", ".json")
+"""Endings of the files that `read_class_names` reads."""
+
 MAX_NAME_CHARACTERS = 500
 """Longer names are refused as mistakes before they are tokenized, see `refuse_cut`."""
 

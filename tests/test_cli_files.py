@@ -113,3 +113,14 @@ def test_a_number_of_scenes_that_nobody_means(run, tmp_path, count):
     answer = run("datasets", "scenes", "--out", tmp_path / "scenes", "--images", count)
     assert_refused(answer, f"--images {count}: give 1 to 100000")
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", ["names.txt", "NAMES.CSV", "a/b.json", "robot.safetensors", "ade20k_150"])
+def test_a_list_is_no_class(run, bundle, tmp_path, wrong):
+    answer = run("vocab", "--bundle", bundle, "--classes", wrong, "--out", tmp_path / "v.safetensors")
+    assert_refused(answer, f"--classes: {wrong} holds classes and is none; give it as --vocabulary")
+    assert files_in(tmp_path) == []
+
+
+def test_such_a_name_among_others_is_a_class(run, bundle, tmp_path):
+    assert run("vocab", "--bundle", bundle, "--classes", "a.txt, b", "--out", tmp_path / "v.safetensors")[0] == 0

@@ -35,13 +35,13 @@ PRESET = "tiny"
 LENGTHS = (4, 8, 16, 24, 32, None)
 """Of the shortlist; None for all names, 256 at most."""
 
-ASKED: tuple[tuple[SuiteName, str | None], ...] = (
-    ("seen_all", None),
-    ("held_out_all", None),
-    ("parts", None),
-    ("seen_all", "ade20k_847"),
-    ("held_out_all", "ade20k_847"),
-)
+ASKED: dict[str, tuple[SuiteName, str | None]] = {
+    "seen": ("seen_all", None),
+    "held-out": ("held_out_all", None),
+    "parts": ("parts", None),
+    "seen+847": ("seen_all", "ade20k_847"),
+    "held-out+847": ("held_out_all", "ade20k_847"),
+}
 """Suites, and the class list whose names are added to theirs as distractors."""
 
 
@@ -162,13 +162,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.shortlist", description=__doc__)
     parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--suites", nargs="+", choices=ASKED, default=list(ASKED), help="default: all")
     parser.add_argument("--scenes", type=natural, default=SCENES, help="of each suite")
     parser.add_argument("--threads", type=up_to(CORES))
     options = parser.parse_args(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     rows: list[ShortlistRow] = []
-    for suite, distractors in ASKED:
+    for suite, distractors in (ASKED[name] for name in options.suites):
         rows += measure(suite, class_list(distractors) if distractors else (), scenes=options.scenes, progress=True)
         write_rows(options.out, rows, preset=PRESET, threads=torch.get_num_threads())
     print(f"{options.out}: {len(rows)} rows")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from pcaseg.arguments import CORES, some_path, up_to
 from pcaseg.class_lists import class_list_names
+from pcaseg.class_names import LIST_FILES
+from pcaseg.class_syntax import ClassTree, read_classes, split_classes
 from pcaseg.configs import ADVISED_SHORTLIST, MAX_CLASSES, Synonyms
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, VocabularyError
 from pcaseg.runtime.engines import EnginePrecision
 
 if TYPE_CHECKING:
@@ -91,6 +93,19 @@ def add_backend(command: argparse.ArgumentParser) -> None:
         help="where openvino keeps compiled graphs for the next start",
     )
     command.add_argument("--plugin-library", type=some_path, help="for engines of `pcaseg build --plugins library`")
+
+
+def typed_classes(text: str) -> ClassTree:
+    """The classes of `--classes`.
+
+    Raises:
+        VocabularyError: as `read_classes`, or the one entry is a file or a class list.
+    """
+    entries = split_classes(text)
+    first = entries[0]
+    if len(entries) == 1 and (first in class_list_names() or first.lower().endswith((*LIST_FILES, ".safetensors"))):
+        raise VocabularyError(f"--classes: {first} holds classes and is none; give it as --vocabulary")
+    return read_classes(entries, source="--classes")
 
 
 def add_shortlist(command: argparse.ArgumentParser, *, of_bundle: str = "a bundle has its own") -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_OK, seconds, share, some_path, up_to
-from pcaseg.class_syntax import ClassTree, read_classes, split_classes
+from pcaseg.class_syntax import ClassTree
 from pcaseg.commands.options import (
     add_backend,
     add_network,
@@ -19,6 +19,7 @@ from pcaseg.commands.options import (
     ray_pool,
     refuse_backend_options,
     say_weights,
+    typed_classes,
 )
 from pcaseg.configs import Strategy
 from pcaseg.errors import OutputError, PcasegError
@@ -186,7 +187,7 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     source, vocabulary = options.vocabulary, options.vocabulary
     if options.classes is not None:
         source = "--classes"
-        vocabulary = read_classes(split_classes(options.classes), source=source)
+        vocabulary = typed_classes(options.classes)
     vocabulary = resolve_vocabulary(vocabulary)
     names = [one for group in vocabulary.synonyms for one in group] if isinstance(vocabulary, ClassTree) else None
     if options.bundle is None:

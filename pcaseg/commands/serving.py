@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pcaseg.arguments import EXIT_OK, number_from, some_path, up_to
-from pcaseg.class_syntax import read_classes, split_classes
-from pcaseg.commands.options import add_backend, open_bundle, say_weights
+from pcaseg.commands.options import add_backend, open_bundle, say_weights, typed_classes
 from pcaseg.configs import MOST_CLASSES, Strategy
 from pcaseg.errors import PcasegError
 from pcaseg.paths import real_path
@@ -97,9 +96,7 @@ def run_serve(options: argparse.Namespace) -> int:
 
     token = _token(options)
     manifest = Bundle(options.bundle).manifest  # refused before anything is bound
-    classes = None
-    if options.classes is not None:
-        classes = read_classes(split_classes(options.classes), source="--classes")
+    classes = None if options.classes is None else typed_classes(options.classes)
     limits = Limits(
         body_bytes=options.body_mib * _MIB,
         pixels=options.pixels,

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 
 from pcaseg.class_lists import class_list, class_list_names
-from pcaseg.class_names import PROMPT_TEMPLATE, check_class_count, check_class_names, read_class_names
+from pcaseg.class_names import LIST_FILES, PROMPT_TEMPLATE, check_class_count, check_class_names, read_class_names
 from pcaseg.class_syntax import ClassTree, has_syntax, read_classes, split_classes
 from pcaseg.configs import VOCABULARY_FORMAT, Synonyms
 from pcaseg.errors import MissingDependencyError, VocabularyError
@@ -159,7 +159,7 @@ def resolve_classes(spec: Sequence[str] | str | os.PathLike[str]) -> ClassTree:
     if isinstance(spec, str) and spec in class_list_names():
         return ClassTree.plain(class_list(spec))
     if isinstance(spec, (str, os.PathLike)):
-        if Path(spec).suffix.lower() in (".txt", ".csv", ".tsv", ".json"):
+        if Path(spec).suffix.lower() in LIST_FILES:
             return read_classes(read_class_names(spec), source=os.fspath(spec))
         if isinstance(spec, str) and has_syntax(spec):
             return read_classes(split_classes(spec))

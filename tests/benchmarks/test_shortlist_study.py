@@ -36,7 +36,7 @@ def test_the_jackknife_of_a_mean_is_the_mean():
 
 def test_rows_and_table(monkeypatch, tmp_path):
     monkeypatch.setattr(shortlist, "LENGTHS", (2, 8, None))
-    monkeypatch.setattr(shortlist, "ASKED", (("seen_all", None), ("seen_all", "two")))
+    monkeypatch.setattr(shortlist, "ASKED", {"one": ("seen_all", None), "two": ("seen_all", "two")})
     monkeypatch.setattr(shortlist, "class_list", lambda _: ("fork", "sky"))
     out = tmp_path / "shortlist_tiny_x.json"
     assert shortlist.main(["--out", str(out), "--scenes", "2"]) == 0
