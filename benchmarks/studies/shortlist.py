@@ -21,6 +21,8 @@ import pcaseg
 from pcaseg.arguments import CORES, natural, some_path, up_to
 from pcaseg.benchmarks.intervals import Estimate, mean_interval
 from pcaseg.class_lists import class_list
+from pcaseg.class_names import first_synonym
+from pcaseg.cleaning import reading
 from pcaseg.configs import most_kept
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
@@ -122,7 +124,8 @@ def measure(suite: SuiteName, distractors: Sequence[str], *, scenes: int, progre
     one, names = SUITES[suite], SUITES[suite].names
     assert names is not None  # of the suites that are asked
     known, scored = names, [names.index(name) for name in one.scored]
-    names = tuple(dict.fromkeys((*known, *distractors)))
+    taken = {reading(name) for name in known}
+    names = (*known, *(name for name in distractors if reading(first_synonym(name)) not in taken))
     model = pcaseg.fold(open_model(PRESET))
     vocabulary = model.prepare_vocabulary(model.encode_text(names))
     counts = {K: _Counts() for K in LENGTHS if K is None or len(names) > K}
