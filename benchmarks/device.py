@@ -15,7 +15,7 @@ import torch
 from pcaseg.benchmarks.rows import MachineRates
 from pcaseg.benchmarks.timing import Timer, perf_timer
 from pcaseg.environment import gpu_mib
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, first_line
 
 MATMUL_SIDE = 2048
 _COPY_MIB = 512
@@ -46,8 +46,9 @@ def check_device(device: str) -> None:
         try:
             torch.zeros(1, device="cuda")
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise PcasegError(f"device='cuda': PyTorch cannot use a GPU here ({reason}); choose cpu") from error
+            raise PcasegError(
+                f"device='cuda': PyTorch cannot use a GPU here ({first_line(error)}); choose cpu"
+            ) from error
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:

@@ -17,7 +17,7 @@ from pcaseg.benchmarks.timed_calls import ImageCall, NetworkCall, TimedCall, net
 from pcaseg.class_lists import first_names
 from pcaseg.class_syntax import ClassTree
 from pcaseg.configs import Strategy
-from pcaseg.errors import PcasegError
+from pcaseg.errors import PcasegError, first_line
 from pcaseg.evaluation.accuracy import Accuracy, Output, compare
 from pcaseg.evaluation.agreement import timed
 from pcaseg.evaluation.labelled import labelled_miou
@@ -93,7 +93,7 @@ class PointMeasurement:
                 measured[name].accuracy = self._accuracy(implementation, output, reference)
                 expected[name] = timing.warm_up(call, 1e3 * first_s, self._timer(call))[-1]
             except FAILURES as error:
-                measured[name].failure = str(error).partition("\n")[0] or type(error).__name__
+                measured[name].failure = first_line(error) or type(error).__name__
                 continue
             calls[name], measured[name].runs = call, call.runs
         if calls:

@@ -16,6 +16,7 @@ from pcaseg.benchmarks.implementations import FoldedBackend, Implementation
 from pcaseg.benchmarks.stages import STAGES, StageClock, stage_methods
 from pcaseg.benchmarks.timing import OwnTime
 from pcaseg.configs import Strategy
+from pcaseg.errors import first_line
 from pcaseg.evaluation.accuracy import Output
 from pcaseg.evaluation.reference import RecordingBackend
 from pcaseg.export.torch_backend import TorchBackend
@@ -179,7 +180,7 @@ def _on_device(
     try:
         replay = captured(lambda: backend.network(fixed, words))
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
+        reason = first_line(error)
 
         def plain(index: int) -> object:
             with torch.no_grad():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pcaseg.errors import BundleError, PcasegError
+from pcaseg.errors import BundleError, PcasegError, first_line
 from pcaseg.export.bundle import describe
 from pcaseg.export.options import ExportOptions
 from pcaseg.model.checkpoint import load_model
@@ -43,8 +43,9 @@ class TorchBackend:
             self._device = torch.device(device or "cpu")
             self._model = model.to(self._device)
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).partition("\n")[0]
-            raise PcasegError(f"device={device!r}: torch cannot use it ({reason}); choose device='cpu'") from error
+            raise PcasegError(
+                f"device={device!r}: torch cannot use it ({first_line(error)}); choose device='cpu'"
+            ) from error
         self._manifest = describe(model, ExportOptions(shortlist=model.shortlist), files={}, graphs={})
 
     @classmethod

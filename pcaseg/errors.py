@@ -84,6 +84,15 @@ def one_line(error: Exception, *, most: int = 200) -> str:
     return " ".join(str(error).split())[:most]
 
 
+def first_line(error: Exception) -> str:
+    """The first line of the text of an error of another library.
+
+    >>> first_line(RuntimeError("no such device\\nat line 7"))
+    'no such device'
+    """
+    return str(error).partition("\n")[0]
+
+
 def install_hint(extra: str) -> str:
     """Advice on installing a pip extra of this project.
 

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from pcaseg.class_lists import class_list
 from pcaseg.configs import MAX_CLASSES
-from pcaseg.errors import EngineError, PcasegError
+from pcaseg.errors import EngineError, PcasegError, first_line
 from pcaseg.image_files import list_images
 from pcaseg.images import read_image
 from pcaseg.runtime.bundle import Bundle
@@ -141,7 +141,7 @@ def quantize(
         except PcasegError:
             raise
         except Exception as error:  # the quantiser's exceptions have no common base
-            reason = str(error).partition("\n")[0]
+            reason = first_line(error)
             raise EngineError(f"{bundle.path}: ONNX Runtime cannot quantise the graph ({reason}); take fp16") from error
         finally:
             logging.root.setLevel(level)

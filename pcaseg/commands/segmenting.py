@@ -76,7 +76,7 @@ def add_vocab(command: argparse.ArgumentParser) -> None:
     add_vocabulary(command)
     command.add_argument("--out", required=True, type=some_path, help="vocabulary to write, .safetensors")
     add_backend(command)
-    command.set_defaults(run=run_vocab, ray=None, strategy=None, bits=None, shortlist=None)
+    command.set_defaults(run=run_vocab, strategy=None, bits=None, shortlist=None)
 
 
 def run_segment(options: argparse.Namespace) -> int:
@@ -94,6 +94,8 @@ def run_segment(options: argparse.Namespace) -> int:
         return _run_recording(options) if recorded else _run_video(options)
 
     images, left_out = expand_inputs(options.images)
+    if pool is not None:
+        options.threads = pool.threads
     segmenter = _open_segmenter(options)
     _make_folder(options.out)
     if pool is None:
@@ -207,8 +209,6 @@ def _open_segmenter(options: argparse.Namespace) -> Segmenter:
     else:
         if names is not None:
             check_prompts(options.bundle, names, source=source)
-        if options.ray is not None and options.threads is None:
-            options.threads = 1  # of each worker
         segmenter = open_bundle(options, bits=options.bits, shortlist=options.shortlist)
     segmenter.set_vocabulary(vocabulary, synonyms=options.synonyms, templates=options.template)
     return segmenter

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pcaseg.errors import ImageError, OutputError, PcasegError, VocabularyError, one_line
 from pcaseg.image_files import list_images, said_left_out, split_folder
 from pcaseg.paths import exists, is_file, is_folder, real_path
-from pcaseg.runtime.image_places import ImagePlace, RemoteImage, is_list, local_identity, read_list
+from pcaseg.runtime.image_places import ImagePlace, RemoteImage, image_place, is_list, local_identity, read_list
 from pcaseg.runtime.result import Result, is_result, output_paths, read_summary
 from pcaseg.runtime.segmenter import Segmenter
 from pcaseg.runtime.vocabulary import Vocabulary
@@ -197,7 +197,7 @@ def _listed(inputs: Iterable[str | os.PathLike[str]]) -> Iterator[ImagePlace]:
         if is_list(item):
             yield from read_list(item)
         else:
-            yield RemoteImage(item) if "://" in item else Path(item)
+            yield image_place(item)
 
 
 def output_stems(images: Sequence[ImagePlace]) -> dict[ImagePlace, str]:

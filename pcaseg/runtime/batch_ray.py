@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pcaseg.errors import OutputError
 from pcaseg.paths import real_path, status
 from pcaseg.runtime.batch import Batch, check_folder, output_stems, segment_item
-from pcaseg.runtime.image_places import ImagePlace, RemoteImage
+from pcaseg.runtime.image_places import ImagePlace, RemoteImage, image_place
 from pcaseg.runtime.ray_pool import RayPool, Work, died
 from pcaseg.runtime.result import output_paths
 from pcaseg.runtime.segmenter import Segmenter
@@ -75,8 +75,7 @@ def _open(segmenter: bytes, folder: str) -> Work:
 
 
 def _segment(segmenter: Segmenter, folder: Path, item: Mapping[str, Any]) -> dict[str, Any]:
-    place: ImagePlace = RemoteImage(item["image"]) if "://" in item["image"] else Path(item["image"])
-    outcome = segment_item(segmenter, place, item["stem"], folder)
+    outcome = segment_item(segmenter, image_place(item["image"]), item["stem"], folder)
     state = outcome.state
     if state == "skipped" and _written(folder, item["stem"]) != item["before"]:
         state = "done"  # by a worker of this run, which died before it could say so

@@ -63,6 +63,11 @@ class RemoteImage:
 ImagePlace = Path | RemoteImage
 
 
+def image_place(text: str, folder: str | os.PathLike[str] = "") -> ImagePlace:
+    """The image at an address, or at a path, which starts at `folder` if it is relative."""
+    return RemoteImage(text) if "://" in text else Path(folder, text)
+
+
 def local_identity(path: Path) -> dict[str, object]:
     """Facts that a file is known by: its path and the hash of its bytes, as a result's summary holds them.
 
@@ -95,8 +100,7 @@ def read_list(item: str) -> list[ImagePlace]:
     if remote:
         base = item.rpartition("/")[0]
         return [RemoteImage(line if "://" in line else f"{base}/{line}") for _, line in lines]
-    folder = Path(item).parent
-    return [RemoteImage(line) if "://" in line else folder / line for _, line in lines]
+    return [image_place(line, Path(item).parent) for _, line in lines]
 
 
 def _fetched(url: str) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from pcaseg.errors import MissingDependencyError, PcasegError
+from pcaseg.errors import MissingDependencyError, PcasegError, first_line
 from pcaseg.paths import entries
 
 CPU = "CPUExecutionProvider"
@@ -18,6 +18,10 @@ RTX = "tensorrt-rtx"
 RTX_PACKAGE = "onnxruntime-ep-nv-tensorrt-rtx-cu12"
 
 _BUILT_IN = {"cpu": CPU, "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+
+
+class GraphRefusedError(Exception):
+    """Why ONNX Runtime refuses a graph, in its words."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +44,17 @@ class Provider:
         """A session on this provider.
 
         Raises:
-            PcasegError: ONNX Runtime fell back to another.
-            Exception: as ONNX Runtime raises it, where it refuses the graph.
+            GraphRefusedError: ONNX Runtime refuses the graph.
+            PcasegError: ONNX Runtime fell back to another provider.
         """
-        if self.device is None:
-            session = onnxruntime.InferenceSession(graph, options, providers=[(self.name, self.options)])
-        else:
-            options.add_provider_for_devices([self.device], self.options)
-            session = onnxruntime.InferenceSession(graph, options)
+        try:
+            if self.device is None:
+                session = onnxruntime.InferenceSession(graph, options, providers=[(self.name, self.options)])
+            else:
+                options.add_provider_for_devices([self.device], self.options)
+                session = onnxruntime.InferenceSession(graph, options)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
+            raise GraphRefusedError(first_line(error)) from error
         if session.get_providers()[0] != self.name:
             raise PcasegError(
                 f"ONNX Runtime could not start {self.name} (its log says why); install the CUDA, cuDNN and TensorRT "
@@ -97,11 +104,10 @@ def _open_plugin(device: str, index: int) -> Provider:
             for runtime in entries(library.parent, "libcudart.so.*"):
                 ctypes.CDLL(str(runtime))
             register(name, str(library))
-    except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-        first_line = str(error).partition("\n")[0]
+    except Exception as error:  # as above
         raise PcasegError(
-            f"device={device!r}: ONNX Runtime {onnxruntime.__version__} cannot load {library.name} ({first_line}); "
-            "install NVIDIA's driver, or choose device='cpu'"
+            f"device={device!r}: ONNX Runtime {onnxruntime.__version__} cannot load {library.name} "
+            f"({first_line(error)}); install NVIDIA's driver, or choose device='cpu'"
         ) from error
     found = _devices(name)
     if index >= len(found):

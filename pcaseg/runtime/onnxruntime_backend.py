@@ -12,7 +12,7 @@ from pcaseg.configs import check_choice
 from pcaseg.errors import BundleError, PcasegError
 from pcaseg.runtime.bundle import SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
 from pcaseg.runtime.onnx_backend import OnnxBackend
-from pcaseg.runtime.onnx_providers import CPU, open_provider
+from pcaseg.runtime.onnx_providers import CPU, GraphRefusedError, open_provider
 
 Arena = Literal["grow", "shrink", "off"]
 """What happens to the memory of intermediate results on the CPU: kept for the next image (as large as the largest so
@@ -93,12 +93,9 @@ class OnnxRuntimeBackend(OnnxBackend):
         shown = self._bundle.path / name
         try:
             session = self._provider.session(data, options)
-        except PcasegError:
-            raise
-        except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-            first_line = str(error).partition("\n")[0]
+        except GraphRefusedError as error:
             raise BundleError(
-                f"{shown}: ONNX Runtime {onnxruntime.__version__} refuses the graph ({first_line}); export the bundle "
+                f"{shown}: ONNX Runtime {onnxruntime.__version__} refuses the graph ({error}); export the bundle "
                 "anew or use the version that the manifest names"
             ) from error
         found = tuple(sorted(i.name for i in session.get_inputs())), tuple(o.name for o in session.get_outputs())
@@ -118,10 +115,6 @@ def start_provider(device: str) -> str:
     provider = open_provider(device)
     try:
         provider.session(_ONE_NODE, onnxruntime.SessionOptions())
-    except PcasegError:
-        raise
-    except Exception as error:  # ONNX Runtime's exceptions have no common base below Exception
-        first_line = str(error).partition("\n")[0]
-        shown = f"ONNX Runtime {onnxruntime.__version__} cannot start {provider.name} ({first_line})"
-        raise PcasegError(shown) from error
+    except GraphRefusedError as error:
+        raise PcasegError(f"ONNX Runtime {onnxruntime.__version__} cannot start {provider.name} ({error})") from error
     return str(onnxruntime.__version__)
