@@ -229,7 +229,7 @@ def synonyms_table(results: Path) -> str:
 
 def soak_table(results: Path) -> str:
     """Long streams, from the rows of `pcaseg.benchmarks.studies.soak`."""
-    headers = ["frames", "wrong", "corrupt", "changes", "exceptions", "p50 ms", "p95 ms", "p99 ms"]
+    headers = ["MALLOC_ARENA_MAX", "frames", "wrong", "corrupt", "changes", "exceptions", "p50 ms", "p95 ms", "p99 ms"]
     headers += ["MiB per 1,000 frames", "threads left", "files left"]
     cells = []
     for report in stored_reports(results, "soak_*.json"):
@@ -237,7 +237,8 @@ def soak_table(results: Path) -> str:
             counts = [f"{row[name]:,}" for name in ("frames", "wrong", "corrupt", "changes", "exceptions")]
             times = [f"{row[name]:.0f}" for name in ("p50_ms", "p95_ms", "p99_ms")]
             growth = f"{row['mib_per_1000']:+.2f} ({row['mib_low']:+.2f} to {row['mib_high']:+.2f})"
-            cells.append([*counts, *times, growth, row["threads"], row["files"]])
+            arenas = report.get("malloc_arena_max") or "not set"
+            cells.append([arenas, *counts, *times, growth, row["threads"], row["files"]])
     return markdown_table(headers, cells, align="r")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from collections.abc import Callable
 
 from pcaseg.streams import guarded_output
@@ -100,3 +101,21 @@ def install_hint(extra: str) -> str:
     'in a clone of pcaseg run: pip install ".[torch]"'
     """
     return f'in a clone of pcaseg run: pip install ".[{extra}]"'
+
+
+def raised_by(call: Callable[[], object]) -> Exception | None:
+    """Error of a call, None where there is none; with the lines it came from, but without their functions' variables.
+
+    An error would hold those as long as it lives, such as the pixels of an image that could not be read.
+    """
+    try:
+        call()
+    except Exception as error:
+        raised = error
+    else:
+        return None
+    link: BaseException | None = raised
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__
+    return raised

@@ -4,6 +4,9 @@ Frames of mixed sizes flow through one segmenter. The vocabulary changes while t
 and then the consumer throws an exception, upon which the stream ends and a new one goes on. The labels of every frame
 are compared with those of a single call, and its names with those that were chosen for it; memory, threads and open
 files are watched.
+
+Each new thread may take a new arena of glibc's malloc, and memory grows with the number of those, not with the frames:
+run it with `MALLOC_ARENA_MAX=1` too, and the two rows tell one from the other.
 """
 
 from __future__ import annotations
@@ -92,14 +95,15 @@ class _ConsumerError(Exception):
 
 @dataclass
 class _Watch:
-    """Counts of a run."""
+    """Counts of a run, and of each frame its latency and the memory then, NaN where none was taken; made at their full
+    length, lest the watch itself grows."""
 
     wrong: int = 0
     corrupt: int = 0
     changes: int = 0
     exceptions: int = 0
-    latencies_ms: list[float] = field(default_factory=list)
-    memory: list[tuple[int, float]] = field(default_factory=list)
+    latencies_ms: np.ndarray = field(default_factory=lambda: np.empty(0))
+    resident_mib: np.ndarray = field(default_factory=lambda: np.empty(0))
 
 
 def soak(segmenter: Segmenter, frames: int, *, progress: bool = False) -> SoakRow:
@@ -117,7 +121,8 @@ def soak(segmenter: Segmenter, frames: int, *, progress: bool = False) -> SoakRo
         for which, names in enumerate(VOCABULARIES)
     }
     names = [segmenter.prepare(spec).names for spec in VOCABULARIES]
-    watch, random = _Watch(), np.random.default_rng(0)
+    watch = _Watch(latencies_ms=np.full(frames, math.nan), resident_mib=np.full(frames, math.nan))
+    random = np.random.default_rng(0)
     plan = random.integers(0, len(pictures), frames)
     bar = tqdm(total=frames, desc="soak", unit="frame", disable=not progress)
     before = threading.active_count(), _open_files()  # the bar has a thread of its own
@@ -139,7 +144,7 @@ def soak(segmenter: Segmenter, frames: int, *, progress: bool = False) -> SoakRo
                     _judge(item, number, names[in_force], right[int(plan[number]), in_force], watch)
                     bar.update()
                     if number % SAMPLE_EVERY == 0:
-                        watch.memory.append((number, resident_mib() or math.nan))
+                        watch.resident_mib[number] = resident_mib() or math.nan
                     if number % CHANGE_EVERY == CHANGE_EVERY - 1:
                         which = int(random.integers(len(VOCABULARIES)))
                         chosen.append((stream.set_vocabulary(VOCABULARIES[which]), which))
@@ -159,7 +164,7 @@ def _judge(item: StreamItem, number: int, names: tuple[str, ...], answer: str, w
         watch.corrupt += item.error is not None
         watch.wrong += item.error is None
         return
-    watch.latencies_ms.append(item.latency_ms)
+    watch.latencies_ms[number] = item.latency_ms
     watch.wrong += item.result is None or item.result.classes != names or _answer(item.result.labels) != answer
 
 
@@ -174,11 +179,11 @@ def _source_of(number: int, picture: np.ndarray) -> np.ndarray | Callable[[], np
 
 
 def _row(watch: _Watch, frames: int, seconds: float, threads: int, files: int) -> SoakRow:
-    late = [(number, mib) for number, mib in watch.memory if number >= WARM * frames]
-    numbers, mib = np.array(late, dtype=float).T
-    line = scipy.stats.linregress(numbers / 1000, mib)
+    (sampled,) = np.nonzero(~np.isnan(watch.resident_mib))
+    late = sampled[sampled >= WARM * frames]
+    line = scipy.stats.linregress(late / 1000, watch.resident_mib[late])
     reach = float(scipy.stats.t.ppf(0.975, len(late) - 2) * line.stderr)
-    p50, p95, p99 = np.percentile(watch.latencies_ms, (50, 95, 99)).round(1).tolist()
+    p50, p95, p99 = np.nanpercentile(watch.latencies_ms, (50, 95, 99)).round(1).tolist()
     return SoakRow(
         frames=frames,
         wrong=int(watch.wrong),
@@ -221,7 +226,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     with Segmenter(options.bundle, threads=options.threads) as segmenter:
         row = soak(segmenter, options.frames, progress=True)
-        write_rows(options.out, [row], backend=segmenter.backend.name, threads=options.threads)
+        arenas = os.environ.get("MALLOC_ARENA_MAX")
+        write_rows(options.out, [row], backend=segmenter.backend.name, threads=options.threads, malloc_arena_max=arenas)
     print(row)
     print(f"{options.out}: {'passed' if row.passed else 'failed'}")
     return EXIT_OK if row.passed else EXIT_FAILED

@@ -19,7 +19,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, Literal, TypeVar
 
 from pcaseg.configs import check_choice
-from pcaseg.errors import PcasegError, VocabularyError
+from pcaseg.errors import PcasegError, VocabularyError, raised_by
 from pcaseg.runtime.result import Result
 from pcaseg.runtime.smoothing import Smoother
 from pcaseg.runtime.steps import Job, Steps
@@ -182,8 +182,7 @@ class Stream(Iterator[StreamItem], AbstractContextManager["Stream"]):
     def close(self) -> None:
         """Ends the threads, and closes a source that has `close`; frames under way are lost. Twice does nothing.
 
-        A source that is being asked for a frame is waited for `READER_PATIENCE_S` at most; it is closed when it
-        answers.
+        A source that is asked for a frame then is waited for `READER_PATIENCE_S` at most, and closed when it answers.
         """
         self._end()
 
@@ -364,11 +363,12 @@ class _Pipeline:
         """One step of a frame, unless it failed before or the stream ends."""
         if entry.error is not None or self._stopped.is_set():
             return
-        try:
+
+        def attempt() -> None:
             with self._use() as steps:
                 step(steps, entry)
-        except Exception as error:
-            entry.error = error
+
+        entry.error = raised_by(attempt)
         if entry.error is not None or entry.result is not None:
             entry.job = Job(None, entry.vocabulary)  # its arrays live on in the result alone
 

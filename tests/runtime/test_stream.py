@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import io
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -179,6 +182,24 @@ def test_broken_frames_are_reported_and_skipped(segmenter: Segmenter, tmp_path: 
     if mode == "every":
         assert "cut.png" in str(errors[1]) and "none.png" in str(errors[2])
         assert str(errors[4]).startswith("frame 4: ") and isinstance(errors[5], OSError)
+
+
+def test_an_error_holds_no_pixels(segmenter: Segmenter) -> None:
+    """Its lines are there, but not the frame: neither what was given nor what was decoded."""
+    pixels: list[Any] = []
+
+    def decoded() -> np.ndarray:
+        array = np.zeros((8, 8), np.float64)
+        pixels.append(weakref.ref(array))
+        return array
+
+    given = np.zeros((8, 8), np.complex64)
+    pixels.append(weakref.ref(given))
+    items = list(segmenter.stream([given, decoded, lambda: Image.open(io.BytesIO(b"no picture"))]))
+    del given
+    gc.collect()
+    assert all(item.error is not None and item.error.__traceback__ is not None for item in items)
+    assert len(pixels) == 2 and not [one for one in pixels if one() is not None]
 
 
 def test_a_network_that_fails_once(segmenter: Segmenter, fake_backend: Any) -> None:
