@@ -17,6 +17,7 @@ from pcaseg.text_tables import markdown_table
 StoredRow = dict[str, Any]
 
 FOLDING = ("eager", "folded", "onnxruntime")
+BACKENDS = {"eager": "eager", "folded": "folded PyTorch", "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 PRODUCTS = {
     *("MatMul", "FusedMatMul", "Gemm", "Conv", "ConvTranspose", "FusedConv"),
     *("aten::addmm", "aten::mm", "aten::bmm", "aten::mkldnn_convolution", "aten::_convolution"),
@@ -64,20 +65,25 @@ def _folding_cells(eager: StoredRow, folded: StoredRow, graph: StoredRow, *, rat
     ]
 
 
+OPERATORS = ("s", "in products", "GFLOP/s there", "the largest of the rest")
+
+
+def _operator_cells(seconds: dict[str, float], gmac: float) -> list[str]:
+    """Cells of a profiled call, of `OPERATORS`."""
+    total = sum(seconds.values())
+    rest = sorted((-time, name) for name, time in seconds.items() if name not in PRODUCTS)
+    products = total + sum(time for time, _ in rest)
+    named = ", ".join(f"{name.removeprefix('aten::')} {-time / total:.0%}" for time, name in rest[:4])
+    return [f"{total:.2f}", f"{products / total:.0%}", f"{2 * gmac / products:.0f}", named]
+
+
 def operators_table(results: Path) -> str:
     """Time by operator, from the rows of `pcaseg.benchmarks.studies.operators`."""
-    headers = ["backend", "classes", "s", "in products", "GFLOP/s there", "the largest of the rest"]
+    headers = ["backend", "classes", *OPERATORS]
     cells = []
     for report in stored_reports(results, "operators_*.json"):
         for row in report["rows"]:
-            total = sum(row["seconds"].values())
-            rest = sorted((-seconds, name) for name, seconds in row["seconds"].items() if name not in PRODUCTS)
-            products = total + sum(seconds for seconds, _ in rest)
-            named = ", ".join(f"{name.removeprefix('aten::')} {-seconds / total:.0%}" for seconds, name in rest[:4])
-            rate = 2 * row["gmac"] / products
-            cells.append(
-                [row["backend"], row["classes"], f"{total:.2f}", f"{products / total:.0%}", f"{rate:.0f}", named]
-            )
+            cells.append([row["backend"], row["classes"], *_operator_cells(row["seconds"], row["gmac"])])
     return markdown_table(headers, cells, align="lrrrrl")
 
 
@@ -128,27 +134,30 @@ def _times_as_fast(slow_s: Sequence[float], fast_s: Sequence[float], *, digits: 
 
 def shortlist_speed_table(results: Path) -> str:
     """Whole vocabulary against shortlist, from the rows of `pcaseg.benchmarks.studies.shortlist_speed`."""
-    headers = ["classes", "eager s", "folded PyTorch s", "ONNX Runtime s", "folded x", "ONNX Runtime x", "error"]
     tables = []
     for report in stored_reports(results, "shortlist_speed_*.json"):
         rows = {(row["classes"], row["backend"]): row for row in report["rows"]}
-        cells = []
-        for classes in dict.fromkeys(row["classes"] for row in report["rows"]):
-            eager, *short = (rows[classes, name] for name in FOLDING)
+        matmul = rows.pop((0, "matmul"))
+        rate = matmul["gmac"] / statistics.median(matmul["seconds"])
+        names = [name for name in BACKENDS if any(name == backend for _, backend in rows)]
+        titles = [BACKENDS[name] for name in names]
+        cells, profiles = [], []
+        for classes in dict.fromkeys(classes for classes, _ in rows):
+            eager, *short = (rows[classes, name] for name in names)
             times = [f"{statistics.median(row['seconds']):.2f}" for row in (eager, *short)]
-            cells.append(
-                [
-                    f"{classes:,}",
-                    *times,
-                    *(_times_as_fast(eager["seconds"], row["seconds"], digits=1) for row in short),
-                    f"{max(row['relative_error'] for row in short):.1e}",
-                ]
-            )
+            gains = [_times_as_fast(eager["seconds"], row["seconds"], digits=1) for row in short]
+            gmac, error = short[0]["gmac"], max(row["relative_error"] for row in short)
+            cells.append([f"{classes:,}", *times, *gains, f"{gmac / rate:.2f}", f"{error:.1e}"])
+            profiles.append([f"{classes:,}", *_operator_cells(rows[classes, "onnxruntime"]["operators"], gmac)])
+        headers = ["classes", *(f"{title} s" for title in titles), *(f"{title} x" for title in titles[1:])]
         setting = (
             f"{report['preset']}, float32, shortlist {report['shortlist']}, {report['threads']} threads of "
-            f"{report['environment']['cpu']}."
+            f"{report['environment']['cpu']}. A product of two square matrices runs at {2 * rate:.0f} GFLOP/s; the "
+            "last time is what the products alone would take at that rate."
         )
-        tables.append(f"{setting}\n\n{markdown_table(headers, cells, align='r')}")
+        tables.append(f"{setting}\n\n{markdown_table([*headers, 'products s', 'error'], cells, align='r')}")
+        profiled = markdown_table(["classes", *OPERATORS], profiles, align="rrrrl")
+        tables.append(f"One call of ONNX Runtime, by operator:\n\n{profiled}")
     return "\n\n".join(tables)
 
 

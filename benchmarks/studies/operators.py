@@ -10,10 +10,12 @@ import json
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import torch
 from torch.profiler import ProfilerActivity, profile
 
@@ -50,8 +52,11 @@ def profile_folded(backends: FoldingBackends, T: int) -> dict[str, float]:
 
 def profile_graph(backends: FoldingBackends, T: int) -> dict[str, float]:
     """Seconds by operator of the folded graph in ONNX Runtime."""
-    session = backends.session("aggregator", profile=True)
-    feeds = backends.feeds("aggregator", T)
+    return operator_seconds(backends.session("aggregator", profile=True), backends.feeds("aggregator", T))
+
+
+def operator_seconds(session: onnxruntime.InferenceSession, feeds: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Seconds by operator of the second of two calls of a session that was opened to be profiled; ends its profile."""
     for _ in range(2):
         session.run(None, feeds)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -60,19 +60,20 @@ def test_one_scene_has_no_interval():
 
 
 def test_speed_is_of_the_same_logits(tiny_shortlist, tmp_path):
-    model, graph = load_model("tiny"), tiny_shortlist / "segmenter.onnx"
-    rows = shortlist_speed.measure(model, graph, shortlist=6, rounds=2, classes=(4, 9))
-    assert [(row.classes, row.backend) for row in rows] == [
-        (T, name) for T in (4, 9) for name in ("eager", "folded", "onnxruntime")
-    ]
+    model = load_model("tiny")
+    *rows, matmul = shortlist_speed.measure(model, tiny_shortlist, shortlist=6, rounds=2, classes=(4, 9))
+    names = ("eager", "folded", *shortlist_speed.RUNTIMES)
+    assert [(row.classes, row.backend) for row in rows] == [(T, name) for T in (4, 9) for name in names]
+    assert all((row.backend == "eager") == (row.relative_error is None) for row in rows)
     assert all(row.relative_error is None or 0 < row.relative_error < 1e-4 for row in rows)
-    assert all(len(row.seconds) == 2 for row in rows)
-    write_rows(tmp_path / "shortlist_speed_x.json", rows, preset="tiny", shortlist=6, threads=1)
-    assert shortlist_speed_table(tmp_path).splitlines()[-1].startswith("|         9 |")
+    assert all(len(row.seconds) == 2 for row in rows) and len(matmul.seconds) == 4
+    few, more = (row for row in rows if row.backend == "onnxruntime")
+    assert few.gmac < more.gmac and {"MatMul", "Conv"} <= few.operators.keys()
+    write_rows(tmp_path / "shortlist_speed_x.json", [*rows, matmul], preset="tiny", shortlist=6, threads=1)
+    lines = shortlist_speed_table(tmp_path).splitlines()
+    assert sum(line.startswith("|         9 |") for line in lines) == 2
 
 
 def test_another_shortlist_is_no_comparison(tiny_shortlist):
     with pytest.raises(PcasegError, match="kept other classes"):
-        shortlist_speed.measure(
-            load_model("tiny"), tiny_shortlist / "segmenter.onnx", shortlist=5, rounds=2, classes=(9,)
-        )
+        shortlist_speed.measure(load_model("tiny"), tiny_shortlist, shortlist=5, rounds=2, classes=(9,))
