@@ -11,6 +11,7 @@ from typing import Literal
 from pcaseg.benchmarks.intervals import unpaired_ratio
 from pcaseg.benchmarks.rows import BenchRow, Latency, Ratio, RowsError
 from pcaseg.benchmarks.selection import SCOPES, Scope, key_of, latency_of, name_of, newest, point_text
+from pcaseg.text_tables import terminal_table
 
 Verdict = Literal["slower", "faster", "same", "one round", "not comparable"]
 """`one round`: nothing is known of the noise between rounds; `not comparable`: the environments differ."""
@@ -171,14 +172,13 @@ def comparison_table(comparisons: Iterable[Comparison]) -> str:
     comparisons = list(comparisons)
     paired = [c for c in comparisons if c.before and c.after]
     lines = _environment_lines(paired)
-    table: list[tuple[str, ...]] = [
-        ("backend", "classes", "images", "scope", "before ms", "after ms", "ratio", "95 % interval", "verdict")
-    ]
+    headers = ("backend", "classes", "images", "scope", "before ms", "after ms", "ratio", "95 % interval", "verdict")
+    table: list[tuple[str, ...]] = []
     for comparison in paired:
         table += [_cells(comparison, change) for change in comparison.changes]
         if not comparison.changes and _status_text(comparison) != "skipped":
             table.append((*_where(comparison), "", "", "", "", "", _status_text(comparison)))
-    lines += [*_aligned(table), ""]
+    lines += [terminal_table(headers, table, align="lrrlrrrrl"), ""]
     for title, side in (("only before", "before"), ("only after", "after")):
         alone = [c for c in comparisons if (c.after if side == "before" else c.before) is None]
         lines += [f"{title}: {name_of(c.row)}, {point_text(c.row.point)}, {c.row.status}" for c in alone]
@@ -214,15 +214,3 @@ def _cells(comparison: Comparison, change: Change) -> tuple[str, ...]:
     interval = "" if math.isnan(change.low) else f"{change.low:.3f} to {change.high:.3f}"
     times = f"{change.before_ms:.2f}", f"{change.after_ms:.2f}", f"{change.ratio:.3f}"
     return (*_where(comparison), SCOPES[change.scope], *times, interval, change.verdict)
-
-
-def _aligned(table: Sequence[tuple[str, ...]]) -> list[str]:
-    """Columns padded to their widest cell, numbers to the right."""
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    words = {0, 3, 8}
-    return [
-        "  ".join(
-            c.ljust(w) if i in words else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in table
-    ]
