@@ -2,6 +2,7 @@
 
 #include <png.h>
 
+#include <filesystem>
 #include <memory>
 #include <stdexcept>
 
@@ -11,13 +12,13 @@ constexpr int largest_side_px = 1 << 14;
 
 [[noreturn]] void refuse(const std::string& fault) { throw std::runtime_error(fault); }
 
-[[noreturn]] void png_failed(png_structp, png_const_charp reason) { refuse(std::string("PNG: ") + reason); }
+[[noreturn]] void png_failed(png_structp, png_const_charp reason) { refuse(std::string("PNG: ") + reason + "; save it anew"); }
 
 void png_warned(png_structp, png_const_charp) {}
 
 Picture sized(int64_t height, int64_t width) {
   if (height < 1 || width < 1 || height > largest_side_px || width > largest_side_px)
-    refuse("frame: " + std::to_string(height) + " x " + std::to_string(width) + " pixels; give 1 to 16384 a side");
+    refuse(std::to_string(height) + " x " + std::to_string(width) + " pixels; give 1 to 16384 a side");
   Picture picture{int(height), int(width), {}};
   picture.rgb.resize(size_t(3 * height * width));
   return picture;
@@ -60,11 +61,11 @@ int read_number(std::FILE* stream) {
 }
 
 void fill(Picture& picture, std::FILE* stream) {
-  if (std::fread(picture.rgb.data(), 1, picture.rgb.size(), stream) != picture.rgb.size()) refuse("frame: cut short");
+  if (std::fread(picture.rgb.data(), 1, picture.rgb.size(), stream) != picture.rgb.size()) refuse("cut short; send it whole");
 }
 
 Picture read_ppm(std::FILE* stream) {
-  if (std::getc(stream) != 'P' || std::getc(stream) != '6') refuse("frame: neither PNG nor binary PPM (P6)");
+  if (std::getc(stream) != 'P' || std::getc(stream) != '6') refuse("neither PNG nor binary PPM (P6); convert it, or give --raw");
   const int width = read_number(stream), height = read_number(stream), largest = read_number(stream);
   if (largest != 255) refuse("PPM: values up to " + std::to_string(largest) + "; save it with 255");
   Picture picture = sized(height, width);
@@ -72,23 +73,10 @@ Picture read_ppm(std::FILE* stream) {
   return picture;
 }
 
-}  // namespace
-
-std::optional<Picture> read_picture(std::FILE* stream, const Picture& raw) {
-  const int first = std::getc(stream);
-  if (first == EOF) return std::nullopt;
-  std::ungetc(first, stream);
-  if (raw.width != 0) {
-    Picture picture = sized(raw.height, raw.width);
-    fill(picture, stream);
-    return picture;
-  }
-  return first == 0x89 ? read_png(stream) : read_ppm(stream);
-}
-
-void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes) {
-  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), std::fclose);
-  if (!file) refuse(path + ": cannot be written; choose another folder");
+/// Writes a PNG; the file may be left cut off where that fails.
+void write_png(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes) {
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "wb"), std::fclose);
+  if (!file) refuse("no such folder");
   const int bytes = classes <= 256 ? 1 : 2;
   struct Writer {
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, png_failed, png_warned);
@@ -110,4 +98,33 @@ void write_labels(const std::string& path, const std::vector<uint16_t>& labels, 
     png_write_row(writer.png, row.data());
   }
   png_write_end(writer.png, nullptr);
+  if (std::fclose(file.release()) != 0) refuse("no room");
+}
+
+}  // namespace
+
+std::optional<Picture> read_picture(int number, const Picture& raw) {
+  const int first = std::getc(stdin);
+  if (first == EOF && number == 0) refuse("standard input: holds no frame; give a PNG or PPM");
+  if (first == EOF) return std::nullopt;
+  std::ungetc(first, stdin);
+  try {
+    if (raw.width == 0) return first == 0x89 ? read_png(stdin) : read_ppm(stdin);
+    Picture picture = sized(raw.height, raw.width);
+    fill(picture, stdin);
+    return picture;
+  } catch (const std::runtime_error& error) {
+    refuse("standard input, frame " + std::to_string(number) + ": " + error.what());
+  }
+}
+
+void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes) {
+  const std::string part = path + ".part";
+  try {
+    write_png(part, labels, height, width, classes);
+    std::filesystem::rename(part, path);
+  } catch (const std::runtime_error&) {
+    std::remove(part.c_str());
+    refuse(path + ": cannot be written; make room or choose another folder");
+  }
 }

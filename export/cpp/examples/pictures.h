@@ -12,9 +12,11 @@ struct Picture {
   std::vector<uint8_t> rgb;
 };
 
-/// The next frame of a stream, or nothing at its end: PNG (8 bits) or binary PPM; or, where `raw` gives a size, bare
-/// RGB bytes of that size. Throws std::runtime_error where it is damaged.
-std::optional<Picture> read_picture(std::FILE* stream, const Picture& raw = {});
+/// The next frame of standard input, or nothing behind the last: PNG (8 bits) or binary PPM; or, where `raw` gives a
+/// size, bare RGB bytes of that size. `number` counts from 0. Throws std::runtime_error where the frame is damaged, or
+/// where there is none at all.
+std::optional<Picture> read_picture(int number, const Picture& raw = {});
 
-/// Writes labels as grey values, of 8 bits up to 256 classes, else of 16. Throws std::runtime_error.
+/// Writes labels as grey values, of 8 bits up to 256 classes, else of 16; the file is there whole or not at all. Throws
+/// std::runtime_error.
 void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes);

@@ -4,9 +4,11 @@
 //     ffmpeg -i drive.mp4 -f rawvideo -pix_fmt rgb24 - | pcaseg-segment scene.pcaseg room.safetensors labels/ --raw 640x480
 #include <pcaseg.h>
 
+#include <charconv>
 #include <cstdio>
-#include <cstdlib>
 #include <exception>
+#include <memory>
+#include <stdexcept>
 #include <string>
 
 #include "pictures.h"
@@ -18,18 +20,58 @@ const char* const usage =
     "                      [--strategy single|sliding] [--window-batch N] [--backend NAME]\n"
     "                      < frames (PNG, PPM, or raw RGB)\n";
 
-int fail(const char* sentence) {
-  std::fprintf(stderr, "error: %s\n", sentence);
-  return 2;
+using Segmenter = std::unique_ptr<pcaseg_segmenter, void (*)(pcaseg_segmenter*)>;
+
+struct Options {
+  pcaseg_options library = {};
+  Picture raw;
+};
+
+void check(pcaseg_status status) {
+  if (status != PCASEG_OK) throw std::runtime_error(pcaseg_error());
 }
 
-int segment_all(pcaseg_segmenter* segmenter, const std::string& folder, const Picture& raw) {
+/// A whole number of 1 or more; 0 where the text is none.
+int number_in(const std::string& text) {
+  int number = 0;
+  const char* const end = text.data() + text.size();
+  const auto [behind, fault] = std::from_chars(text.data(), end, number);
+  return fault == std::errc() && behind == end && number > 0 ? number : 0;
+}
+
+Options read_options(int count, char** words) {
+  Options options;
+  for (int i = 0; i < count; i += 2) {
+    const std::string option = words[i], value = i + 1 < count ? words[i + 1] : "";
+    const bool is_count = option == "--threads" || option == "--window-batch";
+    const bool is_name = option == "--strategy" || option == "--backend";
+    if (!is_count && !is_name && option != "--raw")
+      throw std::runtime_error(option + ": no such option; pcaseg-segment --help shows them");
+    if (i + 1 == count) throw std::runtime_error(option + ": give a value");
+    if (is_name) (option == "--strategy" ? options.library.strategy : options.library.backend) = words[i + 1];
+    if (is_count) {
+      const int number = number_in(value);
+      if (number == 0) throw std::runtime_error(option + " " + value + ": give a whole number of 1 or more");
+      (option == "--threads" ? options.library.threads : options.library.window_batch) = number;
+    }
+    if (option == "--raw") {
+      const size_t cross = value.find('x');
+      options.raw.width = number_in(value.substr(0, cross));
+      options.raw.height = cross == std::string::npos ? 0 : number_in(value.substr(cross + 1));
+      if (options.raw.width == 0 || options.raw.height == 0)
+        throw std::runtime_error("--raw " + value + ": give WIDTHxHEIGHT in pixels, such as 640x480");
+    }
+  }
+  return options;
+}
+
+void segment_all(pcaseg_segmenter* segmenter, const std::string& folder, const Picture& raw) {
   std::vector<uint16_t> labels;
-  for (int number = 0; const auto picture = read_picture(stdin, raw); ++number) {
+  for (int number = 0; const auto picture = read_picture(number, raw); ++number) {
     const pcaseg_frame frame = {picture->rgb.data(), picture->height, picture->width, 0};
     labels.resize(picture->rgb.size() / 3);
     pcaseg_timings times;
-    if (pcaseg_segment(segmenter, &frame, labels.data(), nullptr, &times)) return fail(pcaseg_error());
+    check(pcaseg_segment(segmenter, &frame, labels.data(), nullptr, &times));
     char name[32];
     std::snprintf(name, sizeof name, "/%06d.png", number);
     write_labels(folder + name, labels, picture->height, picture->width, pcaseg_class_count(segmenter));
@@ -37,34 +79,27 @@ int segment_all(pcaseg_segmenter* segmenter, const std::string& folder, const Pi
                 name, picture->width, picture->height, times.prepare_ms, times.network_ms, times.labels_ms,
                 times.total_ms);
   }
-  return 0;
+}
+
+void run(int count, char** words) {
+  if (count < 4)
+    throw std::runtime_error("give BUNDLE, VOCABULARY.safetensors and FOLDER; pcaseg-segment --help says more");
+  const Options options = read_options(count - 4, words + 4);
+  pcaseg_segmenter* opened = nullptr;
+  check(pcaseg_open(words[1], &options.library, &opened));
+  const Segmenter segmenter(opened, pcaseg_close);
+  check(pcaseg_load_vocabulary(opened, words[2]));
+  segment_all(opened, words[3], options.raw);
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  pcaseg_options options = {};
-  Picture raw;
-  for (int i = 4; i < count; i += 2) {
-    const std::string option = words[i], value = i + 1 < count ? words[i + 1] : "";
-    char end = 0;
-    if (option == "--threads") options.threads = std::atoi(value.c_str());
-    else if (option == "--window-batch") options.window_batch = std::atoi(value.c_str());
-    else if (option == "--backend" && i + 1 < count) options.backend = words[i + 1];
-    else if (option == "--strategy" && i + 1 < count) options.strategy = words[i + 1];
-    else if (option != "--raw" || std::sscanf(value.c_str(), "%dx%d%c", &raw.width, &raw.height, &end) != 2) return fail(usage);
-  }
-  if (count < 4) return fail(usage);
-  pcaseg_segmenter* segmenter = nullptr;
-  int code = 0;
+  if (count == 2 && words[1] == std::string("--help")) return std::fputs(usage, stdout) < 0;
   try {
-    if (pcaseg_open(words[1], &options, &segmenter) || pcaseg_load_vocabulary(segmenter, words[2]))
-      code = fail(pcaseg_error());
-    else
-      code = segment_all(segmenter, words[3], raw);
+    run(count, words);
   } catch (const std::exception& error) {
-    code = fail(error.what());
+    std::fprintf(stderr, "error: %s\n", error.what());
+    return 2;
   }
-  pcaseg_close(segmenter);
-  return code;
 }

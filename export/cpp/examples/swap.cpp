@@ -25,8 +25,7 @@ void print_shares(const pcaseg_segmenter* segmenter, const std::vector<uint16_t>
 }
 
 int run(pcaseg_segmenter* segmenter, int count, char** vocabularies) {
-  const auto picture = read_picture(stdin);
-  if (!picture) return fail("standard input: holds no frame; give a PNG or PPM");
+  const auto picture = read_picture(0);
   const pcaseg_frame frame = {picture->rgb.data(), picture->height, picture->width, 0};
   std::vector<uint16_t> labels(picture->rgb.size() / 3);
   for (int i = 0; i < count; ++i) {

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-from build import run
+from build import SOURCES, run
 from conftest import CLASSES
 from PIL import Image
 
@@ -48,6 +50,14 @@ def installed(built, tmp_path_factory) -> Path:
     prefix = tmp_path_factory.mktemp("installed")
     run("cmake", "--install", built, "--prefix", prefix)
     return prefix
+
+
+def test_a_library_that_the_loader_would_not_find_is_refused(builder, tmp_path):
+    """ONNX Runtime as the wheel holds it, without the name that it was linked for."""
+    library = builder.linked(next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.1.*"))).resolve()
+    settings = [f"-DONNXRUNTIME_INCLUDE_DIR={builder.headers()}", f"-DONNXRUNTIME_LIBRARY={library}"]
+    with pytest.raises(AssertionError, match=r"the loader looks for it as libonnxruntime\.so\.1; *\s*make a link"):
+        run("cmake", "-S", SOURCES, "-B", tmp_path / "build", *settings)
 
 
 def test_find_package(installed, tmp_path):
@@ -140,14 +150,59 @@ def test_frames_that_cannot_be_read(built, bundle, vocabulary, frame, tmp_path):
         b"P6\n4 4\n255\nabc": b"cut short",
         good[: len(good) // 2]: b"PNG: ",
         good[:45] + b"\0" * 9 + good[54:]: b"PNG: ",
+        b"": b"standard input: holds no frame; give a PNG",
+        good + b"garbage": b"standard input, frame 1: neither PNG nor",
     }
     for stream, said in bad.items():
         done = segment(built, bundle("logits"), vocabulary, tmp_path, stdin=stream)
         assert done.returncode == 2 and said in done.stderr and done.stderr.count(b"\n") == 1, done.stderr
     done = segment(built, bundle("logits"), vocabulary, tmp_path / "absent", stdin=good)
     assert done.returncode == 2 and b"choose another folder" in done.stderr
-    done = segment(built, bundle("logits"), vocabulary, tmp_path, "--raw", "4", stdin=good)
-    assert done.returncode == 2 and b"usage" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--raw", "4"], "--raw 4: give WIDTHxHEIGHT in pixels"),
+        (["--raw", "0x0"], "--raw 0x0: give WIDTHxHEIGHT"),
+        (["--raw", "4x4x4"], "--raw 4x4x4: give WIDTHxHEIGHT"),
+        (["--threads", "many"], "--threads many: give a whole number of 1 or more"),
+        (["--threads", "2.5"], "--threads 2.5: give a whole number"),
+        (["--threads", "99999999999"], "--threads 99999999999: give a whole number"),
+        (["--threads", "1025"], "threads=1025: give 1 to 1024"),
+        (["--window-batch", "-1"], "--window-batch -1: give a whole number"),
+        (["--strategy", "single", "--threads"], "--threads: give a value"),
+        (["--strategy", "tiled"], "strategy='tiled': choose one of single, sliding"),
+        (["--colour", "red"], "--colour: no such option; pcaseg-segment --help shows them"),
+    ],
+)
+def test_options_that_cannot_be(built, bundle, vocabulary, tmp_path, words, said):
+    done = segment(built, bundle("logits"), vocabulary, tmp_path, *words, stdin=b"")
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {said}".encode()), done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_help(built):
+    done = segment(built, "--help", stdin=b"")
+    assert done.returncode == 0 and done.stdout.startswith(b"usage: pcaseg-segment BUNDLE")
+    assert b"pcaseg-segment --help says more" in segment(built, stdin=b"").stderr
+
+
+@pytest.mark.parametrize("room", [0, 100])
+def test_labels_without_room_are_not_left_half_written(built, bundle, vocabulary, tmp_path, room):
+    """The lack of room shows when the file is closed; what stood there before stays."""
+    noise = np.random.default_rng(0).integers(0, 256, (160, 200, 3), dtype=np.uint8)
+    (tmp_path / "000000.png").write_bytes(b"former")
+    done = subprocess.run(
+        [built / "pcaseg-segment", bundle("logits"), vocabulary, tmp_path, "--raw", "200x160", "--threads", "1"],
+        input=noise.tobytes(),
+        capture_output=True,
+        check=False,
+        restore_signals=False,  # a write beyond the limit fails, and does not kill
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (room, room)),
+    )
+    assert done.returncode == 2 and b"000000.png: cannot be written; make room" in done.stderr, done.stderr
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"former"]
 
 
 def test_more_than_256_classes_make_grey_of_16_bits(built, bundle, frame, tmp_path):
@@ -186,4 +241,7 @@ def test_start_and_stop_leak_nothing(built, bundle, vocabulary, tmp_path):
     (tmp_path / "known").write_text("{\n own\n Memcheck:Overlap\n fun:__memcpy_chk\n obj:*/libonnxruntime.so*\n}\n")
     strict = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"]
     command = ["valgrind", "-q", *strict, f"--suppressions={tmp_path / 'known'}", built / "pcaseg-segment"]
-    assert run(*command, bundle("logits"), vocabulary, tmp_path, "--threads", "1", stdin=subprocess.DEVNULL) == ""
+    command += [bundle("logits"), vocabulary, tmp_path, "--threads", "1"]
+    done = subprocess.run(command, input=b"", capture_output=True, check=False)
+    said = b"error: standard input: holds no frame; give a PNG or PPM\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, b"", said)
