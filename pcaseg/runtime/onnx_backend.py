@@ -15,6 +15,9 @@ from pcaseg.runtime.shortlist import all_logits, check_kept
 from pcaseg.runtime.text import embed_names, embed_prompts, open_tokenizer
 from pcaseg.runtime.tokenizer import Tokenizer
 
+MOST_THREADS = 1024
+"""CPU threads of a backend; inference libraries start what they are asked for, and fall over millions."""
+
 _TEXT_BATCH = 64  # prompts at a time: the encoder's intermediates then stay near 100 MiB
 
 
@@ -29,10 +32,10 @@ class OnnxBackend(ABC):
         """Keeps what all share.
 
         Raises:
-            PcasegError: a thread count below 1.
+            PcasegError: a thread count below 1 or beyond `MOST_THREADS`.
         """
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            raise PcasegError(f"threads={threads}: give 1 or more")
+        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS):
+            raise PcasegError(f"threads={threads}: give 1 to {MOST_THREADS}")
         self._bundle, self._threads = bundle, threads
 
     @property

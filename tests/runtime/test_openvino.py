@@ -56,9 +56,9 @@ def test_float32_is_what_the_graph_is_compiled_for(bundle_path: Path) -> None:
     assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
-@pytest.mark.parametrize("threads", [0, -1, 1.5])
+@pytest.mark.parametrize("threads", [0, -1, 1.5, 1025])
 def test_thread_counts(bundle_path: Path, threads: int) -> None:
-    with pytest.raises(PcasegError, match=f"threads={threads}: give 1 or more"):
+    with pytest.raises(PcasegError, match=f"threads={threads}: give 1 to 1024"):
         open_backend("openvino", Bundle(bundle_path), threads=threads)
 
 

@@ -141,8 +141,9 @@ def test_threads_reach_the_session(bundle_path: Path) -> None:
 
     backend = OnnxRuntimeBackend.open(Bundle(bundle_path), threads=2)
     assert backend._segmenter.get_session_options().intra_op_num_threads == 2
-    with pytest.raises(PcasegError, match="threads=0: give 1 or more"):
-        OnnxRuntimeBackend.open(Bundle(bundle_path), threads=0)
+    for threads in (0, 1025, 10**12):
+        with pytest.raises(PcasegError, match=f"threads={threads}: give 1 to 1024"):
+            OnnxRuntimeBackend.open(Bundle(bundle_path), threads=threads)
 
 
 def resident_mib() -> float:

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "error.h"
@@ -28,6 +29,8 @@ class Clock {
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
 
+constexpr int most_threads = 1024;  // as in Python
+
 Strategy choose_strategy(const Manifest& manifest, const char* asked) {
   const Strategy strategy = strategy_of(asked ? asked : manifest.strategy.value_or("single"));
   if (asked && manifest.strategy && *manifest.strategy != asked)
@@ -37,8 +40,11 @@ Strategy choose_strategy(const Manifest& manifest, const char* asked) {
   return strategy;
 }
 
-int64_t checked_count(const char* name, int value, int fallback) {
-  if (value < 0) throw Error(PCASEG_BAD_ARGUMENT, std::string(name) + "=" + std::to_string(value) + ": give 1 or more");
+int64_t checked_count(const char* name, int value, int fallback, int most = std::numeric_limits<int>::max()) {
+  if (value < 0 || value > most) {
+    const std::string bounds = most == std::numeric_limits<int>::max() ? " or more" : " to " + std::to_string(most);
+    throw Error(PCASEG_BAD_ARGUMENT, std::string(name) + "=" + std::to_string(value) + ": give 1" + bounds);
+  }
   return value == 0 ? fallback : value;
 }
 
@@ -56,7 +62,7 @@ Segmenter::Segmenter(const std::string& path, const pcaseg_options& options)
       strategy_(choose_strategy(bundle_.manifest(), options.strategy)),
       window_batch_(checked_count("window_batch", options.window_batch, 1)),
       backend_(open_backend(options.backend ? options.backend : "onnxruntime", bundle_,
-                            int(checked_count("threads", options.threads, 0)))) {}
+                            int(checked_count("threads", options.threads, 0, most_threads)))) {}
 
 void Segmenter::set_vocabulary(Vocabulary vocabulary, const std::string& source) {
   check_fits(vocabulary, bundle_.manifest(), source);

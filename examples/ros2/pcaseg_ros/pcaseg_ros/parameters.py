@@ -12,6 +12,7 @@ from pcaseg.configs import Strategy, check_choice
 from pcaseg.errors import PcasegError, VocabularyError
 from pcaseg.pictures import check_bits
 from pcaseg.runtime import backend_names
+from pcaseg.runtime.onnx_backend import MOST_THREADS
 from pcaseg.runtime.smoothing import check_smooth
 from pcaseg.runtime.stream import StreamMode
 from pcaseg.runtime.vocabulary import VocabularySpec, resolve_vocabulary
@@ -90,7 +91,7 @@ SETTINGS = {
         Setting("bundle", "", "Path of the bundle, a folder or a zip file that pcaseg export wrote"),
         Setting("backend", "onnxruntime", "What runs the network", "a backend of pcaseg doctor", _check_backend),
         Setting("device", "", "Device of the backend, such as cpu or cuda", "empty for the backend's default"),
-        Setting("threads", 0, "CPU threads, 0 for the backend's default", **_between("threads", 0)),
+        Setting("threads", 0, "CPU threads, 0 for the backend's default", **_between("threads", 0, MOST_THREADS)),
         Setting("strategy", "", "How images are cut", "single, sliding or empty for the bundle's own", _check_strategy),
         Setting("shortlist", 0, "Classes of each window that are aggregated at most, as the bundle was exported; "
                 "0 for the bundle's own", **_between("shortlist", 0)),
