@@ -7,14 +7,18 @@ PYTEST := $(BIN)/python -m pytest --durations=15
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 OWN := cpp or arm64 or triton_server or ray
 CPU := not (slow or gpu or trt or $(OWN))
+LONG := long or rtx
 RTX := tests/export/tensorrt
 ALONE := timing or gpu or trt
 
-.PHONY: test test-all test-cpp test-arm64 test-ros test-rtx test-triton test-ray test-lowest test-lowest-runtime coverage lint docs demo clean
+.PHONY: test test-long test-all test-cpp test-arm64 test-ros test-rtx test-triton test-ray test-lowest test-lowest-runtime coverage lint docs demo clean
 
 test: lint
-	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing"
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and not ($(LONG) or timing)"
 	$(PYTEST) -m "$(CPU) and timing"
+
+test-long: $(READY)
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and ($(LONG))"
 
 test-all: lint
 	$(PYTEST) $(PARALLEL) -m "not ($(ALONE) or $(OWN))"
