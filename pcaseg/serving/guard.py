@@ -64,7 +64,7 @@ class Guard:
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str] | None:
         if self._loopback and not is_loopback(_without_port(headers.get("host", ""))):
             return 403, "this server answers to localhost alone; start it with --host to serve another name"
-        if headers.get("sec-fetch-site") == "cross-site" and path != "/":
+        if path != "/" and _of_another_site(headers):
             return 403, "a page of another site may not ask this server; open the server's own"
         if self._token is None or path == "/" or path.startswith(_OPEN_TO_ALL):
             return None
@@ -73,6 +73,14 @@ class Guard:
         if kind.lower() == "bearer" and same:
             return None
         return 401, "this server asks for its token; send it as `Authorization: Bearer TOKEN`"
+
+
+def _of_another_site(headers: Headers) -> bool:
+    """True for what a browser sends for a page of another site; old ones, and all without TLS, name its origin alone."""
+    said, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if said is None and origin is not None:
+        return origin.partition("://")[2] != headers.get("host")
+    return said == "cross-site"
 
 
 def is_loopback(host: str) -> bool:

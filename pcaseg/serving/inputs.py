@@ -88,13 +88,16 @@ def vocabulary_of(
         registered: makes vocabularies, by name.
         prepare: classes to a vocabulary.
         limits: of the server.
-        encoder_sha256: the bundle's text encoder, of which embeddings are taken to be where the request's parameter
-            of this name says nothing else.
+        encoder_sha256: the bundle's text encoder; the request's parameter of this name, where given, must be the same.
 
     Raises:
-        RequestError: 400, it names several or an unknown one; 413, it has too many classes.
+        RequestError: 400, it names several or an unknown one, or another encoder; 413, it has too many classes.
         VocabularyError: unusable names or embeddings.
     """
+    if request.parameters.get("encoder_sha256", encoder_sha256) != encoder_sha256:
+        raise _bad(
+            "parameter 'encoder_sha256': names another text encoder than the bundle's; make embeddings with its own"
+        )
     names, chosen, embeddings = (request.inputs.get(key) for key in ("classes", "vocabulary", "embeddings"))
     if chosen is not None:
         if names is not None or embeddings is not None or len(chosen.values) != 1:
@@ -109,8 +112,7 @@ def vocabulary_of(
         return prepare(check_classes(entries, limits))
     if len(entries) > limits.classes:
         raise RequestError(413, f"classes: {len(entries)} names, but this server takes {limits.classes}; give fewer")
-    claimed = request.parameters.get("encoder_sha256", encoder_sha256)
-    return Vocabulary(tuple(entries), np.asarray(embeddings.values, np.float32), str(claimed))
+    return Vocabulary(tuple(entries), np.asarray(embeddings.values, np.float32), encoder_sha256)
 
 
 def given_vocabulary(vocabulary: Vocabulary | None) -> Vocabulary:

@@ -159,7 +159,7 @@ def read_json(text: bytes) -> dict[str, Any]:
         said = "is nested too deeply" if isinstance(error, RecursionError) else "cannot be read as JSON"
         raise _bad(f"body: {said}; send one JSON object") from error
     if not isinstance(found, dict):
-        raise _bad(f"body: is a JSON {type(found).__name__}, not an object; send one JSON object")
+        raise _bad("body: is JSON, but not an object; send one JSON object")
     return found
 
 
@@ -187,6 +187,8 @@ def _tensor(name: str, given: Mapping[str, Any], rest: memoryview) -> tuple[Prot
         return ProtocolTensor(name, datatype, tuple(shape), _listed(name, given, datatype, shape), False), rest
     if type(size) is not int or not 0 <= size <= len(rest):
         raise _bad(f"input {name!r}: binary_data_size {size!r} is beyond the body; give the bytes that follow")
+    if "data" in given:
+        raise _bad(f"input {name!r}: has both `data` and binary_data_size; send its values once")
     part, rest = rest[:size], rest[size:]
     if datatype == "BYTES":
         values: Any = _unpacked(name, part, count)

@@ -156,6 +156,7 @@ FRAME, CLASSES = frame_input(SCENES[0]), names_input(LISTS[0])
     [
         (b"", "cannot be read as JSON"),
         (b"[1]", "not an object"),
+        (b"null", "not an object"),
         (b"[" * 100_000, "nested too deeply"),
         (b"\xff\xfe{}", "cannot be read as JSON"),
         ({}, "inputs: is no list"),
@@ -174,6 +175,9 @@ FRAME, CLASSES = frame_input(SCENES[0]), names_input(LISTS[0])
         ({"inputs": [FRAME | {"data": [[1], [1, 2]]}, CLASSES]}, "no UINT8 in one shape"),
         ({"inputs": [FRAME | {"data": None}, CLASSES]}, "neither a list"),
         ({"inputs": [FRAME | {"parameters": {"binary_data_size": 5}}]}, "beyond the body"),
+        ({"inputs": [FRAME | {"parameters": {"binary_data_size": 0}}]}, "has both `data` and"),
+        ({"inputs": [FRAME, CLASSES], "parameters": {"encoder_sha256": "0" * 64}}, "another text encoder"),
+        ({"inputs": [FRAME, CLASSES], "parameters": {"encoder_sha256": None}}, "another text encoder"),
         ({"inputs": [FRAME | {"parameters": {"shared_memory_region": "a"}}]}, "no shared memory"),
         ({"inputs": [FRAME | {"shape": [48, 192, 3, 1]}, CLASSES]}, "give [H, W, 3]"),
         ({"inputs": [FRAME | {"name": "pixels"}, CLASSES]}, "'pixels': is unknown"),

@@ -87,6 +87,10 @@ def test_with_the_token(guarded, wanted):
         ({"Host": "[::1]:1234"}, 200),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Host": "localhost:1234", "Origin": "http://evil.example"}, 403),
+        ({"Host": "localhost:1234", "Origin": "null"}, 403),
+        ({"Host": "localhost:1234", "Origin": "http://localhost:1234"}, 200),
+        ({"Host": "localhost:1234", "Origin": "https://behind.a.proxy", "Sec-Fetch-Site": "same-origin"}, 200),
     ],
 )
 def test_other_sites_get_nothing_of_a_server_on_the_loopback(guarded, headers, status):
