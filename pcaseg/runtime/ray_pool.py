@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import socket
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -145,7 +146,9 @@ def _ray(pool: RayPool) -> Iterator[Any]:
     check_ray()
     import ray
     import ray.data
+    import ray.util.annotations
 
+    warnings.filterwarnings("ignore", category=ray.util.annotations.RayDeprecationWarning)
     options: dict[str, Any] = {"address": pool.address}
     if pool.address == LOCAL:
         cpus = pool.workers and pool.workers * pool.threads

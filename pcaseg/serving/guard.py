@@ -76,7 +76,7 @@ class Guard:
 
 
 def _of_another_site(headers: Headers) -> bool:
-    """True for what a browser sends for a page of another site; old ones, and all without TLS, name its origin alone."""
+    """True for what a browser sends for a page of another site; without TLS some name its origin alone."""
     said, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if said is None and origin is not None:
         return origin.partition("://")[2] != headers.get("host")
