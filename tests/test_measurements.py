@@ -13,6 +13,8 @@ import pcaseg.benchmarks.studies.mixed_precision
 from pcaseg.benchmarks.studies.folding import FoldingBackends, measure
 from pcaseg.benchmarks.studies.operators import profile_folded, profile_graph
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory) -> FoldingBackends:

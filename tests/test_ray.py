@@ -137,7 +137,7 @@ def test_an_item_that_kills_its_workers_is_told(ray, tmp_path):
     assert json.loads(out.splitlines()[-1]) == [[n, {"died": True} if n == 3 else {"n": n}] for n in range(20)]
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nowhere"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere"])
 def test_a_cluster_that_is_not_there_is_one_sentence(ray, work, address):
     code, _, errors = ray.pcaseg(*segment("scenes/images", out="out"), "--ray", address, folder=work)
     assert code == 2

@@ -25,7 +25,7 @@ from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.evaluate import evaluate
 from pcaseg.evaluation.labelled_scenes import write_scenes
 from pcaseg.runtime.bundle import Bundle
-from pcaseg.runtime.ray_pool import RayPool, check_ray
+from pcaseg.runtime.ray_pool import LOCAL, RayPool, check_ray
 
 _POLL_S = 0.05
 
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="on what else the machine did")
     parser.add_argument("--out", type=some_path, required=True, help="rows to write, .json")
     options = parser.parse_args(arguments)
-    check_ray()
+    check_ray(LOCAL)
     preset = Bundle(options.bundle).manifest.preset
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "scenes").mkdir()
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(case: str, workers: int, bundle: Path, folder: Path, images: int) -> tuple[ClusterRow, float]:
     """One way: its row, and the mIoU."""
-    more: dict[str, Any] = {"processes": workers} if case == "processes" else {"ray": RayPool("local", workers)}
+    more: dict[str, Any] = {"processes": workers} if case == "processes" else {"ray": RayPool(LOCAL, workers)}
     out = folder / f"{case}-{workers}"
     start = time.perf_counter()
     with _watched(out) as seen:

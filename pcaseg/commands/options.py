@@ -127,7 +127,7 @@ def _shortlist(text: str) -> int:
 
 def add_ray(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--ray", metavar="ADDRESS", help="work on a Ray cluster: local for this machine, auto, or ray://HOST:PORT"
+        "--ray", metavar="ADDRESS", help="work on a Ray cluster: local for this machine, auto, or HOST:PORT of its head"
     )
     command.add_argument("--workers", type=up_to(10_000), help="of --ray (default: one for each CPU)")
 
@@ -153,7 +153,7 @@ def ray_pool(options: argparse.Namespace, **conflicts: bool) -> RayPool | None:
         raise PcasegError("--ray: runs a bundle; give one with --bundle")
     from pcaseg.runtime.ray_pool import RayPool, check_ray
 
-    check_ray()
+    check_ray(options.ray)
     return RayPool(options.ray, options.workers, options.threads or 1)
 
 

@@ -37,7 +37,7 @@ class RayPool:
     """Workers of a cluster.
 
     Attributes:
-        address: of a cluster, such as `auto` or `ray://head:10001`; `local` starts Ray on this machine.
+        address: of a cluster, such as `auto` or `head:6379`; `local` starts Ray on this machine.
         workers: actors; None for one for each of the cluster's CPUs, shared by threads.
         threads: CPUs of each worker.
     """
@@ -121,12 +121,18 @@ class _Worker:
         return {"index": row["index"], "outcome": json.dumps(outcome)}
 
 
-def check_ray() -> None:
-    """Refuses to begin without Ray.
+def check_ray(address: str) -> None:
+    """Refuses to begin without Ray, or with an address of another kind.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        PcasegError: the address is of Ray's client.
+        MissingDependencyError: Ray is not installed.
     """
+    if address.startswith("ray://"):
+        raise PcasegError(
+            f"--ray {address}: is for Ray's client, through which Ray Data does not run; give --ray auto, on a machine "
+            "of the cluster"
+        )
     try:
         found = all(importlib.util.find_spec(name) is not None for name in ("ray", "pyarrow"))
     except ValueError:  # a module that is barred
@@ -143,7 +149,7 @@ def _ray(pool: RayPool) -> Iterator[Any]:
         PcasegError: it cannot be reached, or fails.
         MissingDependencyError: it is not installed.
     """
-    check_ray()
+    check_ray(pool.address)
     import ray
     import ray.data
     import ray.util.annotations
@@ -154,7 +160,7 @@ def _ray(pool: RayPool) -> Iterator[Any]:
         cpus = pool.workers and pool.workers * pool.threads
         options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        host, colon, port = pool.address.removeprefix("ray://").rpartition(":")
+        host, colon, port = pool.address.rpartition(":")
         if colon and port.isdecimal():  # Ray itself would wait for minutes
             socket.create_connection((host.strip("[]"), int(port)), _ANSWER_S).close()
         ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)

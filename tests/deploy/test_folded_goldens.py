@@ -15,7 +15,7 @@ def folded(golden_model) -> FoldedPCASeg:
     return fold(golden_model("eva_b"))
 
 
-@pytest.mark.parametrize("chunk", [None, 8])
+@pytest.mark.parametrize("chunk", [None, pytest.param(8, marks=pytest.mark.long)])
 @AGGREGATOR_CASES
 def test_parallel_aggregator(folded, case, B, T, pooling, chunk):
     assert_golden(case, "logits", folded.aggregator(*aggregator_inputs(B, T), class_pooling=pooling, chunk=chunk))

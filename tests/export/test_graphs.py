@@ -25,7 +25,12 @@ CLASS_COUNTS = (1, 7, 20, 150, 255, 256, 257, 300)
 
 @pytest.fixture(
     scope="module",
-    params=["eva-parallel", "eva-serial", "openai-parallel", pytest.param("eva-qq", marks=pytest.mark.slow)],
+    params=[
+        "eva-parallel",
+        pytest.param("eva-serial", marks=pytest.mark.long),
+        pytest.param("openai-parallel", marks=pytest.mark.long),
+        pytest.param("eva-qq", marks=pytest.mark.slow),
+    ],
 )
 def exported(request, small, shared_bundle, tmp_path_factory):
     kind = request.param

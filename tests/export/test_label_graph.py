@@ -70,7 +70,12 @@ def assert_agree(session: onnxruntime.InferenceSession, images: np.ndarray, text
     np.testing.assert_allclose(confidence, scores.amax(dim=1).numpy(), rtol=0, atol=1e-4)
 
 
-@pytest.fixture(scope="module", params=STRATEGIES)
+QUICK = ("single", "sliding, windows resized")
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[] if name in QUICK else pytest.mark.long) for name in STRATEGIES]
+)
 def colours(request, tmp_path_factory):
     """Preset, strategy and the graph's path, on `ColourNetwork`; any image size."""
     preset, strategy = STRATEGIES[request.param]
@@ -148,7 +153,14 @@ CASES = {
 """For each: numbers of images and classes, and the images' size."""
 
 
-@pytest.fixture(scope="module", params=["single", "sliding", pytest.param("sliding, fixed", marks=pytest.mark.slow)])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "single",
+        pytest.param("sliding", marks=pytest.mark.long),
+        pytest.param("sliding, fixed", marks=pytest.mark.slow),
+    ],
+)
 def labelled(request, shared_bundle, tmp_path_factory):
     """A row of `MODELS`: its name, the model, and its bundle of labels."""
     preset, strategy, size = MODELS[request.param]

@@ -37,6 +37,7 @@ def test_text(shared_bundle):
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [(45, 71), (1, 33), (200, 131)])
 def test_labels(shared_bundle, size):
     images, path = RANDOM.integers(0, 256, (2, *size, 3), dtype=np.uint8), shared_bundle(ExportOptions(graph="labels"))

@@ -97,6 +97,7 @@ def test_in_float16(tmp_path):
             assert (found - expected)[both].abs().max() <= 3e-2 * expected[both].abs().max()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shown", SHOWN)
 def test_label_graphs_are_of_all_logits(shown, tmp_path):
     """Every vocabulary and size: labels and confidence of the whole T x H x W, though the graph never has it."""

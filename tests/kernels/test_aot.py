@@ -22,6 +22,7 @@ OTHERS = tuple(arch for arch in ARCHITECTURES if arch not in ALWAYS)
 UNSPILLED = ("sm_80", "sm_86", "sm_87", "sm_89", "sm_90")
 SHARED_BYTES = 99 * 1024
 """Shared memory that a block may have on sm_86, 87 and 89."""
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module", params=[ALWAYS, pytest.param(OTHERS, marks=pytest.mark.slow)], ids="-".join)

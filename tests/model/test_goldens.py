@@ -75,6 +75,7 @@ def test_eva_text(eva, in_dtype, dtype):
     assert_golden("k_text_b", "text", in_dtype(eva, dtype).encode_text(names)[:, 0])
 
 
+@pytest.mark.long
 @AGGREGATOR_CASES
 def test_parallel_aggregator(eva, in_dtype, case, B, T, pooling):
     """In float64; float32 is held by the whole model, and by the folded one on these inputs."""
@@ -89,6 +90,7 @@ def test_parallel_aggregator_in_float32(eva, case, B, T, pooling):
     assert_golden(case, "logits", eva.aggregator(*aggregator_inputs(B, T), class_pooling=pooling))
 
 
+@pytest.mark.long
 def test_keeping_all_gives_the_same(eva):
     """What is exported ranks the classes even when all are kept."""
     logits, kept = eva.aggregator.aggregate_kept(*aggregator_inputs(1, 20), shortlist=20)
@@ -96,7 +98,9 @@ def test_keeping_all_gives_the_same(eva):
     assert_golden("a_agg_b_t20", "logits", logits)
 
 
-@DTYPES
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.long)], ids=["f32", "f64"]
+)
 def test_whole_model_single_pass(eva, in_dtype, dtype):
     model = in_dtype(eva, dtype)
     image = seeded_weights.seeded_image(3001, 384, 384).transpose(1, 2, 0)

@@ -110,6 +110,7 @@ def test_a_list_that_cannot_be_used_is_one_sentence(memory, tmp_path, monkeypatc
         ),
         (["evaluate", "--data", "d", "--bundle", "b", "--ray", "local", "--model", "m"], "does not go with model"),
         (["segment", "a.png", "--bundle", "b", "--classes", "a", "--ray", "local"], 'pip install ".[ray]"'),
+        (["evaluate", "--data", "d", "--bundle", "b", "--ray", "ray://head:10001"], "give --ray auto, on a machine"),
         (["evaluate", "--data", "d", "--bundle", "b", "--ray", "auto"], 'pip install ".[ray]"'),
     ],
 )

@@ -38,6 +38,7 @@ def assert_same_end(out: Path, whole: Path) -> None:
     assert [row["loss"] for row in rows] == [row["loss"] for row in read_log(whole) if "loss" in row]
 
 
+@pytest.mark.long
 def test_killed_at_any_moment(whole, tmp_path):
     """SIGKILL at three random moments, each after at least one more step; the end is that of the whole run."""
     out, moments = tmp_path / "run", random.Random()

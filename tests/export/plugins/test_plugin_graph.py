@@ -60,7 +60,7 @@ OLD = {"opset": 17, "layer_norm": "decomposed"}
     ("form", "class_counts", "tolerance"),
     [
         pytest.param(OLD, (1, 3), 2e-5, marks=pytest.mark.slow, id="float32-opset17"),
-        pytest.param({"precision": "float16"}, (2,), 1e-2, id="float16"),
+        pytest.param({"precision": "float16"}, (2,), 1e-2, marks=pytest.mark.long, id="float16"),
     ],
 )
 def test_the_graph_with_kernels_computes_what_the_folded_model_does(tmp_path, form, class_counts, tolerance):

@@ -57,8 +57,8 @@ def inputs(T: int, N: int, form: str = "logits") -> dict[str, np.ndarray]:
     [
         ("logits", "main", (1, 7, 256)),
         ("logits", "large", (257,)),
-        ("logits-old", "main", (7,)),
-        ("logits-old-half", "main", (7,)),
+        pytest.param("logits-old", "main", (7,), marks=pytest.mark.long),
+        pytest.param("logits-old-half", "main", (7,), marks=pytest.mark.long),
         pytest.param("logits", "large", (847,), marks=pytest.mark.slow),
         pytest.param("logits-old", "main", (1, 256), marks=pytest.mark.slow),
         pytest.param("logits-old", "large", (257,), marks=pytest.mark.slow),
@@ -78,6 +78,7 @@ def test_derived_graphs_compute_the_same(graphs, form, role, counts):
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected[expected != -100]).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("frames", ["uint8", "float32"])
 def test_derived_label_graphs_compute_the_same(graphs, frames):
     proto = graphs("labels-old-sliding")
@@ -181,10 +182,14 @@ def refusals(proto: onnx.ModelProto, parser: str) -> dict[tuple[str, str], int]:
 @pytest.mark.parametrize(
     ("form", "parser", "frames"),
     [
-        ("logits-old", "8.5", "uint8"),
-        ("logits-old-half", "8.5", "uint8"),
-        ("labels-old-sliding", "8.5", "float32"),
-        *((form, parser, "uint8") for form in FORMS for parser in ("10.1", "10.15")),
+        pytest.param("logits-old", "8.5", "uint8", marks=pytest.mark.long),
+        pytest.param("logits-old-half", "8.5", "uint8", marks=pytest.mark.long),
+        pytest.param("labels-old-sliding", "8.5", "float32", marks=pytest.mark.long),
+        *(
+            pytest.param(form, parser, "uint8", marks=[] if form == "logits" else pytest.mark.long)
+            for form in FORMS
+            for parser in ("10.1", "10.15")
+        ),
     ],
 )
 @pytest.mark.parametrize("role", ["main", "large"])
@@ -224,7 +229,11 @@ def test_every_form_is_in_the_parsers_tables(tmp_path, role, options):
 
 @pytest.mark.parametrize(
     ("precision", "form", "parsers"),
-    [("int8", OLD, ("8.5", "10.1", "10.15")), ("int8", {}, ("10.1", "10.15")), ("fp8", {}, ("10.1", "10.15"))],
+    [
+        pytest.param("int8", OLD, ("8.5", "10.1", "10.15"), marks=pytest.mark.long),
+        ("int8", {}, ("10.1", "10.15")),
+        ("fp8", {}, ("10.1", "10.15")),
+    ],
 )
 def test_quantised_graphs_are_in_the_parsers_tables(copy_bundle, tmp_path, precision, form, parsers):
     Image.fromarray(np.full((40, 50, 3), 90, np.uint8)).save(tmp_path / "0.png")

@@ -28,6 +28,8 @@ from pcaseg.runtime.engines import EIGHT_BITS, LayerShare
 from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from pcaseg.runtime.windows import prepare_windows
 
+pytestmark = pytest.mark.long
+
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_half_precision_on_every_version(bundle, machine, version, plan_of):

@@ -60,6 +60,7 @@ def test_logits_are_the_same(tiny_shortlist, role, counts):
         np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["single", "sliding"])
 def test_labels_are_the_same(strategy, tmp_path):
     preset = replace(SMALL_EVA, name="colours", embed_dim=3)
