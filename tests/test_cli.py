@@ -19,6 +19,7 @@ from pcaseg.model.names import SEED_ENTRY, to_published
 SEEDED = "drawn from a seed, not trained: the labels mean nothing"
 
 
+@pytest.mark.long
 def test_import_export_segment_check(run, tmp_path, photo):
     """The whole thread, with the checkpoint in the published form."""
     model = small_model(seed=2)
@@ -53,6 +54,7 @@ def test_import_export_segment_check(run, tmp_path, photo):
     assert code == 0
 
 
+@pytest.mark.long
 def test_a_camera_s_bundle(run, tmp_path, photo):
     """Export with a fixed size, segment, check; what it cannot take is said."""
     camera, other = tmp_path / "camera.pcaseg", tmp_path / "other.png"

@@ -123,6 +123,7 @@ def test_every_part_is_tried(exported, tmp_path, capsys, name):
     assert main(["doctor", str(copy)]) == 1
 
 
+@pytest.mark.long
 def test_a_graph_for_engines_alone_is_read(exported, tmp_path):
     whole = (exported / "text_encoder.onnx").read_bytes()
     nodes = len(onnx.load_from_string(whole).graph.node)

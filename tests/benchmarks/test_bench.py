@@ -171,6 +171,7 @@ def test_sweeps(target):
     assert rows[4].gmac == pytest.approx(5 * rows[0].gmac, rel=1e-3) and len({row.run for row in rows}) == 1
 
 
+@pytest.mark.long
 def test_halves_have_their_own_gate(target):
     rows = run(target, backends=("eager", "eager-autocast", "folded"), precisions=("bfloat16",))
     assert rows["eager-autocast"].precision == rows["folded"].precision == "bfloat16"
@@ -226,6 +227,7 @@ def test_a_cold_start_that_fails_says_why(target):
         start(target, "eager")  # whose preset only this process knows
 
 
+@pytest.mark.long
 def test_the_command(target, small_preset, tmp_path, capsys, monkeypatch, spoil):
     bundle, photo, stored = target.bundles["float32"].path, target.images[0], tmp_path / "rows.jsonl"
     words = ["bench", bundle, "--photos", photo, "--classes", "2", "--seconds", "0.1", "--no-cold", "--out", stored]

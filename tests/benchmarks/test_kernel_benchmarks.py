@@ -17,6 +17,7 @@ from pcaseg.kernels.tuning import tuning_point, tuning_points
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CUDA, reason="takes minutes there and is run by hand")
 def test_suite_runs_on_a_cpu(tmp_path):
     out = tmp_path / "rows.json"

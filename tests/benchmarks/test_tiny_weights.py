@@ -32,6 +32,7 @@ def package(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.long
 def test_trained_weights_become_the_default(package, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     words = ["train", "--preset", "tiny", "--out", "run", "--steps", "4", "--log-every", "1"]

@@ -28,7 +28,10 @@ def test_serial_aggregator(golden_model):
 
 @pytest.mark.parametrize(
     ("strategy", "case", "seed", "size"),
-    [("single", "f_whole_b_384", 3001, (384, 384)), ("sliding", "g_whole_b_sliding_480x640", 3003, (480, 640))],
+    [
+        ("single", "f_whole_b_384", 3001, (384, 384)),
+        pytest.param("sliding", "g_whole_b_sliding_480x640", 3003, (480, 640), marks=pytest.mark.long),
+    ],
 )
 def test_whole_model(folded, strategy, case, seed, size):
     image = seeded_weights.seeded_image(seed, *size).transpose(1, 2, 0).astype(np.uint8)

@@ -165,7 +165,7 @@ MANY = (258, (1, 1), 100)
     [
         *((SMALL_EVA, aggregation, *setting) for aggregation in ("parallel", "serial") for setting in SETTINGS),
         *((SMALL_OPENAI, aggregation, *setting) for aggregation in ("parallel", "serial") for setting in SETTINGS),
-        (SMALL_OPENAI, "serial", *MANY),
+        pytest.param(SMALL_OPENAI, "serial", *MANY, marks=pytest.mark.long),
         pytest.param(SMALL_EVA, "parallel", *MANY, marks=pytest.mark.slow),
         pytest.param(SMALL_EVA, "serial", *MANY, marks=pytest.mark.slow),
         pytest.param(SMALL_OPENAI, "parallel", *MANY, marks=pytest.mark.slow),

@@ -61,7 +61,7 @@ def relative_error(values: np.ndarray, reference: np.ndarray) -> float:
     return float(np.abs(values - reference).max() / np.abs(reference[reference != -100]).max())
 
 
-@pytest.mark.parametrize("N", [1, 2, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("N", [1, pytest.param(2, marks=pytest.mark.long), pytest.param(5, marks=pytest.mark.slow)])
 def test_agrees_with_eager_for_every_vocabulary(exported, N):
     """All sizes for the default model; for its variants those where a mistake would show."""
     model, path, _ = exported

@@ -36,15 +36,12 @@ VARIANTS = {
 }
 SLOW = ("opset 17", "float16, newest", "float16, opset 17 in parts")
 """They mix what others have; of the last the tests of engines run graphs."""
-QUICK = "float16"
 
 
-def marked(name: str) -> pytest.param:
-    marks = pytest.mark.slow if name in SLOW else pytest.mark.long
-    return pytest.param(name, marks=[] if name == QUICK else marks)
-
-
-@pytest.fixture(scope="module", params=map(marked, VARIANTS))
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(name, marks=pytest.mark.slow if name in SLOW else pytest.mark.long) for name in VARIANTS],
+)
 def variant(request, small, shared_bundle):
     """A row of `VARIANTS`: options, the model, the graph's path, and what was written."""
     path = shared_bundle(VARIANTS[request.param]) / "segmenter.onnx"

@@ -73,6 +73,7 @@ def test_segments_as_the_eager_model(bundle, small, strategy):
     assert eager.backend.name == "torch-cpu" and segmenter.backend.name == "onnxruntime-cpu"
 
 
+@pytest.mark.long
 def test_vocabulary_changes_without_a_new_bundle(bundle, small):
     image = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     segmenter = Segmenter(bundle)
@@ -171,6 +172,7 @@ def test_options_are_checked(options, message):
         ExportOptions(**options)
 
 
+@pytest.mark.long
 def test_eager_backend_follows_the_strategy_of_a_label_graph(tmp_path, small_preset, bundle, monkeypatch):
     """It runs its logits, merged as the bundle's graph would."""
 

@@ -24,6 +24,9 @@ from pcaseg.model.fod import fod, stream_cosine
 from pcaseg.model.network import PCASeg
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
+LARGE = pytest.mark.parametrize(
+    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.long)], ids=["f32", "f64"]
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def in_dtype(request):
         model.float()
 
 
-@DTYPES
+@LARGE
 def test_eva_tower_and_taps(eva, in_dtype, dtype):
     images = seeded_input(2001, 1, 3, 384, 384, dtype=dtype)
     tower = in_dtype(eva, dtype).image_tower
@@ -98,9 +101,7 @@ def test_keeping_all_gives_the_same(eva):
     assert_golden("a_agg_b_t20", "logits", logits)
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.long)], ids=["f32", "f64"]
-)
+@LARGE
 def test_whole_model_single_pass(eva, in_dtype, dtype):
     model = in_dtype(eva, dtype)
     image = seeded_weights.seeded_image(3001, 384, 384).transpose(1, 2, 0)

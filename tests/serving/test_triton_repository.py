@@ -123,6 +123,7 @@ def test_what_is_refused(case, said, trained_tiny, tmp_path, capsys):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.long
 def test_a_label_graph_has_its_own_strategy(copy_bundle, tmp_path, capsys):
     bundle = copy_bundle(tmp_path / "labels.pcaseg", graph="labels", strategy="single")
     words = ["serve-repository", str(bundle), "--gpu", "cuda", "--out"]

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support_training import short_recipe
@@ -37,6 +38,7 @@ def gradients(processes: Processes, stage_index: int) -> dict[str, torch.Tensor]
     return found | {name: b for name, b in learner.named_buffers() if "running_" in name}
 
 
+@pytest.mark.long
 def test_two_processes_as_one(tmp_path):
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     subprocess.run([*torchrun, __file__, tmp_path], check=True, timeout=600)

@@ -20,6 +20,8 @@ from pcaseg.training.loop import MODEL
 from pcaseg.training.record import RECORD
 from pcaseg.training.state import CHECKPOINT
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Path:

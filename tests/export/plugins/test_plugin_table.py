@@ -179,6 +179,7 @@ def compiled(script: str, *arguments: str, **environment: str) -> subprocess.Com
     return subprocess.run([sys.executable, "-c", script, *arguments], env=clean, capture_output=True, text=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", ["sm_87", pytest.param("sm_90", marks=pytest.mark.slow)])
 def test_entries_take_what_tensorrt_passes(arch, tmp_path):
     """Inputs, scalars and output, and nothing else, in PTX that the assembler accepts."""

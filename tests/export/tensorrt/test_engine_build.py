@@ -223,6 +223,7 @@ def build_in_process(path: str, cache: str, results) -> None:
     results.put([found.built for found in build_engines(Bundle(path), profile="edge", driver=driver)])
 
 
+@pytest.mark.long
 def test_two_processes_build_once(bundle, tmp_path):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()

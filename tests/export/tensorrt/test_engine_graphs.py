@@ -246,6 +246,7 @@ def test_quantised_graphs_are_in_the_parsers_tables(copy_bundle, tmp_path, preci
     assert ("DequantizeLinear", "FP8") in refusals(quantised, "8.5") or precision == "int8"
 
 
+@pytest.mark.long
 def test_text_encoders_are_in_the_parsers_tables(shared_bundle, tmp_path):
     other = small_model(SMALL_OPENAI)
     for options, parsers in ((ExportOptions(**OLD), ("8.5", "10.1", "10.15")), (ExportOptions(), ("10.1", "10.15"))):

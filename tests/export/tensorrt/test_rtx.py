@@ -52,6 +52,7 @@ def targets(*names: str) -> BuildOptions:
     return BuildOptions(compute_capabilities=names)
 
 
+@pytest.mark.long
 def test_engines_are_built_without_a_gpu(bundle, rtx, plan_of):
     rtx()
     (engine, text) = build_engines(bundle(), runtime="rtx", profile="edge")
@@ -77,6 +78,7 @@ def test_targets_are_part_of_an_engine(bundle, rtx, plan_of):
         build_engines(bundle(), runtime="rtx", profile="edge", options=targets("8.6"), build=False)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("gpu", "names", "opened"),
     [(ADA, (), True), (ADA, ("8.9",), True), (ADA, ("12.0",), False), (Gpu("GeForce RTX 2080 Ti", "7.5"), (), False)],
