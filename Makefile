@@ -15,10 +15,11 @@ ALONE := timing or gpu or trt
 
 test: lint
 	$(PYTEST) $(PARALLEL) -m "$(CPU) and not ($(LONG) or timing)"
-	$(PYTEST) -m "$(CPU) and timing"
+	$(PYTEST) -m "$(CPU) and timing and not ($(LONG))"
 
 test-long: $(READY)
-	$(PYTEST) $(PARALLEL) -m "$(CPU) and ($(LONG))"
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and ($(LONG)) and not timing"
+	$(PYTEST) -m "$(CPU) and ($(LONG)) and timing"
 
 test-all: lint
 	$(PYTEST) $(PARALLEL) -m "not ($(ALONE) or $(OWN))"
