@@ -136,29 +136,69 @@ def shortlist_speed_table(results: Path) -> str:
     """Whole vocabulary against shortlist, from the rows of `pcaseg.benchmarks.studies.shortlist_speed`."""
     tables = []
     for report in stored_reports(results, "shortlist_speed_*.json"):
-        rows = {(row["classes"], row["backend"]): row for row in report["rows"]}
-        matmul = rows.pop((0, "matmul"))
-        rate = matmul["gmac"] / statistics.median(matmul["seconds"])
-        names = [name for name in BACKENDS if any(name == backend for _, backend in rows)]
-        titles = [BACKENDS[name] for name in names]
+        rates = {
+            row["backend"].removeprefix("matmul"): row["gmac"] / statistics.median(row["seconds"])
+            for row in report["rows"]
+            if row["classes"] == 0
+        }
+        rows = {(row["classes"], row["backend"]): row for row in report["rows"] if row["classes"]}
         cells, profiles = [], []
-        for classes in dict.fromkeys(classes for classes, _ in rows):
-            eager, *short = (rows[classes, name] for name in names)
-            times = [f"{statistics.median(row['seconds']):.2f}" for row in (eager, *short)]
-            gains = [_times_as_fast(eager["seconds"], row["seconds"], digits=1) for row in short]
-            gmac, error = short[0]["gmac"], max(row["relative_error"] for row in short)
-            cells.append([f"{classes:,}", *times, *gains, f"{gmac / rate:.2f}", f"{error:.1e}"])
-            profiles.append([f"{classes:,}", *_operator_cells(rows[classes, "onnxruntime"]["operators"], gmac)])
-        headers = ["classes", *(f"{title} s" for title in titles), *(f"{title} x" for title in titles[1:])]
+        for (classes, name), row in rows.items():
+            eager, runtime = rows[classes, "eager"], name.partition("-")[0]
+            seconds = f"{statistics.median(row['seconds']):.2f}"
+            if name == "eager":
+                cells.append([f"{classes:,}", BACKENDS[name], "float32", seconds, "", "", ""])
+                continue
+            gain = _times_as_fast(eager["seconds"], row["seconds"], digits=1)
+            precision, error = name.partition("-")[2] or "float32", f"{row['relative_error']:.1e}"
+            same = f"{row.get('kept', 1):.0%}"  # rows before it was stored are of float32, where it must be all
+            cells.append(["", BACKENDS[runtime], precision, seconds, gain, error, same])
+            if row["operators"]:
+                bound = f"{row['gmac'] / rates['']:.2f}"
+                profiles.append([f"{classes:,}", bound, *_operator_cells(row["operators"], row["gmac"])])
+        headers = ["classes", "backend", "precision", "s", "times as fast", "error", "same list"]
+        reached = " and ".join(f"{2 * rate:.0f} in {name[1:] or 'float32'}" for name, rate in rates.items())
         setting = (
-            f"{report['preset']}, float32, shortlist {report['shortlist']}, {report['threads']} threads of "
-            f"{report['environment']['cpu']}. A product of two square matrices runs at {2 * rate:.0f} GFLOP/s; the "
-            "last time is what the products alone would take at that rate."
+            f"{report['preset']}, shortlist {report['shortlist']}, {report['threads']} threads of "
+            f"{_processor(report)}. A product of two square matrices reaches this many GFLOP/s: {reached}."
         )
-        tables.append(f"{setting}\n\n{markdown_table([*headers, 'products s', 'error'], cells, align='r')}")
-        profiled = markdown_table(["classes", *OPERATORS], profiles, align="rrrrl")
-        tables.append(f"One call of ONNX Runtime, by operator:\n\n{profiled}")
+        tables.append(f"{setting}\n\n{markdown_table(headers, cells, align='rllr')}")
+        profiled = markdown_table(["classes", "products s", *OPERATORS], profiles, align="rrrrrl")
+        tables.append(
+            "One call of ONNX Runtime, by operator; the first time is what the products alone would take at the rate "
+            f"of square ones:\n\n{profiled}"
+        )
     return "\n\n".join(tables)
+
+
+def cpu_precisions_table(results: Path) -> str:
+    """Accuracy and time by precision on a CPU, from the rows of `pcaseg.benchmarks.studies.cpu_precisions`."""
+    headers = ["backend", "precision", "mIoU", "difference, points", "gate", "same label", "ms", "times as fast"]
+    tables = []
+    for report in stored_reports(results, "cpu_precisions_*.json"):
+        eager, *others = report["rows"]
+        cells = []
+        for row in (eager, *others):
+            known, ms = row["miou"] is not None, f"{1e3 * statistics.median(row['seconds']):.0f}"
+            accuracy = [f"{row['miou']:.2f} %" if known else "", "", ""]
+            if known and row is not eager:
+                accuracy[1:] = [f"{row['miou'] - eager['miou']:+.3f}", f"{row['gate']:g}"]
+            gain = "" if row is eager else _times_as_fast(eager["seconds"], row["seconds"])
+            cells.append([BACKENDS[row["backend"]], row["precision"], *accuracy, f"{row['same_label']:.2%}", ms, gain])
+        size = " x ".join(map(str, report["image"]))
+        setting = (
+            f"{report['preset']}, {report['classes']} classes, an image of {size}, {report['threads']} threads of "
+        )
+        scored = f"; mIoU on {report['scenes']} scenes" if report["scenes"] else "; weights never trained"
+        tables.append(f"{setting}{_processor(report)}{scored}:\n\n{markdown_table(headers, cells, align='llr')}")
+    return "\n\n".join(tables)
+
+
+def _processor(report: StoredRow) -> str:
+    """The processor of a report, with its instruction sets where they were stored."""
+    environment = report["environment"]
+    sets = environment.get("instruction_sets")
+    return environment["cpu"] + (f" ({sets})" if sets else "")
 
 
 def native_table(results: Path) -> str:

@@ -21,6 +21,7 @@ from pcaseg.benchmarks.stored import RESULTS, stored_reports
 from pcaseg.benchmarks.studies import tiny
 from pcaseg.benchmarks.study_tables import (
     clusters_table,
+    cpu_precisions_table,
     folding_table,
     kernels_table,
     mixed_precision_table,
@@ -50,6 +51,7 @@ TABLES: dict[str, Table] = {
     "bench": speed_tables.bench_table,
     "check": check_table,
     "clusters": clusters_table,
+    "cpu_precisions": cpu_precisions_table,
     "evaluation": evaluation_table,
     "kernels": kernels_table,
     "labelled": labelled_table,

@@ -32,15 +32,31 @@ RECORDED_PACKAGES = (
 )
 
 
+INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "i8mm", "bf16")
+"""Of x86 and arm64, by their names in Linux: those that change how fast matrices are multiplied."""
+
+
 def environment() -> dict[str, object]:
-    """Processor, cores, system, Python and the versions of what computes."""
+    """Processor, its instruction sets, cores, system, Python and the versions of what computes."""
     return {
         "cpu": _cpu_name(),
+        "instruction_sets": " ".join(instruction_sets()),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": installed_versions(RECORDED_PACKAGES),
     }
+
+
+def instruction_sets() -> list[str]:
+    """Those of `INSTRUCTION_SETS` that the processor has; empty where the system does not tell."""
+    found = (_proc("/proc/cpuinfo", "flags") or _proc("/proc/cpuinfo", "Features")).split()
+    return [name for name in INSTRUCTION_SETS if name in found]
+
+
+def multiplies_bfloat16() -> bool:
+    """True where the processor has instructions for products in bfloat16."""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets())
 
 
 def flat_environment() -> dict[str, str]:

@@ -126,11 +126,7 @@ class FoldingBackends:
 
     def session(self, part: Part, *, profile: bool = False) -> onnxruntime.InferenceSession:
         """A new session of a part's graph: what an older one keeps in its arena would crowd the memory."""
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
-        options.enable_profiling = profile
-        options.profile_file_prefix = str(self.folder / part)
-        return onnxruntime.InferenceSession(self.folder / f"{part}.onnx", options, providers=["CPUExecutionProvider"])
+        return cpu_session(self.folder / f"{part}.onnx", self.threads, profile=self.folder / part if profile else None)
 
     def feeds(self, part: Part, T: int) -> dict[str, np.ndarray]:
         """Inputs of a part's graph."""
@@ -152,6 +148,15 @@ class FoldingBackends:
         logits = TensorSpec(("N", "T", side, side), "float32", "before the sigmoid")
         signature = Signature(inputs | {"text": text_spec(self.preset)}, {"logits": logits})
         export_graph(AggregatorGraph(self.folded.aggregator), path, signature)
+
+
+def cpu_session(path: Path, threads: int, *, profile: Path | None = None) -> onnxruntime.InferenceSession:
+    """A session of a graph on the CPU; `profile` is what the name of its profile begins with, None for no profile."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 @torch.no_grad()

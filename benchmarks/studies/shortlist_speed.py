@@ -2,9 +2,9 @@
 
 From pixels to logits of one window: the eager model as published, on all names (256 at most), beside the folded model
 in PyTorch and the graph in ONNX Runtime and, where it is installed, in OpenVINO, all three with a shortlist, in turn on
-the same inputs and threads. They are held against the eager model with that shortlist first. Preparing the vocabulary
-is not timed. A product of two square matrices in each round shows what the machine can do at all, and ONNX Runtime's
-profile what the time goes to.
+the same inputs and threads; in bfloat16 too where the processor multiplies in it. They are held against the eager
+model with that shortlist first. Preparing the vocabulary is not timed. A product of two square matrices in each round
+shows what the machine can do at all, and ONNX Runtime's profile what the time goes to.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,10 +28,10 @@ from tqdm import tqdm
 import pcaseg
 from pcaseg.arguments import CORES, natural, some_path, up_to
 from pcaseg.benchmarks.flops import counted_macs
-from pcaseg.benchmarks.studies.folding import MATMUL_SIDE
+from pcaseg.benchmarks.studies.folding import MATMUL_SIDE, cpu_session
 from pcaseg.benchmarks.studies.operators import operator_seconds
 from pcaseg.configs import ADVISED_SHORTLIST, MAX_CLASSES
-from pcaseg.environment import write_rows
+from pcaseg.environment import multiplies_bfloat16, write_rows
 from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.agreement import timed
 from pcaseg.export.bundle import write_bundle
@@ -42,7 +41,8 @@ from pcaseg.runtime.backends import ShortlistBackend, open_backend
 from pcaseg.runtime.bundle import SEGMENTER_NAME, Bundle
 
 CLASSES = (32, 150, 847, 4096)
-RUNTIMES = ("onnxruntime", *(("openvino",) if importlib.util.find_spec("openvino") else ()))
+
+Call = Callable[[], "Sequence[Tensor | np.ndarray]"]
 
 
 @dataclass
@@ -52,10 +52,11 @@ class ShortlistSpeedRow:
     Attributes:
         classes: T; 0 for `matmul`.
         backend: `eager`, on all classes; `folded` (PyTorch), `onnxruntime` and `openvino`, with the shortlist; and
-            `matmul`, a float32 product of two square matrices in PyTorch.
+            `matmul`, a product of two square matrices in PyTorch. With `-bfloat16` behind it, in that.
         gmac: 10^9 multiply-adds of a call; None for `eager`.
-        relative_error: largest difference of a kept logit from the eager model's with the same shortlist, over its
-            largest; None for `eager` and `matmul`.
+        relative_error: largest difference of a logit that both kept from the eager model's with the same shortlist,
+            over its largest; None for `eager` and `matmul`.
+        kept: share of the eager model's shortlist that this one kept too, 1 in float32; None as there.
         seconds: of each round.
         operators: seconds by operator of one call more, of `onnxruntime` alone.
     """
@@ -63,9 +64,16 @@ class ShortlistSpeedRow:
     classes: int
     backend: str
     gmac: float | None
-    relative_error: float | None
+    relative_error: float | None = None
+    kept: float | None = None
     seconds: list[float] = field(default_factory=list)
     operators: dict[str, float] = field(default_factory=dict)
+
+
+def backend_names() -> tuple[str, ...]:
+    """What is held against the eager model on this machine."""
+    names = ("folded", "onnxruntime", *(("openvino",) if importlib.util.find_spec("openvino") else ()))
+    return names + tuple(f"{name}-bfloat16" for name in names if multiplies_bfloat16() and name != "onnxruntime")
 
 
 @torch.no_grad()
@@ -84,62 +92,66 @@ def measure(
         bundle: of the model with this shortlist.
 
     Raises:
-        PcasegError: fewer than two rounds; or a backend keeps other classes than the eager model.
+        PcasegError: fewer than two rounds; or a backend keeps other classes in float32 than the eager model.
     """
     if rounds < 2:
         raise PcasegError(f"rounds={rounds}: give 2 or more; an interval needs them")
     preset, generator = model.preset, torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, preset.image_px, preset.image_px, generator=generator) * 255
     texts = F.normalize(torch.randn(max(classes), 1, preset.embed_dim, generator=generator), dim=-1)
-    runtimes = {name: _opened(name, bundle) for name in RUNTIMES}
-    folded = pcaseg.fold(model, shortlist=shortlist)
-    matmul = ShortlistSpeedRow(0, "matmul", MATMUL_SIDE**3 / 1e9, None)
-    square = torch.ones(MATMUL_SIDE, MATMUL_SIDE)
+    prepare = {name: _backend(name, model, bundle, shortlist) for name in backend_names()}
+    squares = {"matmul": torch.ones(MATMUL_SIDE, MATMUL_SIDE)}
+    if multiplies_bfloat16():
+        squares["matmul-bfloat16"] = squares["matmul"].bfloat16()
+    products = [ShortlistSpeedRow(0, name, MATMUL_SIDE**3 / 1e9) for name in squares]
     rows = []
     for T in tqdm(classes, desc="shortlist", unit="size", disable=not progress):
         text = texts[:T]
-        vocabulary = folded.prepare_vocabulary(text)
-        feeds = {"image": image.numpy(), "text": text[:, 0].numpy()}
-        calls: dict[str, Callable[[], Sequence[Tensor | np.ndarray]]] = {
-            "folded": partial(folded.kept_logits, image, vocabulary)
-        }
-        calls |= {
-            name: partial(runtime.kept_logits, feeds["image"], feeds["text"]) for name, runtime in runtimes.items()
-        }
+        calls = {name: prepared(image, text) for name, prepared in prepare.items()}
         gmac = counted_macs(calls["folded"]) / 1e9
         expected = model.kept_logits(image, text, shortlist=shortlist)
-        block = [ShortlistSpeedRow(T, name, gmac, _error(call(), expected)) for name, call in calls.items()]
-        block.insert(0, ShortlistSpeedRow(T, "eager", None, None))
+        block = [ShortlistSpeedRow(T, "eager", None)]
+        block += [ShortlistSpeedRow(T, name, gmac, *_compared(name, call(), expected)) for name, call in calls.items()]
         calls["eager"] = partial(model.kept_logits, image, text, shortlist=MAX_CLASSES)
         for _ in range(rounds):
             for row in block:
                 row.seconds.append(timed(calls[row.backend])[0])
-            matmul.seconds.append(timed(lambda: square @ square)[0])
-        next(row for row in block if row.backend == "onnxruntime").operators = _profile(bundle, feeds)
+            for row in products:
+                square = squares[row.backend]
+                row.seconds.append(timed(partial(torch.matmul, square, square))[0])
+        profiled = next(row for row in block if row.backend == "onnxruntime")
+        profiled.operators = _profile(bundle, {"image": image.numpy(), "text": text[:, 0].numpy()})
         rows += block
-    return [*rows, matmul]
+    return [*rows, *products]
 
 
-def _opened(name: str, bundle: Path) -> ShortlistBackend:
-    backend = open_backend(name, Bundle(bundle), threads=torch.get_num_threads())
+def _backend(name: str, model: PCASeg, bundle: Path, shortlist: int) -> Callable[[Tensor, Tensor], Call]:
+    """What makes a call of an image and text (T, 1, D), prepared as far as the vocabulary alone goes."""
+    runtime, _, precision = name.partition("-")
+    if runtime == "folded":
+        folded = pcaseg.fold(model, dtype=torch.bfloat16 if precision else None, shortlist=shortlist)
+        dtype = folded.aggregator.dtype
+        return lambda image, text: partial(folded.kept_logits, image, folded.prepare_vocabulary(text.to(dtype)))
+    options = {"precision_hint": precision} if precision else {}
+    backend = open_backend(runtime, Bundle(bundle), threads=torch.get_num_threads(), options=options)
     assert isinstance(backend, ShortlistBackend)
-    return backend
+    return lambda image, text: partial(backend.kept_logits, image.numpy(), text[:, 0].numpy())
 
 
 def _profile(bundle: Path, feeds: dict[str, np.ndarray]) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.enable_profiling, options.profile_file_prefix = True, f"{folder}/profile"
-        session = onnxruntime.InferenceSession(bundle / SEGMENTER_NAME, options, providers=["CPUExecutionProvider"])
-        return operator_seconds(session, feeds)
+        path = bundle / SEGMENTER_NAME
+        return operator_seconds(cpu_session(path, torch.get_num_threads(), profile=Path(folder) / "profile"), feeds)
 
 
-def _error(found: Sequence[Tensor | np.ndarray], expected: Sequence[Tensor]) -> float:
-    (logits, kept), (right, classes) = (map(np.asarray, found), map(np.asarray, expected))
-    if not np.array_equal(kept, classes):
-        raise PcasegError("the shortlist kept other classes than the eager model's")
-    return float(np.abs(logits - right).max() / np.abs(right).max())
+def _compared(name: str, found: Sequence[Tensor | np.ndarray], expected: Sequence[Tensor]) -> tuple[float, float]:
+    """Largest relative error of the logits that both kept, and the share of the expected that were kept."""
+    logits, right = (torch.as_tensor(one[0]).float().numpy()[0] for one in (found, expected))
+    kept, classes = (np.asarray(one[1])[0] for one in (found, expected))
+    both, here, there = np.intersect1d(kept, classes, return_indices=True)
+    if not (np.array_equal(kept, classes) or name.endswith("-bfloat16")):
+        raise PcasegError(f"{name}: its shortlist kept other classes than the eager model's")
+    return float(np.abs(logits[here] - right[there]).max() / np.abs(right).max()), len(both) / len(classes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -24,7 +24,8 @@ def run_doctor(options: argparse.Namespace) -> int:
 
     bundle = None if options.bundle is None else Bundle(options.bundle)
     machine = environment()
-    print(f"{machine['system']}, Python {machine['python']}, {machine['cpu']}, {machine['cores']} cores")
+    processor = f"{machine['cores']} cores of {machine['cpu']} ({machine['instruction_sets']})"
+    print(f"{machine['system']}, Python {machine['python']}, {processor}")
     findings = diagnose()
     _print(findings)
     if bundle is None:

@@ -193,8 +193,7 @@ def check_bundle(
     opened = open_backend(backend, bundle, device=device, threads=threads, options=options)
     if not isinstance(model, PCASeg):
         model = source_model(bundle) if model is None else open_model(model)
-    asked = options.get("engine_precision")
-    precision = str(asked) if asked in EIGHT_BITS else manifest.precision
+    precision = _computed_in(manifest, options)
     bounds = _gate(bundle, precision, gate or {})
     most = bounds.pop("miou_difference", None)
     todo = agreement_cases(pictures, classes, chosen, image_size=manifest.image_size)
@@ -221,6 +220,14 @@ def _is_report(path: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
+
+
+def _computed_in(manifest: Manifest, options: Mapping[str, object]) -> str:
+    """The coarsest that a backend with these options multiplies in: what an engine or a hint lowers the bundle's to."""
+    engine, hint = options.get("engine_precision"), options.get("precision_hint")
+    if engine in EIGHT_BITS:
+        return str(engine)
+    return manifest.precision if hint in (None, "float32") else str(hint)
 
 
 def _gate(bundle: Bundle, precision: str, asked: Mapping[str, float]) -> dict[str, float]:

@@ -19,7 +19,7 @@ GATES: dict[str, dict[str, float]] = {
 """What a backend must reach, by the precision it computes in. In eight bits single logits may be far off, and labels
 right all the same."""
 
-MIOU_DIFFERENCES = {"float32": 0.1, "float16": 0.5, "int8": 1.0, "fp8": 1.0}
+MIOU_DIFFERENCES = {"float32": 0.1, "float16": 0.5, "bfloat16": 0.5, "int8": 1.0, "fp8": 1.0}
 """By how many percent points the mIoU with a labelled set may differ from eager float32's."""
 
 AT_MOST = ("relative_error", "miou_difference")

@@ -85,6 +85,7 @@ def test_eight_bits_are_calibrated_on_images(bundle, machine, images, precision,
     kind = {"int8": onnx.TensorProto.INT8, "fp8": onnx.TensorProto.FLOAT8E4M3FN}[precision]
     assert quantised and {zeros[node.input[2]].data_type for node in quantised} == {kind}
     assert not any(any(zeros[node.input[2]].raw_data) for node in quantised)
+    assert not any("image" in node.input for node in quantised), "pixels keep their eight bits"
     assert ("INT8" in plan_of(engine)["flags"], "FP16" in plan_of(engine)["flags"]) == (version == "8.5", False)
     assert not build_engines(bundle(name), **named, build=False)[0].built
     (images / "1.png").unlink()
