@@ -13,7 +13,7 @@ import importlib.util
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -125,7 +125,7 @@ def measure(
         segmenter.set_vocabulary(names)
         labels = segmenter(image).labels
         expected = labels if expected is None else expected
-        miou = labelled_miou(lambda pixels, run=segmenter: run(pixels).labels, labelled) if labelled else None
+        miou = labelled_miou(_labeller(segmenter), labelled) if labelled else None
         gate = MIOU_DIFFERENCES[precision] if labelled and name != "eager" else None
         rows.append(PrecisionRow(name, precision, miou, gate, float((labels == expected).mean())))
         calls.append(partial(segmenter, image))
@@ -133,6 +133,10 @@ def measure(
         for row, call in zip(rows, calls, strict=True):
             row.seconds.append(timed(call)[0])
     return rows
+
+
+def _labeller(segmenter: Segmenter) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda pixels: segmenter(pixels).labels
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -153,8 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for part in ("calibration", "scenes"):
             (folder / part).mkdir()
         for index in range(options.calibration):
-            image = Image.fromarray(render_scene(index, seed=CALIBRATION_SEED).image)
-            image.save(folder / "calibration" / f"{index:04}.png")
+            scene = render_scene(index, seed=CALIBRATION_SEED)
+            Image.fromarray(scene.image).save(folder / "calibration" / f"{index:04}.png")
         write_bundle(open_model(options.preset), folder / "b.pcaseg")
         calibration = Calibration.read(folder / "calibration")
         backends = open_backends(Bundle(folder / "b.pcaseg"), calibration, folder)

@@ -71,7 +71,7 @@ class ShortlistSpeedRow:
 
 
 def backend_names() -> tuple[str, ...]:
-    """What is held against the eager model on this machine."""
+    """Backends that are held against the eager model on this machine."""
     names = ("folded", "onnxruntime", *(("openvino",) if importlib.util.find_spec("openvino") else ()))
     return names + tuple(f"{name}-bfloat16" for name in names if multiplies_bfloat16() and name != "onnxruntime")
 
@@ -126,7 +126,7 @@ def measure(
 
 
 def _backend(name: str, model: PCASeg, bundle: Path, shortlist: int) -> Callable[[Tensor, Tensor], Call]:
-    """What makes a call of an image and text (T, 1, D), prepared as far as the vocabulary alone goes."""
+    """Maker of calls from an image and text (T, 1, D), which prepares what hangs on the vocabulary alone."""
     runtime, _, precision = name.partition("-")
     if runtime == "folded":
         folded = pcaseg.fold(model, dtype=torch.bfloat16 if precision else None, shortlist=shortlist)

@@ -65,7 +65,8 @@ def test_gates():
     assert labelled_gate("float32", "checkpoint") == {"miou_difference": 0.1}
     assert labelled_gate("float16", "checkpoint") == {"miou_difference": 0.5}
     assert labelled_gate("float32", "seeded") == {"miou_difference": 0.1}
-    assert labelled_gate("float16", "seeded") == labelled_gate("bfloat16", "checkpoint") == {}
+    assert labelled_gate("bfloat16", "checkpoint") == {"miou_difference": 0.5}
+    assert labelled_gate("float16", "seeded") == labelled_gate("bfloat16", "seeded") == {}
     row = LabelledAgreement(images=4, classes=53, eager_miou=60.0, bundle_miou=59.95, gate=0.1)
     assert row.passed and "difference -0.050 points (ok, gate: 0.1)" in row.verdict()
     assert not replace(row, bundle_miou=60.11).passed and "FAILED" in replace(row, bundle_miou=60.11).verdict()
