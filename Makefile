@@ -39,7 +39,7 @@ test-arm64: $(READY)
 	$(PYTEST) -m arm64 tests/export/cpp
 
 test-ros: $(READY)
-	$(BIN)/python tests/ros/environment.py
+	$(BIN)/python tests/ros_environment.py
 
 test-triton: $(READY)
 	$(PYTEST) -m triton_server tests/serving

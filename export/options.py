@@ -40,8 +40,8 @@ class ExportOptions:
         plugins: `with` writes, beside it, a graph in which the kernels are nodes for TensorRT's plugins.
 
     Raises:
-        PcasegError: an unknown choice, a strategy or a size for a graph of logits, a side or a shortlist out of range,
-            or plugins with a shortlist.
+        PcasegError: an unknown choice, a strategy or a size for a graph of logits, plugins for one of labels, or a side
+            or a shortlist out of range.
     """
 
     graph: GraphKind = "logits"
@@ -61,10 +61,6 @@ class ExportOptions:
         if self.plugins == "with" and self.graph != "logits":
             raise PcasegError(f"plugins: a graph of {self.graph} is written without them; export logits")
         most_kept(self.shortlist)
-        if self.plugins == "with" and self.shortlist is not None:
-            raise PcasegError(
-                f"plugins: a graph with shortlist={self.shortlist} is written without them; leave one out"
-            )
         if self.opset not in OPSETS:
             raise PcasegError(f"opset={self.opset}: choose one from {OPSETS[0]} to {OPSETS[-1]}")
         if self.graph == "labels":

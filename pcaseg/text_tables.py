@@ -49,7 +49,7 @@ def _laid_out(headers: Sequence[str], cells: list[list[str]], *, align: str, sty
     try:
         from tabulate import tabulate
     except ImportError as error:
-        raise MissingDependencyError(f"this needs the package tabulate; {install_hint('benchmarks')}") from error
+        raise MissingDependencyError(f"this needs the package tabulate; {install_hint('torch')}") from error
     letters = align[: len(headers)].ljust(len(headers), align[-1])
     columns = [_WORDS[letter] for letter in letters]
     return tabulate(cells, headers, tablefmt=style, colalign=columns, disable_numparse=True)

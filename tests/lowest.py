@@ -8,12 +8,12 @@ tried by `make test-ray`, in its newest version alone.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from environments import ROOT, run
 from packaging.requirements import Requirement
 
 if sys.version_info >= (3, 11):
@@ -21,7 +21,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-ROOT = Path(__file__).parent.parent
 TENSORRT = {"tensorrt", "tensorrt-rtx"}
 ELSEWHERE = {*TENSORRT, "ray"}
 EMBEDDED = ("runtime/test_recordings.py", "runtime/test_video.py", "serving/test_inference.py")
@@ -61,12 +60,6 @@ def _needs(table: dict, lines: list[str], extras: tuple[str, ...]) -> Iterator[R
             yield needed
     for extra in extras:
         yield from _needs(table, table["optional-dependencies"][extra], ())
-
-
-def run(*words: str | Path) -> None:
-    """Runs a command in a folder that is not the clone's, so that the installed package is what is tried."""
-    print("+", *words, flush=True)
-    subprocess.run([str(word) for word in words], check=True, cwd=tempfile.gettempdir())
 
 
 def environment(folder: Path, *extras: str) -> Path:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from environments import ROOT, made_environment, run
+
 FOLDER = ROOT / ".venv-ray"
 ALONE = ("unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--map-root-user")
 """A command without network, whose processes all end with it."""
@@ -36,14 +37,10 @@ class RayEnvironment:
     @classmethod
     def ready(cls) -> RayEnvironment:
         """The environment, made where it is not there or of other packages: a minute or more, 1 GB."""
-        found = cls(FOLDER / "bin" / "python")
-        stamp, text = FOLDER / "ready", f"{sys.version} {version('onnxruntime')} {ROOT}"
-        if not (stamp.exists() and stamp.read_text() == text):
-            subprocess.run([sys.executable, "-m", "venv", "--clear", FOLDER], check=True)
-            install = [found.python, "-m", "pip", "install", "--quiet"]
-            subprocess.run([*install, "-e", f"{ROOT}[ray]", f"onnxruntime=={version('onnxruntime')}"], check=True)
-            stamp.write_text(text)
-        return found
+        same = f"onnxruntime=={version('onnxruntime')}"
+        install = ("-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[ray]", same)
+        wanted = "\n".join((sys.version, *install))
+        return cls(made_environment(FOLDER, wanted, lambda python: run(python, *install)))
 
     def start(self, *words: object, folder: Path) -> subprocess.Popen[str]:
         """Starts a Python program on a network of its own, in a folder."""

@@ -28,5 +28,5 @@ def test_last_alignment_holds_for_the_columns_behind_it():
 
 def test_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tabulate", None)
-    with pytest.raises(MissingDependencyError, match=r'tabulate; .*pip install "\.\[benchmarks\]"'):
+    with pytest.raises(MissingDependencyError, match=r'tabulate; .*pip install "\.\[torch\]"'):
         markdown_table(["a"], [["b"]])

@@ -1,4 +1,5 @@
-"""The segmenter graph with plugin nodes: kernels where the plain graph has their references, for up to 256 classes."""
+"""The segmenter graph with plugin nodes: kernels where the plain graph has their references, for up to 256 classes, or
+with a shortlist for any number. With one, maps are embedded after the choice, by plain operators."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from pcaseg.deploy.folded import FoldedPCASeg, fold
 from pcaseg.errors import PcasegError
-from pcaseg.export.graphs import export_graph, segmenter_signature
+from pcaseg.export.graphs import ShortlistGraph, export_graph, segmenter_signature
 from pcaseg.export.options import DEFAULTS, ExportOptions
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS, VERSION
 from pcaseg.kernels.cost_volume import cost_volume
@@ -47,21 +48,26 @@ class PluginSegmenterGraph(nn.Module):
 def export_plugin_segmenter(model: PCASeg, path: Path, *, options: ExportOptions = DEFAULTS) -> onnx.ModelProto:
     """Writes the segmenter graph with plugin nodes: the same inputs and outputs as `export_segmenter`'s.
 
+    With a shortlist the cost volume is plain operators, since only the maps of kept classes are embedded.
+
     Returns:
         The graph as written; nodes of the plugins have their kernels' widths as attributes and packed weights.
 
     Raises:
         PcasegError: of `export_graph`, or a class attention's or expert mixing's operator is not in the graph.
     """
-    folded = fold(model, dtype=options.dtype)
-    signature = segmenter_signature(model.preset)
+    folded = fold(model, dtype=options.dtype, shortlist=options.shortlist)
+    module = PluginSegmenterGraph(folded) if options.shortlist is None else ShortlistGraph(folded)
+    signature = segmenter_signature(model.preset, options.shortlist)
     operators = _translations(folded, model.preset.grid)
-    proto = export_graph(PluginSegmenterGraph(folded), path, signature, options=options, operators=operators)
+    proto = export_graph(module, path, signature, options=options, operators=operators)
     for node in [node for node in proto.graph.node if node.domain == NAMESPACE]:
         if node.op_type == "PcasegExpertMix":
             _pack(proto.graph, node)
     found = {node.op_type for node in proto.graph.node if node.domain == NAMESPACE}
     wanted = set(PLUGINS)
+    if options.shortlist is not None:
+        wanted.remove("PcasegCostVolume")
     if model.aggregation != "parallel":
         wanted.remove("PcasegExpertMix")
     if not model.preset.class_padding:  # the kernel's operator is for models with padding

@@ -186,8 +186,9 @@ def _cost_volume_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch
 
 
 def _class_attention_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch:
-    B, T, N, _ = shapes[0]
-    return Launch((fixed["C"] // fixed["BLOCK_C"], N, B), (T, N, 0))  # all images share the texts' shares
+    (B, T, N, _), (images, _, _) = shapes[0], shapes[1]
+    step = ops.minimum(images - 1, 1) * T  # 0 where all images have the texts' shares in common
+    return Launch((fixed["C"] // fixed["BLOCK_C"], N, B), (T, N, step))
 
 
 def _expert_mix_launch(shapes: Shapes, fixed: Fixed, ops: Operations) -> Launch:

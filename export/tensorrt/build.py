@@ -47,6 +47,7 @@ from pcaseg.runtime.engines import (
     engines_of,
     read_engine,
     source_file,
+    takes_plugins,
 )
 from pcaseg.runtime.tensorrt_api import capture_log, deserialize, import_tensorrt
 from pcaseg.runtime.tensorrt_engine import Engine
@@ -55,7 +56,7 @@ from pcaseg.versions import installed_versions
 if TYPE_CHECKING:
     from pcaseg.export.tensorrt.quantize import Calibration
 
-BUILDER = 1
+BUILDER = 2
 """Version of what stands in this folder: raised where other engines come out of the same bundle."""
 
 DEFAULTS = BuildOptions()
@@ -97,8 +98,8 @@ def build_engines(
         device: `cuda` or `cuda:N`; None for the first, and for `rtx` none where there is none.
         build: False to be refused, with the field that differs, instead of building.
         timing_cache: file of what tactics took; None for one in the user's cache folder. `rtx` times none.
-        plugins: `inside` builds the main engine from the bundle's graph with plugin nodes, whose kernels are compiled
-            for this GPU and become part of the engine; `library` takes them from `plugin_library`.
+        plugins: `inside` builds from the bundle's graph with plugin nodes, whose kernels are compiled for this GPU and
+            become part of the engine; `library` takes them from `plugin_library`; for graphs of `takes_plugins`.
         plugin_library: the C++ plugins.
         calibration: folder of images, for int8 and fp8.
         progress: whether to show it on standard error.
@@ -140,7 +141,8 @@ def build_engines(
         check_timing_cache(timing_cache)
     found = []
     for role in roles(profile):
-        key = _key(bundle, role, wanted, profile, options, machine, known if role == "main" else None, images)
+        kernels = known if takes_plugins(role, bundle.manifest) else None
+        key = _key(bundle, role, wanted, profile, options, machine, kernels, images)
         job = _Job(trt, bundle, key, options, driver, timing_cache, images)
         found.append(job.find_or_build(machine, build=build, progress=progress))
     return found

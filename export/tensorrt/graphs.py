@@ -40,8 +40,8 @@ def graph_of(trt: Any, bundle: Bundle, key: EngineKey) -> onnx.ModelProto:
     """
     name = source_file(key.graph, key.plugins)
     proto = onnx.load_from_string(bundle.read(name))
-    if key.plugins:
-        return proto
+    if key.plugins and bundle.manifest.shortlist is None:
+        return proto  # made for up to 256 classes
     frames: Frames = "uint8" if hasattr(trt.DataType, "INT64") else "float32"  # both came with TensorRT 10
     return derive_graph(proto, key.graph, source=f"{bundle.path / name} ({key.graph})", frames=frames)
 
@@ -280,24 +280,43 @@ def _list_all(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
 
 
 def _list_best(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
-    """The best K classes are kept, a constant."""
-    lengths = []
+    """The best K classes are kept, a constant.
+
+    Where the windows of an image may share more classes than there are, their number stays a constant too, and the last
+    class is repeated: it has the same scores each time.
+    """
+    for name, value in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):
+        graph.constant(name, np.array([value], np.int64))
+    kept = 0
     for number, (best, ascending) in enumerate(pairs):
         least, most = _shorter(graph, ascending)
-        lengths.append(most)
+        kept = kept or most
         graph.replace(least.output[0], graph.constant(f"kept_{number}", np.array(most, np.int64)))
         length = graph.constant(f"kept_1d_{number}", np.array([most], np.int64))
+        order, sorted_, last = (f"{name}_{number}" for name in ("order_float", "ascending", "at_most_last"))
+        name, ascending.input[0], ascending.output[0] = ascending.output[0], order, sorted_
+        nodes = [helper.make_node("Cast", [best.output[1]], [order], to=onnx.TensorProto.FLOAT)]
+        if most > kept + 1:
+            nodes += _repeat_last(graph, best, length, sorted_, last)
+            sorted_ = last
+        nodes.append(helper.make_node("Cast", [sorted_], [name], to=onnx.TensorProto.INT64))
         best.input[1] = ascending.input[1] = length
-        names = f"order_float_{number}", f"ascending_{number}"
-        name, ascending.input[0], ascending.output[0] = ascending.output[0], *names
-        graph.graph.node.extend(
-            [
-                helper.make_node("Cast", [best.output[1]], [names[0]], to=onnx.TensorProto.FLOAT),
-                helper.make_node("Cast", [names[1]], [name], to=onnx.TensorProto.INT64),
-            ]
-        )
-    if max(lengths) > lengths[0] + 1:
-        raise EngineError(
-            f"{graph.source}: windows share more classes than the shortlist of {lengths[0]}, which no engine's graph "
-            "does; export logits, or labels with --strategy single"
-        )
+        graph.graph.node.extend(nodes)
+
+
+def _repeat_last(graph: _Graph, best: NodeProto, length: str, ascending: str, out: str) -> list[NodeProto]:
+    """Lets `best` sort `length` places more, behind all others, and names the last class in those that it takes."""
+    scores, best.input[0] = best.input[0], "scores_and_none"
+    graph.constant("none", np.array([[-1]], np.float32))  # scores are numbers of windows
+    graph.constant("one", np.array(1, np.float32))
+    return [
+        helper.make_node("Shape", [scores], ["scores_shape"]),
+        helper.make_node("Slice", ["scores_shape", "axis_0", "axis_1", "axis_0"], ["scores_images"]),
+        helper.make_node("Concat", ["scores_images", length], ["none_shape"], axis=0),
+        helper.make_node("Expand", ["none", "none_shape"], ["none_places"]),
+        helper.make_node("Concat", [scores, "none_places"], [best.input[0]], axis=1),
+        helper.make_node("Slice", ["scores_shape", "axis_1", "axis_2", "axis_0"], ["scores_classes"]),
+        helper.make_node("Cast", ["scores_classes"], ["scores_classes_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Sub", ["scores_classes_float", "one"], ["last_class"]),
+        helper.make_node("Min", [ascending, "last_class"], [out]),
+    ]

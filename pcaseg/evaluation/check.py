@@ -35,6 +35,7 @@ from pcaseg.runtime.engines import EIGHT_BITS
 from pcaseg.runtime.manifest import Manifest
 from pcaseg.runtime.segmenter import choose_strategy
 from pcaseg.runtime.shortlist import check_shortlist
+from pcaseg.text_tables import terminal_table
 
 CLASS_COUNTS = (59, 20, 5, 1)
 """Sizes of the vocabularies of a check, in turn."""
@@ -109,18 +110,16 @@ class CheckReport:
 
     def table(self) -> str:
         """The rows as text, for a terminal."""
-        lines = [
-            f"{'image':16} {'classes':>7} {'strategy':8} {'error':>10} {'labels':>8}  "
-            f"{'worst class (IoU)':28} {'eager s':>8} {'bundle s':>8}"
+        headers = ["image", "classes", "strategy", "error", "labels", "worst class (IoU)", "eager s", "bundle s", ""]
+        cells = [
+            [
+                *(row.case[:16], row.classes, row.strategy, f"{row.relative_error:.1e}", f"{row.label_agreement:.3%}"),
+                f"{row.worst_class.split(',')[0][:20]} ({row.worst_iou:.4f})",
+                *(f"{row.eager_s:.1f}", f"{row.bundle_s:.1f}", "ok" if row.passed else "FAILED"),
+            ]
+            for row in self.rows
         ]
-        for row in self.rows:
-            worst = f"{row.worst_class.split(',')[0][:20]} ({row.worst_iou:.4f})"
-            lines.append(
-                f"{row.case[:16]:16} {row.classes:7} {row.strategy:8} {row.relative_error:10.1e} "
-                f"{row.label_agreement:8.3%}  {worst:28} {row.eager_s:8.1f} {row.bundle_s:8.1f}"
-                f"  {'ok' if row.passed else 'FAILED'}"
-            )
-        return "\n".join(lines)
+        return terminal_table(headers, cells, align="lrlrrlrrl")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the report as JSON, with what was measured and what on.

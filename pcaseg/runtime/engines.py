@@ -23,6 +23,7 @@ from pcaseg.errors import EngineError
 from pcaseg.files import cache_folder, found_cache
 from pcaseg.paths import entries, exists, is_folder
 from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME, SEGMENTER_NAME, TEXT_ENCODER_NAME, Bundle
+from pcaseg.runtime.manifest import Manifest
 from pcaseg.typed_json import load_typed
 
 SCHEMA_VERSION = 2
@@ -342,8 +343,13 @@ def build_command(bundle: Bundle, role: GraphRole, *, classes: int = 1, runtime:
     return f"pcaseg build {bundle.path}{chosen}" + (" --profile large" if large else "")
 
 
+def takes_plugins(role: GraphRole, manifest: Manifest) -> bool:
+    """True where a bundle's graph with plugin nodes serves this one: `main`, and with a shortlist `large` too."""
+    return role == "main" or (role == "large" and manifest.shortlist is not None)
+
+
 def source_file(role: GraphRole, plugins: str | None) -> str:
-    """The bundle's file that such an engine is derived from; only the main graph comes with plugins."""
+    """The bundle's file that such an engine is derived from."""
     if role == "text":
         return TEXT_ENCODER_NAME
     return SEGMENTER_NAME if plugins is None else PLUGIN_SEGMENTER_NAME

@@ -173,8 +173,6 @@ def test_another_shortlist_than_the_exports_is_refused(tiny_shortlist):
         Segmenter(path, shortlist=0)
     with pytest.raises(PcasegError, match="shortlist=300: give 1 to 256 classes"):
         ExportOptions(shortlist=300)
-    with pytest.raises(PcasegError, match="plugins: a graph with shortlist=8 is written without them"):
-        ExportOptions(shortlist=8, plugins="with")
 
 
 def test_manifests_of_before_have_none(tiny_shortlist):

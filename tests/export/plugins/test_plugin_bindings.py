@@ -87,7 +87,7 @@ def test_plugins_over_the_real_bindings(real_tensorrt, version):
     maps = [1, "T", W, W, C]
     shapes = {
         "PcasegCostVolume": [[1, W, W, D], ["T", 1, D], [C, 1, 7, 7], [C]],
-        "PcasegClassAttention": [[1, "T", W * W, C], [1, "T", 2 * C], *[[C, C]] * 3, [C], [4, d, d], [4, d]],
+        "PcasegClassAttention": [[2, "T", W * W, C], [2, "T", 2 * C], *[[C, C]] * 3, [C], [4, d, d], [4, d]],
         "PcasegExpertMix": [
             maps, maps, [E * C, 2 * C], [E * C, 2 * C], [1, 21, E, C], [M, 2 * C], [M], [E, M], [E], [C, 2 * C], [C]
         ],

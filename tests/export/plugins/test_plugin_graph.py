@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,11 +15,14 @@ from onnx.reference.op_run import OpRun
 from support import SMALL_EVA, small_model
 
 from pcaseg.deploy.folded import fold
-from pcaseg.export.graphs import SegmenterGraph, segmenter_signature
+from pcaseg.export.graphs import SegmenterGraph, ShortlistGraph, segmenter_signature
 from pcaseg.export.options import ExportOptions
 from pcaseg.export.plugins.graph import export_plugin_segmenter
 from pcaseg.export.plugins.table import NAMESPACE, PLUGINS, Integers, fixed_for
+from pcaseg.export.tensorrt.graphs import graph_of
 from pcaseg.kernels.registry import recording
+from pcaseg.runtime.bundle import PLUGIN_SEGMENTER_NAME
+from pcaseg.runtime.engines import takes_plugins
 
 
 def run_kernel(name: str, inputs: tuple[np.ndarray, ...], attributes: dict[str, int]) -> np.ndarray:
@@ -82,6 +87,39 @@ def test_the_graph_with_kernels_computes_what_the_folded_model_does(tmp_path, fo
         (found,) = evaluator.run(None, feed)
         assert sorted(calls) == sorted(["PcasegCostVolume", *["PcasegClassAttention", "PcasegExpertMix"] * 2])
         np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
+
+
+def built_from(proto: onnx.ModelProto, role: str, *, shortlist: int | None) -> onnx.ModelProto:
+    """The graph that an engine with plugins is built from, of a bundle that holds this one."""
+    manifest = SimpleNamespace(shortlist=shortlist)
+    assert takes_plugins(role, manifest)
+    bundle = SimpleNamespace(
+        manifest=manifest, path=Path("b.pcaseg"), read={PLUGIN_SEGMENTER_NAME: proto.SerializeToString()}.get
+    )
+    return graph_of(
+        SimpleNamespace(DataType=SimpleNamespace(INT64=0)), bundle, SimpleNamespace(graph=role, plugins="inside-0")
+    )
+
+
+@pytest.mark.long
+def test_a_shortlist_gives_each_image_its_own_classes(tmp_path):
+    """The graph as exported and the two that engines are built from, for one image and for two."""
+    options, rng = ExportOptions(shortlist=3), np.random.default_rng(0)
+    plain = ShortlistGraph(fold(small_model(SMALLER), shortlist=3))
+    proto = export_plugin_segmenter(small_model(SMALLER), tmp_path / "plugins.onnx", options=options)
+    derived = {role: built_from(proto, role, shortlist=3) for role in ("main", "large")}
+    assert built_from(proto, "main", shortlist=None) == proto
+    for graph, T, N in ((proto, 5, 2), (derived["large"], 5, 2), (derived["large"], 4, 1), (derived["main"], 2, 2)):
+        text = rng.standard_normal((T, 64)).astype(np.float32)
+        text /= np.linalg.norm(text, axis=1, keepdims=True)
+        feed = {"image": rng.uniform(0, 255, (N, 3, 48, 48)).astype(np.float32), "text": text}
+        with torch.no_grad():
+            expected, kept = (values.numpy() for values in plain(*map(torch.from_numpy, feed.values())))
+        calls.clear()
+        found, classes = ReferenceEvaluator(graph, new_ops=[operator_of(name) for name in PLUGINS]).run(None, feed)
+        assert sorted(calls) == sorted(["PcasegClassAttention", "PcasegExpertMix"] * 2)
+        assert np.array_equal(classes, kept) and (N == 1 or T < 3 or not np.array_equal(*classes))
+        np.testing.assert_allclose(found, expected, atol=2e-5 * np.abs(expected).max())
 
 
 @pytest.mark.slow

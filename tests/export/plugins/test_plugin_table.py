@@ -23,24 +23,25 @@ SIZES = attributes_of("eva-b-384")
 CASES = list(itertools.product(PLUGINS, ("fp32", "fp16"), (1, 5), (1, 2, 20, 150, 256)))
 
 
-def shapes_of(name: str, B: int, T: int) -> list[tuple[int, ...]]:
+def shapes_of(name: str, B: int, T: int, *, images: int = 1) -> list[tuple[int, ...]]:
+    """Shapes of a plugin's inputs; `images` have texts' shares of their own."""
     s = {key: value for sizes in SIZES.values() for key, value in sizes.items()}
     C, W, D, E, M = s["channels"], s["width"], s["dim"], s["experts"], s["mapper_width"]
     if name == "PcasegCostVolume":
         return [(B, W, W, D), (T, 1, D), (C, 1, 7, 7), (C,)]
     if name == "PcasegClassAttention":
         d = C // s["heads"]
-        return [(B, T, W * W, C), (1, T, 2 * C), (C, C), (C, C), (C, C), (C,), (s["heads"], d, d), (s["heads"], d)]
+        return [(B, T, W * W, C), (images, T, 2 * C), (C, C), (C, C), (C, C), (C,), (s["heads"], d, d), (s["heads"], d)]
     maps = (B, T, W, W, C)
     vectors = (1, 21, E, C)
     return [maps, maps, (E * C, 2 * C), (E * C, 2 * C), vectors, (M, 2 * C), (M,), (E, M), (E,), (C, 2 * C), (C,)]
 
 
-def launched(name: str, dtype: str, B: int, T: int):
+def launched(name: str, dtype: str, B: int, T: int, *, images: int = 1):
     plugin = PLUGINS[name]
     variant = plugin.variant(dtype, SIZES[name])
     fixed = fixed_for(plugin, variant, SIZES[name])
-    return plugin.launch(shapes_of(name, B, T), fixed, Integers()), fixed, variant
+    return plugin.launch(shapes_of(name, B, T, images=images), fixed, Integers()), fixed, variant
 
 
 @pytest.mark.parametrize("name", PLUGINS)
@@ -69,6 +70,8 @@ def test_grids_cover_everything_once(name, dtype, B, T):
     elif name == "PcasegClassAttention":
         assert launch.grid == (128 // fixed["BLOCK_C"], 576, B)
         assert launch.scalars == (T, 576, 0)
+        of_its_own = launched(name, dtype, B, T, images=B)[0]
+        assert (of_its_own.grid, of_its_own.scalars) == (launch.grid, (T, 576, T if B > 1 else 0))
     else:
         groups, lanes = groups_of(B * T, 24, fixed["BLOCK_M"])
         maps, height, width, own_lanes, rows = launch.scalars
@@ -99,13 +102,13 @@ def test_cpp_launches_the_same(tmp_path):
     command = ["g++", "-std=c++17", "-Wall", "-Werror", "-shared", "-fPIC", "-o", str(tmp_path / "rules.so")]
     subprocess.run([*command, str(tmp_path / "rules.cpp")], check=True)
     run = ctypes.CDLL(str(tmp_path / "rules.so")).run
-    for name, dtype, B, T in CASES:
+    for name, dtype, B, T, images in [(*case, images) for case in CASES for images in (1, case[2])]:
         dims = (ctypes.c_int32 * 8 * 16)()
-        for i, shape in enumerate(shapes_of(name, B, T)):
+        for i, shape in enumerate(shapes_of(name, B, T, images=images)):
             dims[i][: len(shape)] = shape
         grid, scalars = (ctypes.c_int32 * 3)(), (ctypes.c_int32 * 8)()
         count = run(keys.index((name, dtype)), dims, grid, scalars)
-        expected = launched(name, dtype, B, T)[0]
+        expected = launched(name, dtype, B, T, images=images)[0]
         assert (tuple(grid), tuple(scalars[:count])) == (expected.grid, expected.scalars)
 
 

@@ -96,7 +96,8 @@ def test_segmenters_with_a_shortlist_are_parsed(parsed, tiny_shortlist, role):
     assert parsed(derive_graph(proto, role, source="x"))[0] > 1000
 
 
-@pytest.mark.parametrize(("strategy", "role"), [("single", "main"), ("single", "large"), ("sliding", "main")])
+@pytest.mark.parametrize("role", ["main", "large"])
+@pytest.mark.parametrize("strategy", ["single", "sliding"])
 def test_graphs_of_labels_with_a_shortlist_are_parsed(parsed, tmp_path, strategy, role):
     preset = replace(SMALL_EVA, name="colours", embed_dim=3)
     module = LabelGraph(ShortlistedColours(6), preset, strategy=strategy, shortlist=6)

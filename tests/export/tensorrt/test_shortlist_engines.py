@@ -10,7 +10,6 @@ import onnxruntime
 import pytest
 from support import SMALL_EVA, ShortlistedColours
 
-from pcaseg.errors import EngineError
 from pcaseg.export.graphs import export_graph
 from pcaseg.export.label_graph import PERMITTED_OPS, LabelGraph, label_signature
 from pcaseg.export.options import ExportOptions
@@ -36,7 +35,7 @@ def assert_parsers_take_it(proto: onnx.ModelProto, role: str) -> None:
     types = {value.name: value.type.tensor_type.elem_type for value in inferred.value_info}
     assert bool(sorts) == (role == "large")
     assert all(node.input[1] in constants and types[node.input[0]] == onnx.TensorProto.FLOAT for node in sorts)
-    assert not [node for node in proto.graph.node if node.op_type == "Min"]
+    assert all(node.input[1] == "last_class" for node in proto.graph.node if node.op_type == "Min")
 
 
 @pytest.mark.parametrize(("role", "counts"), [("main", (1, K - 1, K)), ("large", (K + 1, 40, 847))])
@@ -68,11 +67,7 @@ def test_labels_are_the_same(strategy, tmp_path):
     options = ExportOptions(graph="labels", strategy=strategy, opset=17)
     path, signature = tmp_path / "s.onnx", label_signature(preset, None)
     proto = export_graph(module, path, signature, options=options, permitted=PERMITTED_OPS)
-    for role, counts in (("main", (1, K)), ("large", (K + 1, 60))):
-        if (strategy, role) == ("sliding", "large"):
-            with pytest.raises(EngineError, match="export logits, or labels with --strategy single"):
-                derive_graph(proto, role, source="x")
-            continue
+    for role, counts in (("main", (1, K)), ("large", (K + 1, 2 * K, 5 * K, 5 * K + 1, 5 * K + 2, 60))):
         derived = derive_graph(proto, role, source="x")
         assert_parsers_take_it(derived, role)
         for T in counts:

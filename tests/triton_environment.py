@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from environments import ROOT, made_environment, run
+
 FOLDER = ROOT / ".venv-triton"
 SERVER = "nvidia-pytriton==0.7.0"
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -55,16 +56,15 @@ class Triton:
         """The environment, made where it is not there or of other packages: half a minute to minutes, 450 MB."""
         found = cls(FOLDER, FOLDER / "lib" / f"python{VERSION}" / "site-packages")
         wanted = [f"onnxruntime=={version('onnxruntime')}", "numpy<2"]  # the same arithmetic as in this environment
-        stamp, text = FOLDER / "ready", "\n".join([SERVER, *wanted, VERSION, str(ROOT)])
-        if stamp.exists() and stamp.read_text() == text:
-            return found
-        _run(sys.executable, "-m", "venv", "--clear", FOLDER)
-        _run(found.python, "-m", "pip", "install", "--quiet", "--no-deps", SERVER)  # its helpers are not used
-        _run(found.python, "-m", "pip", "install", "--quiet", "--editable", ROOT, *wanted)
-        backend = found._backends / "python"
-        shutil.copytree(found._server / "backends" / "python", backend)
-        shutil.copy(found._server / "python_backend_stubs" / VERSION / "triton_python_backend_stub", backend)
-        stamp.write_text(text)
+
+        def fill(python: Path) -> None:
+            run(python, "-m", "pip", "install", "--quiet", "--no-deps", SERVER)  # its helpers are not used
+            run(python, "-m", "pip", "install", "--quiet", "--editable", ROOT, *wanted)
+            backend = found._backends / "python"
+            shutil.copytree(found._server / "backends" / "python", backend)
+            shutil.copy(found._server / "python_backend_stubs" / VERSION / "triton_python_backend_stub", backend)
+
+        made_environment(FOLDER, "\n".join([SERVER, *wanted, VERSION, str(ROOT)]), fill)
         return found
 
     @property
@@ -73,9 +73,9 @@ class Triton:
 
     def with_numpy(self, folder: Path, requirement: str) -> Path:
         """An environment that has all of this one but another numpy."""
-        _run(sys.executable, "-m", "venv", "--without-pip", folder)
+        run(sys.executable, "-m", "venv", "--without-pip", folder)
         own = folder / "lib" / f"python{VERSION}" / "site-packages"
-        _run(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", own, requirement)
+        run(self.python, "-m", "pip", "install", "--quiet", "--no-deps", "--target", own, requirement)
         (own / "rest.pth").write_text(f"import site; site.addsitedir({str(self.site)!r})\n")
         return folder
 
@@ -151,8 +151,3 @@ def _is_ready(client, model: str) -> bool:
         return client.is_model_ready(model)
     except OSError:  # nobody listens yet
         return False
-
-
-def _run(*words: str | Path) -> None:
-    print("+", *words, flush=True)
-    subprocess.run([str(word) for word in words], check=True)

@@ -1,4 +1,4 @@
-"""Runs the tests of the ROS 2 node over real DDS: `python tests/ros/environment.py`, or `make test-ros`.
+"""Runs the tests of the ROS 2 node over real DDS: `python tests/ros_environment.py`, or `make test-ros`.
 
 ROS 2 jazzy comes from wheels into an environment of its own, in which colcon builds the package as in any workspace;
 the bundle is exported by the environment of this interpreter. The wheels are for x86-64 Linux, Python 3.10 to 3.13.
@@ -10,15 +10,15 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from environments import ROOT, made_environment, run
+
 HOME = ROOT / ".venv-ros"
 PYTHON = HOME / "bin" / "python"
+TESTED = ROOT / "tests" / "ros"
 
 NODE = (
     "ros-jazzy-rclpy==7.1.6",
@@ -56,23 +56,15 @@ def lack() -> str:
     return f"{', '.join(missing)}: not found; sudo apt-get install cmake make g++" if missing else ""
 
 
-def run(*words: str | Path, **environment: str) -> None:
-    """Runs a command in a folder that is not the clone's, so that the installed packages are what is tried."""
-    print("+", *words, flush=True)
-    command = [str(word) for word in words]
-    subprocess.run(command, check=True, cwd=tempfile.gettempdir(), env=os.environ | environment)
-
-
 def install() -> None:
     """Makes the environment anew where it is of other versions."""
-    pins = "\n".join((sys.version, *NODE, *BUILD, *TESTS))
-    done = HOME / "pins.txt"
-    if not (done.is_file() and done.read_text(encoding="utf-8") == pins):
-        run(sys.executable, "-m", "venv", "--clear", HOME)
-        run(PYTHON, "-m", "pip", "install", "--quiet", *NODE, *BUILD, *TESTS)
+
+    def fill(python: Path) -> None:
+        run(python, "-m", "pip", "install", "--quiet", *NODE, *BUILD, *TESTS)
         _mend_cmake()
-        _build(ROOT / "tests" / "ros")
-        done.write_text(pins, encoding="utf-8")
+        _build(TESTED)
+
+    made_environment(HOME, "\n".join((sys.version, *NODE, *BUILD, *TESTS)), fill)
     run(PYTHON, "-m", "pip", "install", "--quiet", f"{ROOT}[onnxruntime,recordings,video]")
     _build(ROOT / "examples" / "ros2")
 
@@ -117,10 +109,9 @@ def main() -> None:
     if bundle.is_dir():
         shutil.rmtree(bundle)
     run(sys.executable, "-m", "pcaseg", "export", "tiny", "--out", bundle)
-    here = Path(__file__).parent
     packages = [HOME / "ws" / "install" / name for name in ("pcaseg_ros", "vision_msgs")]
     run(
-        *(PYTHON, "-m", "pytest", here, "--confcutdir", here, "--bundle", bundle, *sys.argv[1:]),
+        *(PYTHON, "-m", "pytest", TESTED, "--confcutdir", TESTED, "--bundle", bundle, *sys.argv[1:]),
         AMENT_PREFIX_PATH=":".join(map(str, (*packages, HOME))),
         PYTHONPATH=":".join(str(next((one / "lib").glob("python*/site-packages"))) for one in packages),
         LD_LIBRARY_PATH=str(packages[1] / "lib"),
