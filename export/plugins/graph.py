@@ -74,6 +74,7 @@ def export_plugin_segmenter(model: PCASeg, path: Path, *, options: ExportOptions
         wanted.remove("PcasegClassAttention")
     if found != wanted:
         raise PcasegError(f"the exported graph holds the plugins {sorted(found)}, not {sorted(wanted)}; report this")
+    onnx.checker.check_model(proto)
     onnx.save(proto, path)
     return proto
 
@@ -136,7 +137,8 @@ def _pack(graph: onnx.GraphProto, node: NodeProto) -> None:
     del node.input[:]
     node.input.extend(inputs)
     for attribute in node.attribute:
-        attribute.i = {"experts": experts, "mapper_width": mapper}.get(attribute.name, attribute.i)
+        if attribute.name in ("experts", "mapper_width"):
+            attribute.i = experts if attribute.name == "experts" else mapper
     used = {name for other in graph.node for name in other.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
