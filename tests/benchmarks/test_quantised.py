@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from pcaseg.data.scenes import render_scene
 from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation import labelled_scenes
 from pcaseg.evaluation.labelled_scenes import write_scenes
+from pcaseg.runtime.bundle import Bundle
 
 
 @pytest.fixture
@@ -49,7 +51,9 @@ def test_bad_input(copy_bundle, tmp_path, calibration):
     words = ["--precision", "int8", "--calibration", str(calibration), "--json", str(tmp_path / "rows.json")]
     with pytest.raises(PcasegError, match="never trained, so mIoU says nothing"):
         quantised.main([seeded, *words])
-    half = str(copy_bundle(tmp_path / "half.pcaseg", precision="float16"))
+    half = str(copy_bundle(tmp_path / "half.pcaseg"))
+    manifest = Bundle(half).manifest
+    (tmp_path / "half.pcaseg" / "manifest.json").write_text(replace(manifest, precision="float16").to_json())
     with pytest.raises(PcasegError, match="int8 is made of a float32 bundle"):
         quantised.main([half, *words])
     (tmp_path / "rows.json").write_text("mine", encoding="utf-8")

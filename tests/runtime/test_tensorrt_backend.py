@@ -88,6 +88,7 @@ def test_logits_are_those_of_onnx_runtime(folder, machine, version):
     assert driver.idle()
 
 
+@pytest.mark.long
 def test_labels_and_the_segmenter(label_folder, machine, monkeypatch):
     driver = machine("10.13")
     bundle = Bundle(label_folder)
