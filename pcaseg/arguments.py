@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_args
 
 from pcaseg.configs import LARGEST_SIDE_PX
+from pcaseg.errors import OutputError
 
 CORES = os.cpu_count() or 1
 MOST_PROCESSES = max(16, CORES)
@@ -41,6 +42,18 @@ def some_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty; name a place")
     return Path(text)
+
+
+def rows_file(text: str) -> Path:
+    """A file that rows can be written to, for argparse, so that it is known before anything is measured."""
+    from pcaseg.environment import check_rows_path  # few commands write rows
+
+    path = some_path(text)
+    try:
+        check_rows_path(path)
+    except OutputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def class_counts(text: str) -> tuple[int, ...]:

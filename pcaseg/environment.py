@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, refuse_foreign
 from pcaseg.paths import exists, real_path
 from pcaseg.versions import installed_versions
 
@@ -23,6 +23,7 @@ RECORDED_PACKAGES = (
     "torch",
     "onnxruntime",
     "onnxruntime-gpu",
+    "openvino",
     "open_clip_torch",
     "timm",
     "numpy",
@@ -125,11 +126,31 @@ def write_rows(path: str | os.PathLike[str], rows: Sequence[DataclassInstance], 
         subject: what they are of, such as the preset.
 
     Raises:
-        OutputError: the path cannot be written.
+        OutputError: as `check_rows_path`.
     """
+    refuse_foreign(Path(path), _is_rows, "a file of rows")
     content = {"schema_version": 1, **subject, "environment": environment(), "rows": [asdict(row) for row in rows]}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def check_rows_path(path: str | os.PathLike[str]) -> None:
+    """Refuses, before anything is measured, a place that rows could not be written to in the end.
+
+    Raises:
+        OutputError: something else stands there, or no file can be made there.
+    """
+    refuse_foreign(Path(path), _is_rows, "a file of rows")
+    with atomic_path(path, keep=False):
+        pass
+
+
+def _is_rows(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"schema_version", "rows"} <= content.keys()
 
 
 def _cpu_name() -> str:

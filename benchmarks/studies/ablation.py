@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from pcaseg.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, natural, rows_file, some_path, up_to
 from pcaseg.configs import Aggregation
 from pcaseg.data.scene_stream import TinyStream
 from pcaseg.environment import write_rows
@@ -74,7 +74,7 @@ class AblationRow:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.ablation", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--work", type=some_path, default=Path("ablation"), help="folder of the trainings")
     parser.add_argument("--tower-steps", type=natural, default=1500)
     parser.add_argument("--steps", type=natural, default=600, help="of each variant")

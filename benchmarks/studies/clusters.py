@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcaseg.arguments import some_path, up_to
+from pcaseg.arguments import rows_file, up_to
 from pcaseg.data.folders import open_data
 from pcaseg.data.scenes import SHOWN_PX
 from pcaseg.environment import write_rows
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--images", type=up_to(10_000, least=16), default=128, help="scenes (default: 128)")
     parser.add_argument("--note", default="", help="on what else the machine did")
-    parser.add_argument("--out", type=some_path, required=True, help="rows to write, .json")
+    parser.add_argument("--out", type=rows_file, required=True, help="rows to write, .json")
     options = parser.parse_args(arguments)
     check_ray(LOCAL)
     preset = Bundle(options.bundle).manifest.preset

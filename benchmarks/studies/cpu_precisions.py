@@ -23,9 +23,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, rows_file, up_to
 from pcaseg.benchmarks.implementations import Setting, open_implementation
 from pcaseg.benchmarks.studies.quantised import write_quantised
+from pcaseg.configs import presets
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import multiplies_bfloat16, write_rows
@@ -35,7 +36,7 @@ from pcaseg.evaluation.gates import MIOU_DIFFERENCES
 from pcaseg.evaluation.labelled import labelled_miou
 from pcaseg.evaluation.labelled_scenes import COUNT, NAMES, write_scenes
 from pcaseg.export.bundle import write_bundle
-from pcaseg.export.tensorrt.quantize import Calibration
+from pcaseg.export.tensorrt.quantize import MOST_IMAGES, Calibration
 from pcaseg.model.checkpoint import open_model
 from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
@@ -142,11 +143,13 @@ def _labeller(segmenter: Segmenter) -> Callable[[np.ndarray], np.ndarray]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.cpu_precisions", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
-    parser.add_argument("--preset", default=SCENES_OF)
-    parser.add_argument("--scenes", type=natural, default=COUNT, help="labelled, of tiny alone")
-    parser.add_argument("--calibration", type=natural, default=24, help="scenes that int8 is calibrated with")
-    parser.add_argument("--rounds", type=natural, default=5)
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
+    parser.add_argument("--preset", choices=presets(), default=SCENES_OF)
+    parser.add_argument("--scenes", type=up_to(COUNT), default=COUNT, help="labelled, of tiny alone")
+    parser.add_argument(
+        "--calibration", type=up_to(MOST_IMAGES), default=24, help="scenes that int8 is calibrated with"
+    )
+    parser.add_argument("--rounds", type=up_to(1000, least=2), default=5)
     parser.add_argument("--threads", type=up_to(CORES), default=CORES)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import pcaseg
+from pcaseg.arguments import rows_file
 from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
@@ -193,7 +194,7 @@ def _gmac(backends: FoldingBackends, part: Part, T: int, backend: str) -> float 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.folding", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)

@@ -13,7 +13,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import pcaseg
+from pcaseg.arguments import rows_file
 from pcaseg.class_lists import first_names
 from pcaseg.configs import Preset
 from pcaseg.environment import write_rows
@@ -151,7 +151,7 @@ def measure(preset: str | Preset, *, classes: int) -> list[MixedPrecisionRow]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.mixed_precision", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--classes", type=int, default=20)
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcaseg.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, natural, rows_file, some_path, up_to
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
 from pcaseg.errors import PcasegError, reported
@@ -106,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("program", type=some_path, help="pcaseg-segment")
     parser.add_argument("bundle", type=some_path, help="of a graph of logits")
     parser.add_argument("vocabulary", type=some_path, help=".safetensors")
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--rounds", type=natural, default=5)
     parser.add_argument("--threads", type=up_to(CORES), default=1)
     options = parser.parse_args(arguments)

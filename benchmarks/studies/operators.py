@@ -19,6 +19,7 @@ import onnxruntime
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from pcaseg.arguments import rows_file
 from pcaseg.benchmarks.flops import folded_macs
 from pcaseg.benchmarks.studies.folding import CLASS_COUNTS, FoldingBackends
 from pcaseg.environment import write_rows
@@ -71,7 +72,7 @@ def operator_seconds(session: onnxruntime.InferenceSession, feeds: Mapping[str, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.operators", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args(arguments)

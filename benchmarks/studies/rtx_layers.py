@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcaseg.arguments import some_path
+from pcaseg.arguments import rows_file, some_path
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the rows."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.rtx_layers", description=__doc__)
     parser.add_argument("bundle", nargs="+", type=some_path, help="bundles of `pcaseg export`")
-    parser.add_argument("--out", required=True, help="the JSON file")
+    parser.add_argument("--out", type=rows_file, required=True, help="the JSON file")
     options = parser.parse_args(arguments)
     bundles = [Bundle(path) for path in options.bundle]
     rows = [measure(bundle, role) for bundle in bundles for role in roles_of(bundle)]

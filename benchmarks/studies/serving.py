@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcaseg.arguments import some_path, up_to
+from pcaseg.arguments import rows_file, up_to
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import resident_mib, write_rows
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--callers", type=up_to(1000), default=200, help="at once, each with its own vocabulary")
     parser.add_argument("--each", type=up_to(1000), default=2, help="requests of each caller (default: 2)")
     parser.add_argument("--damaged", type=up_to(100_000), default=1000, help="bodies (default: 1000)")
-    parser.add_argument("--out", type=some_path, required=True, help="rows to write, .json")
+    parser.add_argument("--out", type=rows_file, required=True, help="rows to write, .json")
     options = parser.parse_args(arguments)
     with Segmenter(options.bundle, threads=1) as segmenter:
         own = [make_request(segmenter, index, index) for index in range(options.callers)]

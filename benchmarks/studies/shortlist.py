@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, rows_file, up_to
 from pcaseg.benchmarks.intervals import Estimate, mean_interval
 from pcaseg.class_lists import class_list
 from pcaseg.class_names import first_synonym
@@ -164,9 +164,9 @@ def measure(suite: SuiteName, distractors: Sequence[str], *, scenes: int, progre
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.shortlist", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--suites", nargs="+", choices=ASKED, default=list(ASKED), help="default: all")
-    parser.add_argument("--scenes", type=natural, default=SCENES, help="of each suite")
+    parser.add_argument("--scenes", type=up_to(100_000, least=2), default=SCENES, help="of each suite")
     parser.add_argument("--threads", type=up_to(CORES))
     options = parser.parse_args(arguments)
     if options.threads:

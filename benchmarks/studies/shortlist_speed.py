@@ -26,7 +26,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.arguments import CORES, natural, some_path, up_to
+from pcaseg.arguments import CORES, rows_file, up_to
 from pcaseg.benchmarks.flops import counted_macs
 from pcaseg.benchmarks.studies.folding import MATMUL_SIDE, cpu_session
 from pcaseg.benchmarks.studies.operators import operator_seconds
@@ -157,10 +157,10 @@ def _compared(name: str, found: Sequence[Tensor | np.ndarray], expected: Sequenc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.shortlist_speed", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--shortlist", type=up_to(MAX_CLASSES), default=ADVISED_SHORTLIST)
-    parser.add_argument("--rounds", type=natural, default=3)
+    parser.add_argument("--rounds", type=up_to(1000, least=2), default=3)
     parser.add_argument("--threads", type=up_to(CORES), default=2)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)

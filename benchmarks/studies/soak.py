@@ -26,7 +26,7 @@ import numpy as np
 import scipy.stats
 from tqdm import tqdm
 
-from pcaseg.arguments import EXIT_FAILED, EXIT_OK, natural, some_path
+from pcaseg.arguments import EXIT_FAILED, EXIT_OK, natural, rows_file
 from pcaseg.class_lists import first_names
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS, PAIRS
 from pcaseg.data.scenes import render_scene
@@ -222,7 +222,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, help="of `pcaseg export tiny`")
     parser.add_argument("--frames", type=natural, default=20_000)
     parser.add_argument("--threads", type=natural, default=2)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     options = parser.parse_args(arguments)
     with Segmenter(options.bundle, threads=options.threads) as segmenter:
         row = soak(segmenter, options.frames, progress=True)

@@ -15,7 +15,7 @@ from itertools import pairwise
 
 from tqdm import tqdm
 
-from pcaseg.arguments import natural, some_path
+from pcaseg.arguments import natural, rows_file
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS
 from pcaseg.data.scene_sequence import SPEED, render_sequence
 from pcaseg.deploy.folded import fold
@@ -77,7 +77,7 @@ def measure(segmenter: Segmenter, *, speed: float, smooth: float, sequences: int
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.steady", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--sequences", type=natural, default=6)
     parser.add_argument("--frames", type=natural, default=24)
     options = parser.parse_args(arguments)

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.arguments import CORES, EXIT_OK, natural, some_path, up_to
+from pcaseg.arguments import CORES, EXIT_OK, natural, rows_file, some_path, up_to
 from pcaseg.class_lists import first_names
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
@@ -103,9 +103,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.streaming", description=__doc__)
     parser.add_argument("bundle", type=some_path, help="of `pcaseg export tiny`")
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--frames", type=natural, default=30, help="of each round")
-    parser.add_argument("--rounds", type=natural, default=7)
+    parser.add_argument("--rounds", type=up_to(1000, least=2), default=7)
     parser.add_argument("--threads", type=up_to(CORES), help="CPU threads of the network")
     options = parser.parse_args(arguments)
     with Segmenter(options.bundle, threads=options.threads) as segmenter:

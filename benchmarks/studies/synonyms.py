@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from pcaseg.arguments import natural, some_path
+from pcaseg.arguments import natural, rows_file
 from pcaseg.configs import Synonyms
 from pcaseg.data.scene_names import BACKGROUNDS, COLOURS, OBJECTS, PARTS, pair_name
 from pcaseg.data.scenes import render_scene
@@ -95,7 +95,7 @@ def measure(asked: Asked, synonyms: Synonyms | None, *, scenes: int, progress: b
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
     parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.synonyms", description=__doc__)
-    parser.add_argument("--out", type=some_path, required=True, help="JSON file of rows")
+    parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--scenes", type=natural, default=SCENES)
     options = parser.parse_args(arguments)
     ways: list[tuple[Asked, Synonyms | None]] = [("name alone", None)]

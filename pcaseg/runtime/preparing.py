@@ -11,7 +11,7 @@ import numpy as np
 
 from pcaseg.class_names import PROMPT_TEMPLATE, first_synonym
 from pcaseg.class_syntax import ClassTree
-from pcaseg.configs import Synonyms, check_choice
+from pcaseg.configs import MOST_INDEXED, Synonyms, check_choice
 from pcaseg.errors import VocabularyError
 from pcaseg.runtime.backends import Backend, PromptBackend
 from pcaseg.runtime.vocabulary import Vocabulary, VocabularySpec, resolve_vocabulary
@@ -39,7 +39,8 @@ class VocabularyCache:
         """Makes a vocabulary for this backend of what `Segmenter.set_vocabulary` takes.
 
         Raises:
-            VocabularyError: unusable names, templates or file, or a vocabulary of another text encoder.
+            VocabularyError: unusable names, templates or file, a vocabulary of another text encoder, or more names than
+                the graph takes.
             BundleError: the bundle's text encoder is missing or not usable.
             MissingDependencyError: a name needs ftfy, or a vocabulary file safetensors, and it is not installed.
         """
@@ -51,8 +52,10 @@ class VocabularyCache:
             if synonyms is not None or templates is not None:
                 raise VocabularyError(f"{source}: is prepared already; give synonyms and templates with the names")
             self._check_fits(meant, source)
+            self._check_length(len(meant.embeddings))
             return meant
         key = meant, synonyms or "best", _checked(templates)
+        self._check_length(len(meant.names) if synonyms == "mean" else sum(map(len, meant.synonyms)))
         found = self._find(key)
         if found is not None:
             return found
@@ -78,6 +81,14 @@ class VocabularyCache:
             rows = list(range(len(tree.names)))
         encoder = self._backend.manifest.text.encoder_sha256
         return Vocabulary(tree.names, text, encoder, tuple(rows), tree.objects, templates, synonyms)
+
+    def _check_length(self, rows: int) -> None:
+        manifest = self._backend.manifest
+        if manifest.graph == "labels" and manifest.shortlist is not None and rows > MOST_INDEXED:
+            raise VocabularyError(
+                f"vocabulary: {rows} names, but a graph of labels with a shortlist takes at most {MOST_INDEXED}; give "
+                "fewer, or export logits"
+            )
 
     def _find(self, key: _Key) -> Vocabulary | None:
         with self._lock:

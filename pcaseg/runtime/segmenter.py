@@ -172,7 +172,8 @@ class Segmenter:
             templates: prompts such as `"a photo of a {}"`, whose mean stands for a name; None for the published one.
 
         Raises:
-            VocabularyError: unusable names or file, or a vocabulary of another text encoder.
+            VocabularyError: unusable names or file, a vocabulary of another text encoder, or more names than the
+                bundle's graph takes.
             BundleError: the bundle's text encoder is missing or not usable.
             MissingDependencyError: a name needs ftfy, or a vocabulary file safetensors, and it is not installed.
         """

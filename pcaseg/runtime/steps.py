@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from pcaseg.configs import MOST_INDEXED, Strategy
-from pcaseg.errors import ImageError, PcasegError, VocabularyError
+from pcaseg.configs import Strategy
+from pcaseg.errors import ImageError, PcasegError
 from pcaseg.images import as_rgb, read_image
 from pcaseg.runtime.arrays import host_image
 from pcaseg.runtime.backends import Backend, ShortlistBackend
@@ -112,7 +112,7 @@ class Steps:
         """From `rgb` to `windows`; of a graph of labels, which takes the image itself, a check of the sizes alone."""
         manifest = self.backend.manifest
         if manifest.graph == "labels":
-            self._check_sizes(job)
+            self._check_size(job)
             return
         with _timed("prepare", job):
             job.windows = prepare_windows(
@@ -193,17 +193,12 @@ class Steps:
             known = np.arange(len(scores)) if class_of_row is None else class_of_row
             choose_parts(scores, known, job.vocabulary.objects, job.labels, job.confidence)
 
-    def _check_sizes(self, job: Job) -> None:
-        size, classes = self.backend.manifest.image_size, len(job.vocabulary.embeddings)
+    def _check_size(self, job: Job) -> None:
+        size = self.backend.manifest.image_size
         if size is not None and job.rgb.shape[:2] != size:
             raise ImageError(
                 f"{job.name}: {job.rgb.shape[0]} x {job.rgb.shape[1]} pixels (height x width), but the bundle takes "
                 f"{size[0]} x {size[1]} alone; resize the frame, or export without --image-size"
-            )
-        if self.backend.manifest.shortlist is not None and classes > MOST_INDEXED:
-            raise VocabularyError(
-                f"vocabulary: {classes} names, but a graph of labels with a shortlist takes at most {MOST_INDEXED}; "
-                "give fewer, or export logits"
             )
 
     def _shortlisting(self) -> ShortlistBackend:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -19,6 +20,8 @@ from pcaseg.benchmarks.rows import (
     check_destination,
     read_rows,
 )
+from pcaseg.benchmarks.stored import RESULTS
+from pcaseg.environment import write_rows
 from pcaseg.errors import OutputError
 from pcaseg.runtime.engines import LayerShare
 
@@ -106,3 +109,27 @@ def test_other_files_are_refused_and_left_alone(tmp_path):
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(RowsError, match="holds no rows"):
         read_rows([tmp_path / "empty.jsonl"])
+
+
+STUDIES = [
+    path.stem for path in sorted((RESULTS.parent / "studies").glob("*.py")) if '"--out"' in path.read_text("utf-8")
+]
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_writes_over_rows_alone_and_says_so_first(study, tmp_path, capsys):
+    mine, folder = tmp_path / "photo.png", tmp_path / "folder"
+    mine.write_bytes(b"a picture")
+    folder.mkdir()
+    main = importlib.import_module(f"pcaseg.benchmarks.studies.{study}").main
+    for out, said in (
+        (mine, "photo.png: exists and is not a file of rows"),
+        (folder, "folder: exists and is not a file of rows"),
+        (mine / "rows.json", "rows.json: cannot be written"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["--out", str(out)])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+    with pytest.raises(OutputError, match="is not a file of rows"):
+        write_rows(mine, [])
+    assert mine.read_bytes() == b"a picture" and sorted(tmp_path.iterdir()) == [folder, mine]

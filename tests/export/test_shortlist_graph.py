@@ -185,11 +185,13 @@ def test_manifests_of_before_have_none(tiny_shortlist):
 
 
 def test_more_names_than_a_label_graph_takes_are_refused(fake_backend_of_labels):
-    text = np.eye(1, 64, dtype=np.float32).repeat(4097, axis=0)
+    text, names = np.eye(1, 64, dtype=np.float32).repeat(4097, axis=0), tuple(f"name {i}" for i in range(4097))
     segmenter = Segmenter(fake_backend_of_labels)
-    segmenter.set_vocabulary(Vocabulary(tuple(f"name {i}" for i in range(4097)), text, "e" * 64))
-    with pytest.raises(VocabularyError, match="4097 names, but a graph of labels with a shortlist takes at most 4096"):
-        segmenter(np.zeros((9, 9, 3), np.uint8))
+    for vocabulary in (names, Vocabulary(names, text, "e" * 64)):
+        with pytest.raises(
+            VocabularyError, match="4097 names, but a graph of labels with a shortlist takes at most 4096"
+        ):
+            segmenter.set_vocabulary(vocabulary)
 
 
 @pytest.fixture
