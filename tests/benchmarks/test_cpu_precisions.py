@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+import subprocess
+import sys
 
 import pytest
 
@@ -11,19 +12,22 @@ from pcaseg.benchmarks.studies import cpu_precisions
 from pcaseg.benchmarks.study_tables import cpu_precisions_table
 from pcaseg.environment import multiplies_bfloat16
 from pcaseg.errors import PcasegError
-from pcaseg.evaluation import labelled_scenes
-from pcaseg.evaluation.check import check_bundle
 from pcaseg.evaluation.gates import GATES, MIOU_DIFFERENCES
-from pcaseg.evaluation.labelled_scenes import write_scenes
 
 HALF = multiplies_bfloat16()
+
+
+def run_alone(*words: object) -> None:
+    """Runs a module in a process of its own."""
+    done = subprocess.run([sys.executable, "-m", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.long
 def test_rows_and_table(tmp_path):
     out = tmp_path / "cpu_precisions_x.json"
     words = ["--out", str(out), "--scenes", "3", "--calibration", "2", "--rounds", "2", "--threads", "1"]
-    assert cpu_precisions.main(words) == 0
+    run_alone("pcaseg.benchmarks.studies.cpu_precisions", *words)
     eager, *rows = json.loads(out.read_text())["rows"]
     assert (eager["backend"], eager["gate"], eager["same_label"]) == ("eager", None, 1)
     found = {(row["backend"], row["precision"]): row for row in rows}
@@ -45,11 +49,13 @@ def test_one_round_has_no_interval():
         cpu_precisions.measure({}, (), None, None, rounds=1)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not HALF, reason="this processor does not multiply in bfloat16")
-def test_a_hint_brings_its_gate(trained_tiny, monkeypatch):
-    monkeypatch.setattr(labelled_scenes, "write_scenes", partial(write_scenes, count=3))
-    options = {"precision_hint": "bfloat16"}
-    report = check_bundle(trained_tiny, classes=(5,), backend="openvino", backend_options=options)
-    assert report.precision == "bfloat16" and report.gate == GATES["bfloat16"] and report.passed
-    assert max(row.relative_error for row in report.rows) > GATES["float32"]["relative_error"]
-    assert report.labelled.gate == MIOU_DIFFERENCES["bfloat16"]
+def test_a_hint_brings_its_gate(trained_tiny, tmp_path):
+    words = ["--classes", "5", "--backend", "openvino", "--precision-hint", "bfloat16", "--threads", "1"]
+    run_alone("pcaseg", "check", trained_tiny, *words, "--json", tmp_path / "check.json")
+    report = json.loads((tmp_path / "check.json").read_text())
+    assert (report["precision"], report["backend"]) == ("bfloat16", "openvino-cpu-bfloat16")
+    errors = [row["relative_error"] for row in report["rows"]]
+    assert GATES["float32"]["relative_error"] < max(errors) <= GATES["bfloat16"]["relative_error"]
+    assert report["labelled"]["gate"] == MIOU_DIFFERENCES["bfloat16"]
