@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pcaseg.files import atomic_path, refuse_foreign
+from pcaseg.files import atomic_path, holds_json, refuse_foreign
 from pcaseg.paths import exists, real_path
 from pcaseg.versions import installed_versions
 
@@ -146,11 +146,7 @@ def check_rows_path(path: str | os.PathLike[str]) -> None:
 
 
 def _is_rows(path: Path) -> bool:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and {"schema_version", "rows"} <= content.keys()
+    return holds_json(path, {"schema_version", "rows"})
 
 
 def _cpu_name() -> str:

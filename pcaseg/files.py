@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
@@ -87,6 +88,15 @@ def refuse_foreign(
         raise refusal(path, reason, error) from reason
     if refused:
         raise error(f"{path}: exists and is not {what}; {mend}")
+
+
+def holds_json(path: Path, keys: AbstractSet[str]) -> bool:
+    """True for a JSON file of an object that has these keys, for `refuse_foreign`."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and keys <= content.keys()
 
 
 @contextmanager

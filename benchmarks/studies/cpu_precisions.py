@@ -38,6 +38,7 @@ from pcaseg.evaluation.labelled_scenes import COUNT, NAMES, write_scenes
 from pcaseg.export.bundle import write_bundle
 from pcaseg.export.tensorrt.quantize import MOST_IMAGES, Calibration
 from pcaseg.model.checkpoint import open_model
+from pcaseg.model.network import PCASeg
 from pcaseg.runtime.backends import Backend, open_backend
 from pcaseg.runtime.bundle import Bundle
 from pcaseg.runtime.segmenter import Segmenter
@@ -73,15 +74,18 @@ class PrecisionRow:
     seconds: list[float] = field(default_factory=list)
 
 
-def open_backends(bundle: Bundle, calibration: Calibration, folder: Path) -> dict[tuple[str, str], Backend]:
+def open_backends(
+    model: PCASeg, bundle: Bundle, calibration: Calibration, folder: Path
+) -> dict[tuple[str, str], Backend]:
     """All that run here, by runtime and precision, the eager model first.
 
     Args:
-        bundle: in float32, ending in logits.
+        model: the eager one.
+        bundle: of it, in float32, ending in logits.
         calibration: images for int8.
         folder: an empty one, for the int8 graph.
     """
-    model, threads = open_model(bundle.manifest.preset), torch.get_num_threads()
+    threads = torch.get_num_threads()
     found: dict[tuple[str, str], Backend] = {}
 
     def add(name: str, precision: str, *, source: Bundle = bundle) -> None:
@@ -162,9 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for index in range(options.calibration):
             scene = render_scene(index, seed=CALIBRATION_SEED)
             Image.fromarray(scene.image).save(folder / "calibration" / f"{index:04}.png")
-        write_bundle(open_model(options.preset), folder / "b.pcaseg")
+        model = open_model(options.preset)
+        write_bundle(model, folder / "b.pcaseg")
         calibration = Calibration.read(folder / "calibration")
-        backends = open_backends(Bundle(folder / "b.pcaseg"), calibration, folder)
+        backends = open_backends(model, Bundle(folder / "b.pcaseg"), calibration, folder)
         labelled = write_scenes(folder / "scenes", count=options.scenes) if known else None
         names = NAMES if known else NAMES[:CLASSES]
         image = render_scene(0, split="evaluation").image if known else noise(0, *SIZE)

@@ -116,6 +116,11 @@ class _Graph:
         self.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
+    def axes(self) -> None:
+        """Adds `axis_0`, `axis_1` and `axis_2`, (1,) each, which slices and reductions name."""
+        for axis in range(3):
+            self.constant(f"axis_{axis}", np.array([axis], np.int64))
+
     def prune(self) -> None:
         """Removes what no output needs any more, and sorts the nodes by need."""
         maker = {name: node for node in self.graph.node for name in node.output}
@@ -206,8 +211,7 @@ def _keep_best(graph: _Selection) -> None:
     graph.constant("classes_all", np.arange(MOST_INDEXED, dtype=np.int32))
     graph.constant("places", np.arange(MAX_CLASSES, dtype=np.float32) - MAX_CLASSES)
     graph.constant("last_place", np.array(MAX_CLASSES, np.float32))
-    for name, value in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):
-        graph.constant(name, np.array([value], np.int64))
+    graph.axes()
     nodes = [
         helper.make_node("Shape", ["text"], ["text_shape"]),
         helper.make_node("Slice", ["text_shape", "axis_0", "axis_1", "axis_0"], ["text_classes"]),
@@ -256,8 +260,7 @@ def _shorter(graph: _Graph, ascending: NodeProto) -> tuple[NodeProto, int]:
 def _list_all(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
     """Every class is kept, in its place: T is at most the shortlist's length."""
     graph.constant("classes_all", np.arange(MOST_INDEXED, dtype=np.int64)[None])
-    graph.constant("axis_0", np.array([0], np.int64))
-    graph.constant("axis_1", np.array([1], np.int64))
+    graph.axes()
     kept = pairs[0][1].output[0]
     for node in [node for node in graph.graph.node if node.op_type == "GatherElements"]:
         if graph.reshaped(node.input[1]) == kept:
@@ -276,7 +279,6 @@ def _list_all(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
                 helper.make_node("Expand", [row, shape], [name]),
             ]
         )
-    graph.constant("axis_2", np.array([2], np.int64))
 
 
 def _list_best(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
@@ -285,8 +287,7 @@ def _list_best(graph: _Graph, pairs: list[tuple[NodeProto, NodeProto]]) -> None:
     Where the windows of an image may share more classes than there are, their number stays a constant too, and the last
     class is repeated: it has the same scores each time.
     """
-    for name, value in (("axis_0", 0), ("axis_1", 1), ("axis_2", 2)):
-        graph.constant(name, np.array([value], np.int64))
+    graph.axes()
     kept = 0
     for number, (best, ascending) in enumerate(pairs):
         least, most = _shorter(graph, ascending)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from pcaseg.evaluation.agreement import (
 from pcaseg.evaluation.gates import default_gate, labelled_gate
 from pcaseg.evaluation.labelled_scenes import SOURCE, open_labelled
 from pcaseg.export.torch_backend import source_model
-from pcaseg.files import refuse_foreign
+from pcaseg.files import holds_json, refuse_foreign
 from pcaseg.images import read_image
 from pcaseg.model.checkpoint import open_model
 from pcaseg.model.network import PCASeg
@@ -214,11 +213,7 @@ def refuse_foreign_report(path: Path) -> None:
 
 def _is_report(path: Path) -> bool:
     """True for a file that `CheckReport.write` wrote."""
-    try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(report, dict) and {"schema_version", "bundle_sha256", "rows"} <= report.keys()
+    return holds_json(path, {"schema_version", "bundle_sha256", "rows"})
 
 
 def _computed_in(manifest: Manifest, options: Mapping[str, object]) -> str:

@@ -14,7 +14,7 @@ from pcaseg.errors import OutputError, PcasegError
 from pcaseg.evaluation.confusion import Scores, group_miou, harmonic_mean
 from pcaseg.evaluation.counts import SCHEMA_VERSION, Evaluated, add_counts, read_counts
 from pcaseg.evaluation.published import PUBLISHED
-from pcaseg.files import atomic_path
+from pcaseg.files import atomic_path, holds_json
 from pcaseg.paths import exists, is_folder
 
 RESULTS = ("results.json", "results.md")
@@ -157,13 +157,10 @@ def check_results(out: Path) -> None:
     if exists(out, error=OutputError) and not is_folder(out):
         raise OutputError(f"{out}: is a file; give a folder")
     json_path, markdown_path = result_paths(out)
-    try:
-        found = json.loads(json_path.read_text(encoding="utf-8"))
-        ours = isinstance(found, dict) and {"schema_version", "data", "subjects"} <= found.keys()
-    except FileNotFoundError:
+    if exists(json_path, error=OutputError):
+        ours = holds_json(json_path, {"schema_version", "data", "subjects"})
+    else:
         ours = not exists(markdown_path, error=OutputError)
-    except (OSError, ValueError):
-        ours = False
     if not ours:
         raise OutputError(f"{out}: holds a {' or '.join(RESULTS)} of something else; choose another folder")
 
