@@ -6,7 +6,6 @@ A backend on ONNX Runtime or TensorRT never imports torch there, as on a robot.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from pcaseg.arguments import Parser
 from pcaseg.benchmarks.rows import Cold
 from pcaseg.class_lists import first_names
 from pcaseg.environment import gpu_mib, peak_host_mib
@@ -110,7 +110,7 @@ def _open(backend: str, bundle: Bundle, *, precision: str, device: str, threads:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures this process and prints a line of JSON."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.cold", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.cold", description=__doc__)
     for name in ("backend", "precision", "device", "model"):
         parser.add_argument(f"--{name}", required=True)
     for name in ("bundle", "image"):

@@ -6,7 +6,6 @@ would type.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from pcaseg.arguments import Parser
 from pcaseg.benchmarks.footage import TOPIC, picture_of_clip, picture_of_recording, write_clip, write_recording
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS, PART_NAMES
 from pcaseg.errors import reported
@@ -28,7 +28,7 @@ FEW = ("--classes", ", ".join((*OBJECTS, *BACKGROUNDS)))
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit code of the first command that fails, or 0."""
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser = Parser(prog="make demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("demo"))
     out = parser.parse_args(arguments).out
     start = time.perf_counter()

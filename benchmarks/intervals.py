@@ -19,6 +19,7 @@ from scipy.special import stdtrit
 
 from pcaseg.benchmarks.rows import Latency, Ratio, RowsError, rounded
 from pcaseg.benchmarks.timing import LEAST_ROUNDS
+from pcaseg.errors import PcasegError
 
 LEVEL = 0.95
 
@@ -28,6 +29,17 @@ statement, whether for few rounds or for unsteady ones."""
 
 WIDEST_SPREAD = 0.5
 """From the 10th to the 90th percentile of the rounds' medians, over their median."""
+
+
+def check_pairs(**counts: int) -> None:
+    """Refuses numbers of pairs that have no interval, before anything is measured.
+
+    Raises:
+        PcasegError: fewer than two.
+    """
+    for name, count in counts.items():
+        if count < 2:
+            raise PcasegError(f"{name}={count}: give 2 or more; an interval needs them")
 
 
 def paired_ratio(numerator: Latency, denominator: Latency) -> Ratio | None:

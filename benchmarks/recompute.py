@@ -6,7 +6,6 @@ file whose rows say what their samples say is left as it is.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pcaseg.arguments import Parser
 from pcaseg.benchmarks.intervals import noise_of, paired_ratio
 from pcaseg.benchmarks.rows import BenchRow, Point, RowsError, Timing, read_rows
 from pcaseg.benchmarks.selection import SCOPES
@@ -86,7 +86,7 @@ def _line(content: dict[str, Any], row: BenchRow) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Recomputes files; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.recompute", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.recompute", description=__doc__)
     parser.add_argument("rows", nargs="+", type=Path, help="files of pcaseg bench --out")
     for path in parser.parse_args(arguments).rows:
         print(f"{path}: {recompute(path)} rows changed")

@@ -6,12 +6,12 @@ Each table stands between `<!-- table: NAME -->` and `<!-- end -->` in `README.m
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from pcaseg.arguments import Parser
 from pcaseg.benchmarks import speed_tables
 from pcaseg.benchmarks.agreement_tables import check_table, labelled_table
 from pcaseg.benchmarks.charts import Chart
@@ -111,7 +111,7 @@ def pictures(results: Path = RESULTS) -> dict[str, Chart]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes tables and plots, or with `--check` returns 1 where one of them is not up to date."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.tables", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.tables", description=__doc__)
     parser.add_argument("--check", action="store_true", help="change nothing; exit code 1 where something differs")
     options = parser.parse_args(arguments)
     texts = {page: page.read_text(encoding="utf-8") for page in pages()}

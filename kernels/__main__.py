@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
+from pcaseg.arguments import Parser
 from pcaseg.errors import reported
 from pcaseg.kernels.aot import ARCHITECTURES, KERNELS, compile_all
 from pcaseg.kernels.registry import DTYPES
@@ -13,7 +13,7 @@ from pcaseg.kernels.registry import DTYPES
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0 done, 2 input that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.kernels", description="Triton kernels of pcaseg.")
+    parser = Parser(prog="python -m pcaseg.kernels", description="Triton kernels of pcaseg.")
     command = parser.add_subparsers(required=True).add_parser(
         "compile", help="write PTX, machine code and a manifest; needs Triton, no GPU"
     )

@@ -5,18 +5,27 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 from pcaseg.configs import LARGEST_SIDE_PX
-from pcaseg.errors import OutputError
+from pcaseg.errors import OutputError, print_error
 
 CORES = os.cpu_count() or 1
 MOST_PROCESSES = max(16, CORES)
 """That one command may start."""
 
 EXIT_OK, EXIT_FAILED, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Parser that answers bad words with one line, as every other bad input is answered, instead of the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        print_error(f"{message}; see {self.prog} --help")
+        sys.exit(EXIT_BAD_INPUT)
 
 
 def natural(text: str) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pcaseg
-from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK
+from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_INTERRUPTED, EXIT_OK, Parser
 from pcaseg.commands import (
     benching,
     building,
@@ -30,7 +30,7 @@ from pcaseg.commands import (
     serving,
     training,
 )
-from pcaseg.errors import PcasegError, install_hint, system_fault
+from pcaseg.errors import PcasegError, install_hint, print_error, system_fault
 from pcaseg.streams import drop_rest, guarded_output
 
 EXTRA_OF = {"onnxruntime": "onnxruntime", "skimage": "benchmarks", "filelock": "tensorrt"} | dict.fromkeys(
@@ -62,17 +62,17 @@ def _run(words: Sequence[str]) -> int:
             sys.stdout.flush()
             return code
     except PcasegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("pcaseg"):
             raise
-        print(f"error: {_missing(error.name or '')}", file=sys.stderr)
+        print_error(_missing(error.name or ""))
     except BrokenPipeError:  # whoever read our output has gone; what was written to files is whole
         drop_rest(sys.stdout)
     except MemoryError:
         print("error: out of memory; try fewer classes, a smaller image, or --strategy single", file=sys.stderr)
     except OSError as error:
-        print(f"error: {system_fault(error)}", file=sys.stderr)
+        print_error(system_fault(error))
     except KeyboardInterrupt:
         print("interrupted; what was finished is whole and kept", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -102,7 +102,7 @@ def _missing(module: str) -> str:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    parser = argparse.ArgumentParser(prog="pcaseg", description="Deployment pipeline for PCA-Seg.")
+    parser = Parser(prog="pcaseg", description="Deployment pipeline for PCA-Seg.")
     parser.add_argument("--version", action="version", version=f"pcaseg {pcaseg.__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     commands.add_parser("presets", help="list the model configurations").set_defaults(run=models.run_presets)

@@ -52,16 +52,22 @@ class MissingDependencyError(PcasegError):
     """An optional package is not installed; the message names the pip extra."""
 
 
+def print_error(message: object) -> None:
+    """Prints an error as one line; what is not printable, such as a newline in the name of a file, is escaped."""
+    line = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in str(message))
+    print(f"error: {line}", file=sys.stderr)
+
+
 def reported(work: Callable[[], int]) -> int:
     """The exit code of a script: what its work gives, or 2 with the error printed, one line."""
     with guarded_output() as output:
         try:
             code = work()
         except PcasegError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_error(error)
             code = 2
         except OSError as error:
-            print(f"error: {system_fault(error)}", file=sys.stderr)
+            print_error(system_fault(error))
             code = 2
         return 2 if output.lost() and not code else code
 

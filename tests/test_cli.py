@@ -290,7 +290,7 @@ def test_devices_and_control_characters(run, bundle, tmp_path):
     assert_refused(answer, "control character")
 
 
-def test_usage_errors_exit_with_2(run, bundle, photo):
+def test_usage_errors_exit_with_2(run, bundle, photo, capsys):
     usages = (
         ["segment", photo],
         ["segment", photo, "--bundle", bundle],
@@ -306,6 +306,6 @@ def test_usage_errors_exit_with_2(run, bundle, photo):
     for words in usages:
         with pytest.raises(SystemExit) as caught:
             run(*words)
-        assert caught.value.code == 2
+        assert_refused((caught.value.code, *capsys.readouterr()), "; see pcaseg", " --help")
     assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--backend", "cuda"), "choose one of")
     assert_refused(run("segment", photo, "--bundle", bundle, "--classes", "cat", "--device", "tpu"), "choose one of")

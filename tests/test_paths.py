@@ -106,6 +106,12 @@ def test_every_command_says_it(tmp_path, monkeypatch, capsys, words, name):
     assert said.startswith("error: ") and said.count("\n") == 1
 
 
+def test_what_cannot_be_printed_is_escaped(tmp_path, capsys):
+    assert main(["doctor", str(tmp_path / "two\nlines\x1b[2J\udcff")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "/two\\nlines\\x1b[2J\\udcff: " in said
+
+
 @pytest.mark.parametrize(
     "name", ["x" * 255, "語" * 85, "é" * 120 + "x" * 15, "ab" * 20], ids=["ascii", "cjk", "mixed", "short"]
 )

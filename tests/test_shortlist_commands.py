@@ -84,8 +84,10 @@ def test_evaluate_keeps_shortlists_apart(tiny_shortlist, tmp_path, capsys):
     assert main(["datasets", "scenes", "--out", str(folder), "--images", "2", "--size", "96"]) == 0
     words = ["evaluate", "--data", str(folder), "--strategy", "single", "--out", str(tmp_path / "r")]
     assert main([*words, "--model", "tiny", "--bundle", str(tiny_shortlist), "--shortlist", "6"]) == 0
-    eager, bundle = (one["miou"] for one in json.loads((tmp_path / "r" / "results.json").read_text())["subjects"])
-    assert eager == pytest.approx(bundle, abs=0.1)
+    eager, bundle = json.loads((tmp_path / "r" / "results.json").read_text())["subjects"]
+    assert eager["miou"] == pytest.approx(bundle["miou"], abs=0.1)
+    assert eager["shortlist"] == bundle["shortlist"] == 6
+    assert (tmp_path / "r" / "results.md").read_text().count("single, shortlist 6") >= 2
     assert main([*words, "--model", "tiny"]) == 2
     assert "another evaluation (shortlist 6, not None)" in capsys.readouterr().err
 

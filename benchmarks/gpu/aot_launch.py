@@ -7,7 +7,6 @@ needs a GPU, PyTorch, Triton and cuda-python, and no TensorRT: grid and scalars 
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import importlib
 import itertools
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcaseg.arguments import some_path
+from pcaseg.arguments import Parser, some_path
 from pcaseg.benchmarks.device import check_device
 from pcaseg.deploy.epl import fold_epl
 from pcaseg.environment import write_rows
@@ -168,7 +167,7 @@ def _double(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line for each launch; 0 where all agree, 1 where one does not, 2 without a GPU."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.gpu.aot_launch", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.gpu.aot_launch", description=__doc__)
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--rows", type=some_path, required=True, help="JSON file to write")
     options = parser.parse_args(arguments)

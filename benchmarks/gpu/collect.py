@@ -6,7 +6,6 @@ rows of another GPU, is "not measured".
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pcaseg.arguments import some_path
+from pcaseg.arguments import Parser, some_path
 from pcaseg.benchmarks.gpu import steps
 from pcaseg.benchmarks.gpu.references import FRAME_PX
 from pcaseg.benchmarks.rows import BenchRow, append_rows, read_rows
@@ -178,7 +177,7 @@ def collect(out: Path, results: Path) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collects and prints the table."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.gpu.collect", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.gpu.collect", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder that the steps wrote to")
     parser.add_argument("--results", type=some_path, required=True, help="folder to keep rows in")
     options = parser.parse_args(arguments)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcaseg.arguments import some_path
+from pcaseg.arguments import Parser, some_path
 from pcaseg.benchmarks import timing
 from pcaseg.benchmarks.gpu.references import FRAME, POINTS, GpuPoint, Reference, read_reference
 from pcaseg.benchmarks.intervals import noise_of
@@ -167,7 +166,7 @@ def measure(bundle: Bundle, backend: TensorRTBackend, references: Path, out: Pat
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures a bundle; 0 where all points ran, 1 where one could not, 2 where nothing can."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.gpu.points", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.gpu.points", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--references", type=Path, required=True, help="folder of the prepare step")
     parser.add_argument("--rows", type=some_path, required=True, help="file of rows to add to")

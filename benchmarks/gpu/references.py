@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import zipfile
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
+from pcaseg.arguments import Parser
 from pcaseg.class_lists import first_names
 from pcaseg.configs import Strategy
 from pcaseg.errors import PcasegError, reported
@@ -131,7 +131,7 @@ def make_reference(model: PCASeg, manifest: Manifest, frame: np.ndarray, point: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the references of a bundle's source model."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.gpu.references", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.gpu.references", description=__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")

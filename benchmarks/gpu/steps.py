@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pcaseg.arguments import natural, some_path
+from pcaseg.arguments import Parser, natural, some_path
 from pcaseg.errors import OutputError, reported
 from pcaseg.files import atomic_path
 
@@ -49,7 +49,7 @@ def module(name: str, *words: object, python: Sequence[str] = PYTHON) -> tuple[s
 
 def parser(name: str, description: str | None) -> argparse.ArgumentParser:
     """The options that all scripts have."""
-    made = argparse.ArgumentParser(prog=f"python -m pcaseg.benchmarks.gpu.{name}", description=description)
+    made = Parser(prog=f"python -m pcaseg.benchmarks.gpu.{name}", description=description)
     made.add_argument("--out", type=some_path, required=True, help="folder of rows, logs, bundles and references")
     made.add_argument("--minutes", type=natural, default=9, help="begin no step after so many (default: 9)")
     made.add_argument("--dry-run", action="store_true", help="list the steps, with what is done already")

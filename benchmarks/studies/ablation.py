@@ -7,7 +7,6 @@ starts from them, with the same scenes in the same order and the same number of 
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from pcaseg.arguments import CORES, natural, rows_file, some_path, up_to
+from pcaseg.arguments import CORES, Parser, natural, rows_file, some_path, up_to
 from pcaseg.configs import Aggregation
 from pcaseg.data.scene_stream import TinyStream
 from pcaseg.environment import write_rows
@@ -73,12 +72,12 @@ class AblationRow:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains, evaluates and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.ablation", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.ablation", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--work", type=some_path, default=Path("ablation"), help="folder of the trainings")
-    parser.add_argument("--tower-steps", type=natural, default=1500)
-    parser.add_argument("--steps", type=natural, default=600, help="of each variant")
-    parser.add_argument("--scenes", type=natural, default=SCENES, help="evaluated per suite")
+    parser.add_argument("--tower-steps", type=up_to(1_000_000), default=1500)
+    parser.add_argument("--steps", type=up_to(1_000_000), default=600, help="of each variant")
+    parser.add_argument("--scenes", type=up_to(100_000), default=SCENES, help="evaluated per suite")
     parser.add_argument("--seed", type=natural, default=0)
     parser.add_argument("--threads", type=up_to(CORES))
     options = parser.parse_args(arguments)

@@ -6,7 +6,6 @@ time to the first counts is the start; images a second are of the whole run. Res
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 import threading
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcaseg.arguments import rows_file, up_to
+from pcaseg.arguments import Parser, rows_file, up_to
 from pcaseg.data.folders import open_data
 from pcaseg.data.scenes import SHOWN_PX
 from pcaseg.environment import write_rows
@@ -53,7 +52,7 @@ class ClusterRow:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.clusters", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.clusters", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--images", type=up_to(10_000, least=16), default=128, help="scenes (default: 128)")
     parser.add_argument("--note", default="", help="on what else the machine did")

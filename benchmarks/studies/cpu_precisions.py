@@ -8,7 +8,6 @@ round after round.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 import tempfile
@@ -23,14 +22,15 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.arguments import CORES, rows_file, up_to
+from pcaseg.arguments import CORES, Parser, rows_file, up_to
 from pcaseg.benchmarks.implementations import Setting, open_implementation
+from pcaseg.benchmarks.intervals import check_pairs
 from pcaseg.benchmarks.studies.quantised import write_quantised
 from pcaseg.configs import presets
 from pcaseg.data.folders import LabelledFolder
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import multiplies_bfloat16, write_rows
-from pcaseg.errors import PcasegError, reported
+from pcaseg.errors import reported
 from pcaseg.evaluation.agreement import noise, timed
 from pcaseg.evaluation.gates import MIOU_DIFFERENCES
 from pcaseg.evaluation.labelled import labelled_miou
@@ -122,8 +122,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds.
     """
-    if rounds < 2:
-        raise PcasegError(f"rounds={rounds}: give 2 or more; an interval needs them")
+    check_pairs(rounds=rounds)
     rows, calls, expected = [], [], None
     for (name, precision), backend in tqdm(backends.items(), desc="score", unit="backend", disable=not progress):
         segmenter = Segmenter(backend, strategy="single")
@@ -146,7 +145,7 @@ def _labeller(segmenter: Segmenter) -> Callable[[np.ndarray], np.ndarray]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.cpu_precisions", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.cpu_precisions", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--preset", choices=presets(), default=SCENES_OF)
     parser.add_argument("--scenes", type=up_to(COUNT), default=COUNT, help="labelled, of tiny alone")

@@ -7,7 +7,6 @@ against the eager result first. Preparing the vocabulary is not timed; it runs o
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -25,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.arguments import rows_file
+from pcaseg.arguments import CORES, Parser, rows_file, up_to
 from pcaseg.benchmarks.flops import folded_macs, published_macs
 from pcaseg.configs import Preset
 from pcaseg.deploy.aggregator import FoldedAggregator
@@ -193,11 +192,11 @@ def _gmac(backends: FoldingBackends, part: Part, T: int, backend: str) -> float 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.folding", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.folding", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=up_to(1000, least=2), default=3)
+    parser.add_argument("--threads", type=up_to(CORES), default=2)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(FoldingBackends(options.preset, Path(folder), threads=options.threads), rounds=options.rounds)

@@ -5,12 +5,11 @@ Compiles all of them for every architecture, without a GPU, and keeps what the m
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
 
-from pcaseg.arguments import rows_file
+from pcaseg.arguments import Parser, rows_file
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.kernels.aot import ARCHITECTURES, compile_all
@@ -18,7 +17,7 @@ from pcaseg.kernels.aot import ARCHITECTURES, compile_all
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.kernels_aot", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.kernels_aot", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="the JSON file")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:

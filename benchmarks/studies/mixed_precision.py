@@ -8,7 +8,6 @@ also adds up in float16 does worse than what is shown here.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import pcaseg
-from pcaseg.arguments import rows_file
+from pcaseg.arguments import Parser, rows_file, up_to
 from pcaseg.class_lists import first_names
 from pcaseg.configs import Preset
 from pcaseg.environment import write_rows
@@ -150,10 +149,10 @@ def measure(preset: str | Preset, *, classes: int) -> list[MixedPrecisionRow]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.mixed_precision", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.mixed_precision", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
-    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--classes", type=up_to(847), default=20)
     options = parser.parse_args(arguments)
     rows = measure(options.preset, classes=options.classes)
     write_rows(options.out, rows, preset=options.preset, weights="seeded", classes=options.classes)

@@ -6,7 +6,6 @@ take turns, after frames that warm up; every label of the two is compared, and a
 
 from __future__ import annotations
 
-import argparse
 import re
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcaseg.arguments import CORES, natural, rows_file, some_path, up_to
+from pcaseg.arguments import CORES, Parser, rows_file, some_path, up_to
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
 from pcaseg.errors import PcasegError, reported
@@ -102,12 +101,12 @@ def measure(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.native", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.native", description=__doc__)
     parser.add_argument("program", type=some_path, help="pcaseg-segment")
     parser.add_argument("bundle", type=some_path, help="of a graph of logits")
     parser.add_argument("vocabulary", type=some_path, help=".safetensors")
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
-    parser.add_argument("--rounds", type=natural, default=5)
+    parser.add_argument("--rounds", type=up_to(1000, least=2), default=5)
     parser.add_argument("--threads", type=up_to(CORES), default=1)
     options = parser.parse_args(arguments)
     scenes = [Image.fromarray(render_scene(index, seed=SEED).image) for index in range(FRAMES)]

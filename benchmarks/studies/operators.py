@@ -5,7 +5,6 @@ Profiles one call per vocabulary size and backend, after one that warms up, and 
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
@@ -19,7 +18,7 @@ import onnxruntime
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from pcaseg.arguments import rows_file
+from pcaseg.arguments import CORES, Parser, rows_file, up_to
 from pcaseg.benchmarks.flops import folded_macs
 from pcaseg.benchmarks.studies.folding import CLASS_COUNTS, FoldingBackends
 from pcaseg.environment import write_rows
@@ -71,10 +70,10 @@ def operator_seconds(session: onnxruntime.InferenceSession, feeds: Mapping[str, 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.operators", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.operators", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file to write")
     parser.add_argument("--preset", default="eva-b-384")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=up_to(CORES), default=2)
     options = parser.parse_args(arguments)
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,6 @@ places to the same values, and multiplied in float32.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import onnx
 
-from pcaseg.arguments import EXIT_FAILED, EXIT_OK, some_path
+from pcaseg.arguments import EXIT_FAILED, EXIT_OK, Parser, some_path
 from pcaseg.configs import MAX_CLASSES
 from pcaseg.errors import PcasegError, reported
 from pcaseg.evaluation.agreement import check_labelled
@@ -33,7 +32,7 @@ from pcaseg.runtime.onnxruntime_backend import OnnxRuntimeBackend
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Quantises, compares mIoU with the eager model's, and writes a report as of `pcaseg check`; 1 if it is too far."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.quantised", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.quantised", description=__doc__)
     parser.add_argument("bundle", type=Path, help="of `pcaseg export`, trained, logits in float32")
     parser.add_argument("--precision", choices=EIGHT_BITS, required=True)
     parser.add_argument("--calibration", type=some_path, required=True, metavar="FOLDER", help="images")

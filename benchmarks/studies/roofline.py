@@ -6,13 +6,13 @@ bytes and the time to multiply its operations, at the rates measured on the same
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pcaseg.arguments import Parser
 from pcaseg.errors import reported
 
 
@@ -50,7 +50,7 @@ def floors(row: dict[str, Any]) -> tuple[float, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table of a file."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.roofline", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.roofline", description=__doc__)
     parser.add_argument("rows", type=Path, help="what `pytest --benchmark-json` wrote")
     options = parser.parse_args(arguments)
     print(roofline_table(json.loads(options.rows.read_text(encoding="utf-8"))), end="")

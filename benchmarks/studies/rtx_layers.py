@@ -6,7 +6,6 @@ many kernels, and which operators got kernels of their own.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pcaseg.arguments import rows_file, some_path
+from pcaseg.arguments import Parser, rows_file, some_path
 from pcaseg.environment import write_rows
 from pcaseg.errors import reported
 from pcaseg.export.tensorrt.builder import BuildOptions, build_plan
@@ -132,7 +131,7 @@ def _sorted(counted: Counter[str]) -> dict[str, int]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the rows."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.rtx_layers", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.rtx_layers", description=__doc__)
     parser.add_argument("bundle", nargs="+", type=some_path, help="bundles of `pcaseg export`")
     parser.add_argument("--out", type=rows_file, required=True, help="the JSON file")
     options = parser.parse_args(arguments)

@@ -7,7 +7,6 @@ are damaged at random: each must be answered, and the server go on.
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import subprocess
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pcaseg.arguments import rows_file, up_to
+from pcaseg.arguments import Parser, rows_file, up_to
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import resident_mib, write_rows
@@ -82,7 +81,7 @@ class Asked:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; 1 where an answer was wrong."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.serving", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.serving", description=__doc__)
     parser.add_argument("bundle", type=Path, metavar="BUNDLE")
     parser.add_argument("--callers", type=up_to(1000), default=200, help="at once, each with its own vocabulary")
     parser.add_argument("--each", type=up_to(1000), default=2, help="requests of each caller (default: 2)")

@@ -8,7 +8,6 @@ The file is written after each of these.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -18,15 +17,15 @@ import torch
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.arguments import CORES, rows_file, up_to
-from pcaseg.benchmarks.intervals import Estimate, mean_interval
+from pcaseg.arguments import CORES, Parser, rows_file, up_to
+from pcaseg.benchmarks.intervals import Estimate, check_pairs, mean_interval
 from pcaseg.class_lists import class_list
 from pcaseg.class_names import first_synonym
 from pcaseg.cleaning import reading
 from pcaseg.configs import most_kept
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
-from pcaseg.errors import PcasegError, reported
+from pcaseg.errors import reported
 from pcaseg.evaluation.agreement import timed
 from pcaseg.evaluation.scene_suites import SCENES, SEED, SUITES, SuiteName
 from pcaseg.model.checkpoint import open_model
@@ -119,8 +118,7 @@ def measure(suite: SuiteName, distractors: Sequence[str], *, scenes: int, progre
     Raises:
         PcasegError: fewer than two scenes, of which there is no interval.
     """
-    if scenes < 2:
-        raise PcasegError(f"scenes={scenes}: give 2 or more; an interval needs them")
+    check_pairs(scenes=scenes)
     one, names = SUITES[suite], SUITES[suite].names
     assert names is not None  # of the suites that are asked
     known, scored = names, [names.index(name) for name in one.scored]
@@ -163,7 +161,7 @@ def measure(suite: SuiteName, distractors: Sequence[str], *, scenes: int, progre
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.shortlist", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.shortlist", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--suites", nargs="+", choices=ASKED, default=list(ASKED), help="default: all")
     parser.add_argument("--scenes", type=up_to(100_000, least=2), default=SCENES, help="of each suite")

@@ -9,7 +9,6 @@ shows what the machine can do at all, and ONNX Runtime's profile what the time g
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import sys
 import tempfile
@@ -26,8 +25,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import pcaseg
-from pcaseg.arguments import CORES, rows_file, up_to
+from pcaseg.arguments import CORES, Parser, rows_file, up_to
 from pcaseg.benchmarks.flops import counted_macs
+from pcaseg.benchmarks.intervals import check_pairs
 from pcaseg.benchmarks.studies.folding import MATMUL_SIDE, cpu_session
 from pcaseg.benchmarks.studies.operators import operator_seconds
 from pcaseg.configs import ADVISED_SHORTLIST, MAX_CLASSES
@@ -94,8 +94,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds; or a backend keeps other classes in float32 than the eager model.
     """
-    if rounds < 2:
-        raise PcasegError(f"rounds={rounds}: give 2 or more; an interval needs them")
+    check_pairs(rounds=rounds)
     preset, generator = model.preset, torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, preset.image_px, preset.image_px, generator=generator) * 255
     texts = F.normalize(torch.randn(max(classes), 1, preset.embed_dim, generator=generator), dim=-1)
@@ -156,7 +155,7 @@ def _compared(name: str, found: Sequence[Tensor | np.ndarray], expected: Sequenc
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.shortlist_speed", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.shortlist_speed", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     parser.add_argument("--preset", default="eva-b-384")
     parser.add_argument("--shortlist", type=up_to(MAX_CLASSES), default=ADVISED_SHORTLIST)

@@ -11,7 +11,6 @@ run it with `MALLOC_ARENA_MAX=1` too, and the two rows tell one from the other.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import hashlib
 import math
@@ -26,7 +25,7 @@ import numpy as np
 import scipy.stats
 from tqdm import tqdm
 
-from pcaseg.arguments import EXIT_FAILED, EXIT_OK, natural, rows_file
+from pcaseg.arguments import CORES, EXIT_FAILED, EXIT_OK, Parser, rows_file, up_to
 from pcaseg.class_lists import first_names
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS, PAIRS
 from pcaseg.data.scenes import render_scene
@@ -218,10 +217,10 @@ def _open_files() -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs, prints and stores the row; 1 if something was wrong, grew or was left."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.soak", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.soak", description=__doc__)
     parser.add_argument("bundle", type=Path, help="of `pcaseg export tiny`")
-    parser.add_argument("--frames", type=natural, default=20_000)
-    parser.add_argument("--threads", type=natural, default=2)
+    parser.add_argument("--frames", type=up_to(10_000_000), default=20_000)
+    parser.add_argument("--threads", type=up_to(CORES), default=2)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
     options = parser.parse_args(arguments)
     with Segmenter(options.bundle, threads=options.threads) as segmenter:

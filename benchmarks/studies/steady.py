@@ -6,7 +6,6 @@ changes from one frame to the next although what it truly shows does not.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from itertools import pairwise
 
 from tqdm import tqdm
 
-from pcaseg.arguments import natural, rows_file
+from pcaseg.arguments import Parser, rows_file, up_to
 from pcaseg.data.scene_names import BACKGROUNDS, OBJECTS
 from pcaseg.data.scene_sequence import SPEED, render_sequence
 from pcaseg.deploy.folded import fold
@@ -76,10 +75,10 @@ def measure(segmenter: Segmenter, *, speed: float, smooth: float, sequences: int
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.steady", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.steady", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
-    parser.add_argument("--sequences", type=natural, default=6)
-    parser.add_argument("--frames", type=natural, default=24)
+    parser.add_argument("--sequences", type=up_to(1000), default=6)
+    parser.add_argument("--frames", type=up_to(1000, least=2), default=24)
     options = parser.parse_args(arguments)
     rows = []
     with Segmenter(TorchBackend(fold(open_model(PRESET)))) as segmenter:

@@ -6,7 +6,6 @@ once by `segmenter.stream`, in turn, so that drift hits both alike.
 
 from __future__ import annotations
 
-import argparse
 import io
 import sys
 import time
@@ -18,7 +17,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from pcaseg.arguments import CORES, EXIT_OK, natural, rows_file, some_path, up_to
+from pcaseg.arguments import CORES, EXIT_OK, Parser, rows_file, some_path, up_to
+from pcaseg.benchmarks.intervals import check_pairs
 from pcaseg.class_lists import first_names
 from pcaseg.data.scenes import render_scene
 from pcaseg.environment import write_rows
@@ -60,8 +60,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds, of which there is no interval; or the two ways disagree on a frame.
     """
-    if rounds < 2:
-        raise PcasegError(f"rounds={rounds}: give 2 or more; an interval needs them")
+    check_pairs(rounds=rounds)
     height, width = size
     segmenter.set_vocabulary(list(first_names(classes)))
     files = [_jpeg(index, size) for index in range(frames)]
@@ -101,10 +100,10 @@ def _decode(file: bytes) -> np.ndarray:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.streaming", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.streaming", description=__doc__)
     parser.add_argument("bundle", type=some_path, help="of `pcaseg export tiny`")
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
-    parser.add_argument("--frames", type=natural, default=30, help="of each round")
+    parser.add_argument("--frames", type=up_to(100_000), default=30, help="of each round")
     parser.add_argument("--rounds", type=up_to(1000, least=2), default=7)
     parser.add_argument("--threads", type=up_to(CORES), help="CPU threads of the network")
     options = parser.parse_args(arguments)

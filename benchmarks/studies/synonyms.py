@@ -8,7 +8,6 @@ and by object.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 from tqdm import tqdm
 
-from pcaseg.arguments import natural, rows_file
+from pcaseg.arguments import Parser, rows_file, up_to
 from pcaseg.configs import Synonyms
 from pcaseg.data.scene_names import BACKGROUNDS, COLOURS, OBJECTS, PARTS, pair_name
 from pcaseg.data.scenes import render_scene
@@ -94,9 +93,9 @@ def measure(asked: Asked, synonyms: Synonyms | None, *, scenes: int, progress: b
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes the rows; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.synonyms", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.synonyms", description=__doc__)
     parser.add_argument("--out", type=rows_file, required=True, help="JSON file of rows")
-    parser.add_argument("--scenes", type=natural, default=SCENES)
+    parser.add_argument("--scenes", type=up_to(100_000), default=SCENES)
     options = parser.parse_args(arguments)
     ways: list[tuple[Asked, Synonyms | None]] = [("name alone", None)]
     ways += [(asked, synonyms) for asked in ("kinds", "unknown") for synonyms in get_args(Synonyms)]

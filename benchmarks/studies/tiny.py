@@ -6,7 +6,6 @@ with their record: command, commit, recipe, log, and these results. Tables and c
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -17,7 +16,7 @@ from typing import Any
 
 from PIL import Image
 
-from pcaseg.arguments import natural, some_path
+from pcaseg.arguments import Parser, some_path, up_to
 from pcaseg.benchmarks.charts import ChartAxis, ChartMark, ChartSeries, MarksChart
 from pcaseg.data.scene_names import BACKGROUNDS, PAIRS, PART_NAMES
 from pcaseg.data.scenes import SHOWN_PX, render_scene
@@ -55,9 +54,9 @@ PICTURED = 3
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluates and ships; returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.tiny", description=__doc__)
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.tiny", description=__doc__)
     parser.add_argument("run_folder", metavar="RUN", type=some_path)
-    parser.add_argument("--scenes", type=natural, default=SCENES, help="evaluated per suite")
+    parser.add_argument("--scenes", type=up_to(100_000), default=SCENES, help="evaluated per suite")
     options = parser.parse_args(arguments)
     ship(options.run_folder, scenes=options.scenes)
     print(f"{WEIGHTS}\n{SHIPPED_RECORD}\n\n{scenes_table(read_record())}")

@@ -6,12 +6,12 @@ the user's tuning file, from where all later processes take it. Nothing is tuned
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 
 import torch
 
+from pcaseg.arguments import Parser, up_to
 from pcaseg.benchmarks.bench_kernels import CASES, CUDA, DEVICE, DTYPE, KernelCase, seconds
 from pcaseg.errors import reported
 from pcaseg.kernels.registry import DTYPES, architecture
@@ -35,9 +35,9 @@ def measure_points(
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and writes; 2 where there is no GPU."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.benchmarks.studies.tune_kernels", description=__doc__)
-    parser.add_argument("--images", type=int, default=1, help="B (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=150, help="T (default: %(default)s)")
+    parser = Parser(prog="python -m pcaseg.benchmarks.studies.tune_kernels", description=__doc__)
+    parser.add_argument("--images", type=up_to(64), default=1, help="B (default: %(default)s)")
+    parser.add_argument("--classes", type=up_to(847), default=150, help="T (default: %(default)s)")
     options = parser.parse_args(arguments)
     if not CUDA:
         print("pcaseg: no CUDA device to tune for", file=sys.stderr)

@@ -7,7 +7,6 @@ needs PyTorch, Triton, CMake and a C++17 compiler; neither a GPU nor the CUDA to
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pcaseg.arguments import Parser
 from pcaseg.configs import get_preset, presets
-from pcaseg.errors import OutputError, PcasegError, install_hint
+from pcaseg.errors import OutputError, PcasegError, install_hint, print_error
 from pcaseg.files import atomic_path, refuse_foreign
 from pcaseg.paths import exists, is_folder, real_path, size_of
 
@@ -166,7 +166,7 @@ def _bytes(text: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; 0 done, 2 input that cannot be used."""
-    parser = argparse.ArgumentParser(prog="python -m pcaseg.export.plugins.library", description="C++ plugin library.")
+    parser = Parser(prog="python -m pcaseg.export.plugins.library", description="C++ plugin library.")
     parser.add_argument("--tensorrt-include", type=Path, required=True, help="folder of NvInfer.h")
     parser.add_argument("--arch", default="sm_87", help="comma-separated (default: sm_87, Jetson Orin)")
     parser.add_argument("--presets", default=",".join(presets()), help="comma-separated (default: all)")
@@ -180,10 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write_kernels(options.arch.split(","), options.presets.split(","), options.dtypes.split(","), kernels)
             build_library(options.tensorrt_include, kernels, options.out)
     except PcasegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         return 2
     except ModuleNotFoundError as error:
-        print(f"error: {error.name} is not installed; {install_hint('triton')}", file=sys.stderr)
+        print_error(f"{error.name} is not installed; {install_hint('triton')}")
         return 2
     print(f"{options.out}: {size_of(options.out) / 2**20:.1f} MiB")
     return 0

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from pcaseg.arguments import EXIT_BAD_INPUT, EXIT_FAILED, EXIT_OK, natural, some_path
-from pcaseg.errors import OutputError, PcasegError
+from pcaseg.errors import OutputError, PcasegError, print_error
 from pcaseg.paths import exists
 
 _SHOWN = 20
@@ -84,6 +83,6 @@ def run_scenes(options: argparse.Namespace) -> int:
 
 def _show(messages: list[str] | tuple[str, ...]) -> None:
     for message in messages[:_SHOWN]:
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
     if len(messages) > _SHOWN:
-        print(f"error: {len(messages) - _SHOWN} more of the kind", file=sys.stderr)
+        print_error(f"{len(messages) - _SHOWN} more of the kind")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import get_args
 
@@ -17,6 +16,7 @@ from pcaseg.commands.options import (
     refuse_backend_options,
 )
 from pcaseg.configs import Strategy
+from pcaseg.errors import print_error
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def run_evaluate(options: argparse.Namespace) -> int:
             "failed; results need all of them: mend these and start again"
         )
         for message in found.failed:
-            print(f"error: {message}", file=sys.stderr)
+            print_error(message)
         return EXIT_BAD_INPUT
     if found.results is None:
         print(

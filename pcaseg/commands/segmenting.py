@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -22,7 +21,7 @@ from pcaseg.commands.options import (
     typed_classes,
 )
 from pcaseg.configs import Strategy
-from pcaseg.errors import OutputError, PcasegError
+from pcaseg.errors import OutputError, PcasegError, print_error
 from pcaseg.paths import exists, refusal
 from pcaseg.pictures import LEAST_BITS, MOST_BITS
 
@@ -116,7 +115,7 @@ def run_segment(options: argparse.Namespace) -> int:
     if batch.done:
         say_weights(segmenter.backend.manifest.weights.kind)
     for _, message in batch.failed:
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
     return EXIT_BAD_INPUT if batch.failed else EXIT_OK
 
 
@@ -136,7 +135,7 @@ def _run_recording(options: argparse.Namespace) -> int:
     say_weights(segmenter.backend.manifest.weights.kind)
     faults = [*found.failed, *([f"{found.cut}; the frames before it are labelled"] if found.cut else [])]
     for message in faults:
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
     return EXIT_BAD_INPUT if faults else EXIT_OK
 
 
@@ -161,7 +160,7 @@ def _run_video(options: argparse.Namespace) -> int:
     print(f"{found.said()}: {', '.join(map(str, found.files))}")
     faults = [*found.failed, *([f"{found.ended}; the frames before it are labelled"] if found.ended else [])]
     for message in faults:
-        print(f"error: {message}", file=sys.stderr)
+        print_error(message)
     return EXIT_BAD_INPUT if faults else EXIT_OK
 
 

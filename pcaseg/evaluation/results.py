@@ -73,6 +73,7 @@ def _subject(folder: LabelledFolder, out: Path, evaluated: Evaluated) -> dict[st
         "never_trained": NEVER_TRAINED.get(evaluated.weights),
         "precision": evaluated.precision,
         "strategy": evaluated.strategy,
+        "shortlist": evaluated.shortlist,
         **{name: _number(getattr(found, name)) for name, _ in _MEASURES},
         "parts": _parts(folder, found),
         "classes": [
@@ -130,7 +131,7 @@ def _measure_lines(subjects: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def network_title(subject: Mapping[str, Any]) -> str:
     """Title of a subject in tables."""
-    cut = f", shortlist {subject['shortlist']}" if subject.get("shortlist") else ""
+    cut = f", shortlist {subject['shortlist']}" if subject.get("shortlist") else ""  # older files have none
     return f"{subject['preset']}, {subject['subject']}, {subject['precision']}, {subject['strategy']}{cut}"
 
 
@@ -141,7 +142,7 @@ def _title(subject: Mapping[str, Any]) -> str:
 
 
 def _row(first: str, cells: Sequence[str]) -> list[str]:
-    return ["| " + " | ".join([first, *cells]) + " |"]
+    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in (first, *cells)) + " |"]
 
 
 def _cell(value: float | None) -> str:

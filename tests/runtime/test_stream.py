@@ -111,6 +111,7 @@ def test_the_source_waits_for_the_consumer(segmenter: Segmenter, queue: int) -> 
     assert len(read) == 30
 
 
+@pytest.mark.timing
 def test_latest_drops_late_frames_and_counts_them(segmenter: Segmenter, fake_backend: Any) -> None:
     slow_network(fake_backend, 0.02)
 
@@ -132,6 +133,7 @@ def test_latest_drops_late_frames_and_counts_them(segmenter: Segmenter, fake_bac
         check(segmenter, item, picture(item.index))
 
 
+@pytest.mark.timing
 def test_latest_is_fresh_for_a_slow_consumer(segmenter: Segmenter) -> None:
     newest = [0]
     stop = threading.Event()

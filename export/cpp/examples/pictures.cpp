@@ -118,6 +118,11 @@ std::optional<Picture> read_picture(int number, const Picture& raw) {
   }
 }
 
+void flush_output() {
+  if (std::fflush(stdout) != 0 || std::ferror(stdout))
+    refuse("standard output: cannot be written; what was written to files is whole");
+}
+
 void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes) {
   const std::string part = path + ".part";
   try {

@@ -17,6 +17,9 @@ struct Picture {
 /// where there is none at all.
 std::optional<Picture> read_picture(int number, const Picture& raw = {});
 
+/// Writes out what was printed; throws std::runtime_error where some of it is lost.
+void flush_output();
+
 /// Writes labels as grey values, of 8 bits up to 256 classes, else of 16; the file is there whole or not at all. Throws
 /// std::runtime_error.
 void write_labels(const std::string& path, const std::vector<uint16_t>& labels, int height, int width, size_t classes);

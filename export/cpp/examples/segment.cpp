@@ -90,14 +90,19 @@ void run(int count, char** words) {
   const Segmenter segmenter(opened, pcaseg_close);
   check(pcaseg_load_vocabulary(opened, words[2]));
   segment_all(opened, words[3], options.raw);
+  flush_output();
 }
 
 }  // namespace
 
 int main(int count, char** words) {
-  if (count == 2 && words[1] == std::string("--help")) return std::fputs(usage, stdout) < 0;
   try {
-    run(count, words);
+    if (count == 2 && words[1] == std::string("--help")) {
+      std::fputs(usage, stdout);
+      flush_output();
+    } else {
+      run(count, words);
+    }
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;

@@ -34,6 +34,7 @@ int run(pcaseg_segmenter* segmenter, int count, char** vocabularies) {
     std::printf("%s\n", vocabularies[i]);
     print_shares(segmenter, labels);
   }
+  flush_output();
   return 0;
 }
 

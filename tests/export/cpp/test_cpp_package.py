@@ -188,6 +188,16 @@ def test_help(built):
     assert b"pcaseg-segment --help says more" in segment(built, stdin=b"").stderr
 
 
+@pytest.mark.parametrize("words", [["--help"], ["bundle", "vocabulary", "folder"]])
+def test_lost_output_is_said(built, bundle, vocabulary, frame, tmp_path, words):
+    places = {"bundle": bundle("logits"), "vocabulary": vocabulary, "folder": tmp_path}
+    Image.fromarray(frame(50, 50)).save(tmp_path / "a.png")
+    command = [built / "pcaseg-segment", *(places.get(word, word) for word in words)]
+    with (tmp_path / "a.png").open("rb") as given, open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdin=given, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert done.returncode == 2 and done.stderr.startswith(b"error: standard output: cannot be written"), done.stderr
+
+
 @pytest.mark.parametrize("room", [0, 100])
 def test_labels_without_room_are_not_left_half_written(built, bundle, vocabulary, tmp_path, room):
     """The lack of room shows when the file is closed; what stood there before stays."""
