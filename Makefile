@@ -29,7 +29,9 @@ test-rtx: $(READY)
 	$(PYTEST) -m "rtx and not slow" $(RTX)
 
 coverage: $(READY)
-	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=term
+	$(PYTEST) $(PARALLEL) -m "$(CPU) and not timing" --cov --cov-report=json
+	$(BIN)/python -m pcaseg.benchmarks.studies.covered_lines coverage.json --out benchmarks/results/covered_lines.json
+	$(BIN)/python -m pcaseg.benchmarks.tables
 
 # Each says what the machine lacks for it, and what to install.
 test-cpp: $(READY)

@@ -19,6 +19,7 @@ from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.stored import RESULTS, stored_reports
 from pcaseg.benchmarks.studies import tiny
+from pcaseg.benchmarks.studies.covered_lines import covered_lines_table
 from pcaseg.benchmarks.study_tables import (
     clusters_table,
     cpu_precisions_table,
@@ -51,6 +52,7 @@ TABLES: dict[str, Table] = {
     "bench": speed_tables.bench_table,
     "check": check_table,
     "clusters": clusters_table,
+    "covered_lines": covered_lines_table,
     "cpu_precisions": cpu_precisions_table,
     "evaluation": evaluation_table,
     "kernels": kernels_table,
