@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PYTEST := $(BIN)/python -m pytest --durations=15
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+# A worker that dies is not started again: pytest-xdist would wait for ever for the tests that it had left.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --max-worker-restart 0
 OWN := cpp or arm64 or triton_server or ray
 CPU := not (slow or gpu or trt or $(OWN))
 LONG := long or rtx
