@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows = count_lines(json.loads(options.report.read_text(encoding="utf-8")))
     except PcasegError as error:
         raise PcasegError(f"{options.report}: {error}") from error
-    except ValueError as error:
-        raise PcasegError(f"{options.report}: is no JSON; run make coverage") from error
+    except (OSError, ValueError) as error:
+        raise PcasegError(f"{options.report}: cannot be read as JSON; run make coverage") from error
     write_rows(options.out, rows, subject="lines that the tests run")
     return 0
 

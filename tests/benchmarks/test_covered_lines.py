@@ -35,14 +35,16 @@ def test_rows_and_table(tmp_path):
 @pytest.mark.parametrize(
     "text, said",
     [
-        ("no json", "is no JSON"),
+        (None, "cannot be read as JSON"),
+        ("no json", "cannot be read as JSON"),
         ("[]", "no report of `coverage json`"),
         ('{"files": {}}', "no report of `coverage json`"),
         (json.dumps(report(kernels_x=(30, 10))), "are not all of its total"),
     ],
 )
 def test_other_files_are_refused(tmp_path, text, said):
-    (tmp_path / "coverage.json").write_text(text)
+    if text is not None:
+        (tmp_path / "coverage.json").write_text(text)
     with pytest.raises(PcasegError, match=said) as caught:
         main([str(tmp_path / "coverage.json"), "--out", str(tmp_path / "rows.json")])
     assert str(caught.value).startswith(str(tmp_path / "coverage.json")) and not (tmp_path / "rows.json").exists()
