@@ -31,15 +31,14 @@ WIDEST_SPREAD = 0.5
 """From the 10th to the 90th percentile of the rounds' medians, over their median."""
 
 
-def check_pairs(**counts: int) -> None:
-    """Refuses numbers of pairs that have no interval, before anything is measured.
+def check_pairs(name: str, count: int) -> None:
+    """Refuses a number of pairs that has no interval, before anything is measured.
 
     Raises:
         PcasegError: fewer than two.
     """
-    for name, count in counts.items():
-        if count < 2:
-            raise PcasegError(f"{name}={count}: give 2 or more; an interval needs them")
+    if count < 2:
+        raise PcasegError(f"{name}={count}: give 2 or more; an interval needs them")
 
 
 def paired_ratio(numerator: Latency, denominator: Latency) -> Ratio | None:

@@ -171,6 +171,15 @@ def shortlist_speed_table(results: Path) -> str:
     return "\n\n".join(tables)
 
 
+def covered_lines_table(results: Path) -> str:
+    """Share of lines that the tests run, from the rows of `pcaseg.benchmarks.studies.covered_lines`."""
+    (report,) = stored_reports(results, "covered_lines.json")
+    counts = [(row["folder"], row["lines"], row["run"]) for row in report["rows"]]
+    counts.append(("**all**", sum(lines for _, lines, _ in counts), sum(run for *_, run in counts)))
+    cells = [[folder, lines, f"{100 * run / lines:.0f}"] for folder, lines, run in counts]
+    return markdown_table(["folder", "lines", "run by tests, percent"], cells, align="lr")
+
+
 def cpu_precisions_table(results: Path) -> str:
     """Accuracy and time by precision on a CPU, from the rows of `pcaseg.benchmarks.studies.cpu_precisions`."""
     headers = ["backend", "precision", "mIoU", "difference, points", "gate", "same label", "ms", "times as fast"]

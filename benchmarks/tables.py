@@ -19,9 +19,9 @@ from pcaseg.benchmarks.evaluate_table import evaluation_table
 from pcaseg.benchmarks.plots import pictures_match, plots, write_pictures
 from pcaseg.benchmarks.stored import RESULTS, stored_reports
 from pcaseg.benchmarks.studies import tiny
-from pcaseg.benchmarks.studies.covered_lines import covered_lines_table
 from pcaseg.benchmarks.study_tables import (
     clusters_table,
+    covered_lines_table,
     cpu_precisions_table,
     folding_table,
     kernels_table,

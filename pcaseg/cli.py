@@ -70,7 +70,7 @@ def _run(words: Sequence[str]) -> int:
     except BrokenPipeError:  # whoever read our output has gone; what was written to files is whole
         drop_rest(sys.stdout)
     except MemoryError:
-        print("error: out of memory; try fewer classes, a smaller image, or --strategy single", file=sys.stderr)
+        print_error("out of memory; try fewer classes, a smaller image, or --strategy single")
     except OSError as error:
         print_error(system_fault(error))
     except KeyboardInterrupt:

@@ -25,8 +25,8 @@ def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, 
     |:-------|-----:|
     | a\|b   | 1.50 |
     """
-    cells = [[_markdown(cell) for cell in row] for row in rows]
-    return _laid_out([_markdown(header) for header in headers], cells, align=align, style="pipe")
+    cells = [[markdown_cell(cell) for cell in row] for row in rows]
+    return _laid_out([markdown_cell(header) for header in headers], cells, align=align, style="pipe")
 
 
 def terminal_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, align: str = "l") -> str:
@@ -41,7 +41,8 @@ def terminal_table(headers: Sequence[str], rows: Iterable[Sequence[object]], *, 
     return _laid_out(headers, [[str(cell) for cell in row] for row in rows], align=align, style="simple")
 
 
-def _markdown(cell: object) -> str:
+def markdown_cell(cell: object) -> str:
+    """Text of a cell for Markdown: on one line, `|` escaped."""
     return " ".join(str(cell).split()).replace("|", "\\|")
 
 

@@ -10,14 +10,12 @@ import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from pcaseg.arguments import Parser, rows_file, some_path
-from pcaseg.benchmarks.stored import stored_reports
 from pcaseg.environment import write_rows
 from pcaseg.errors import PcasegError, reported
-from pcaseg.text_tables import markdown_table
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,9 @@ def count_lines(report: Mapping[str, Any]) -> list[CoveredLines]:
     lines, run = Counter[str](), Counter[str]()
     try:
         for path, found in report["files"].items():
-            lines[_folder(path)] += found["summary"]["num_statements"]
-            run[_folder(path)] += found["summary"]["covered_lines"]
+            folder = _folder(path)
+            lines[folder] += found["summary"]["num_statements"]
+            run[folder] += found["summary"]["covered_lines"]
         totals = report["totals"]["num_statements"], report["totals"]["covered_lines"]
     except (KeyError, TypeError, AttributeError) as error:
         raise PcasegError("no report of `coverage json`; run make coverage") from error
@@ -52,15 +51,6 @@ def _folder(path: str) -> str:
     """The package of a file: a top-level folder, or one below `pcaseg/`."""
     parts = PurePosixPath(path.replace("\\", "/")).parts
     return f"{parts[0]}/{parts[1]}" if parts[0] == "pcaseg" and len(parts) > 2 else parts[0]
-
-
-def covered_lines_table(results: Path) -> str:
-    """Share of lines by folder, from the rows of `pcaseg.benchmarks.studies.covered_lines`."""
-    (report,) = stored_reports(results, "covered_lines.json")
-    rows = [CoveredLines(**row) for row in report["rows"]]
-    total = CoveredLines("**all**", sum(row.lines for row in rows), sum(row.run for row in rows))
-    cells = [[row.folder, row.lines, f"{100 * row.run / row.lines:.0f}"] for row in (*rows, total)]
-    return markdown_table(["folder", "lines", "run by tests, percent"], cells, align="lr")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

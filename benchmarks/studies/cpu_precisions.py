@@ -122,7 +122,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds.
     """
-    check_pairs(rounds=rounds)
+    check_pairs("rounds", rounds)
     rows, calls, expected = [], [], None
     for (name, precision), backend in tqdm(backends.items(), desc="score", unit="backend", disable=not progress):
         segmenter = Segmenter(backend, strategy="single")

@@ -118,7 +118,7 @@ def measure(suite: SuiteName, distractors: Sequence[str], *, scenes: int, progre
     Raises:
         PcasegError: fewer than two scenes, of which there is no interval.
     """
-    check_pairs(scenes=scenes)
+    check_pairs("scenes", scenes)
     one, names = SUITES[suite], SUITES[suite].names
     assert names is not None  # of the suites that are asked
     known, scored = names, [names.index(name) for name in one.scored]

@@ -94,7 +94,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds; or a backend keeps other classes in float32 than the eager model.
     """
-    check_pairs(rounds=rounds)
+    check_pairs("rounds", rounds)
     preset, generator = model.preset, torch.Generator().manual_seed(0)
     image = torch.rand(1, 3, preset.image_px, preset.image_px, generator=generator) * 255
     texts = F.normalize(torch.randn(max(classes), 1, preset.embed_dim, generator=generator), dim=-1)

@@ -60,7 +60,7 @@ def measure(
     Raises:
         PcasegError: fewer than two rounds, of which there is no interval; or the two ways disagree on a frame.
     """
-    check_pairs(rounds=rounds)
+    check_pairs("rounds", rounds)
     height, width = size
     segmenter.set_vocabulary(list(first_names(classes)))
     files = [_jpeg(index, size) for index in range(frames)]

@@ -16,6 +16,7 @@ from pcaseg.evaluation.counts import SCHEMA_VERSION, Evaluated, add_counts, read
 from pcaseg.evaluation.published import PUBLISHED
 from pcaseg.files import atomic_path, holds_json
 from pcaseg.paths import exists, is_folder
+from pcaseg.text_tables import markdown_cell
 
 RESULTS = ("results.json", "results.md")
 
@@ -142,7 +143,7 @@ def _title(subject: Mapping[str, Any]) -> str:
 
 
 def _row(first: str, cells: Sequence[str]) -> list[str]:
-    return ["| " + " | ".join(cell.replace("|", "\\|") for cell in (first, *cells)) + " |"]
+    return ["| " + " | ".join(map(markdown_cell, (first, *cells))) + " |"]
 
 
 def _cell(value: float | None) -> str:

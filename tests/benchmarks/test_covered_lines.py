@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from pcaseg.benchmarks.studies.covered_lines import covered_lines_table, main
+from pcaseg.benchmarks.studies.covered_lines import main
+from pcaseg.benchmarks.study_tables import covered_lines_table
 from pcaseg.errors import PcasegError
 
 

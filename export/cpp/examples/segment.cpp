@@ -82,6 +82,10 @@ void segment_all(pcaseg_segmenter* segmenter, const std::string& folder, const P
 }
 
 void run(int count, char** words) {
+  if (count == 2 && words[1] == std::string("--help")) {
+    std::fputs(usage, stdout);
+    return;
+  }
   if (count < 4)
     throw std::runtime_error("give BUNDLE, VOCABULARY.safetensors and FOLDER; pcaseg-segment --help says more");
   const Options options = read_options(count - 4, words + 4);
@@ -90,19 +94,14 @@ void run(int count, char** words) {
   const Segmenter segmenter(opened, pcaseg_close);
   check(pcaseg_load_vocabulary(opened, words[2]));
   segment_all(opened, words[3], options.raw);
-  flush_output();
 }
 
 }  // namespace
 
 int main(int count, char** words) {
   try {
-    if (count == 2 && words[1] == std::string("--help")) {
-      std::fputs(usage, stdout);
-      flush_output();
-    } else {
-      run(count, words);
-    }
+    run(count, words);
+    flush_output();
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 2;
